@@ -1,0 +1,138 @@
+"""The one interface between models, the trainer and the engines.
+
+A model is one function from a batch and a carry to summed nats. Whatever outlives a step and is no parameter is the
+*carry*, handed in and out by row. Whatever else a model can do (sample, score, encode) is a named method behind one of
+the small protocols below, and `capabilities` reads from them what the model can do.
+
+Shape legend: R rows of a micro-batch, L positions of a segment, V vocabulary.
+"""
+
+import abc
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from data_pipeline.batch import Batch
+
+Carry = dict[str, Tensor]
+"""State by row: name -> tensor whose first dimension is the rows of the micro-batch; its shape never changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a model's forward returns: sums, never means; the trainer divides once, by the global count."""
+
+    total: Tensor
+    """[] differentiable, summed over the micro-batch, in nats where the model has a likelihood."""
+    count: int
+    """What `total` is a sum over; equals `Model.count(batch)`."""
+    carry: Carry | None = None
+    """The state that the next step of these rows is handed, detached."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Further sums over the same count, each []; logged divided by the global count."""
+
+
+class Model(nn.Module, abc.ABC):
+    """A trainable model. `forward` is the objective, since engines hook forward and nothing else."""
+
+    players: ClassVar[tuple[str, ...]] = ("model",)
+    """Each has its own parameters and optimizer; more than one: each is the submodule of that name."""
+
+    unit: ClassVar[Literal["token", "image", "row"]] = "row"
+    """What one count is, for the logs (nats/token, images/s)."""
+
+    @abc.abstractmethod
+    def forward(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        """The objective that `player` descends, on one micro-batch."""
+
+    def count(self, batch: Batch) -> int:
+        """What the loss of this batch will be a sum over, known before forward: rows, unless overridden."""
+        return batch.rows
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        """Whose move it is, in order, within one step."""
+        return self.players
+
+    def initial_carry(self, rows: int) -> Carry | None:
+        """The carry of `rows` fresh rows, or None for a model without state. May draw random numbers."""
+        return None
+
+    def after_turn(self, player: str, step: int) -> None:
+        """Called once the player's parameters have moved (weight clipping and the like)."""
+        return None
+
+    def player_parameters(self, player: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """(full name, parameter) of one player, in a fixed order, shared parameters once."""
+        if player not in self.players:
+            raise ValueError(f"player {player!r}: this model's players are {', '.join(self.players)}")
+        if self.players == ("model",):
+            return self.named_parameters()
+        return getattr(self, player).named_parameters(prefix=player)
+
+    def flops_per_count(self) -> float:
+        """Floating-point operations of one forward pass per unit of `count`, matrix products only."""
+        return 2.0 * sum(p.numel() for p in self.parameters())
+
+
+@runtime_checkable
+class ExactLikelihood(Protocol):
+    """log p(x) itself, in nats, per row."""
+
+    def log_prob(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class UnnormalizedDensity(Protocol):
+    """log p(x) + log Z, in nats, per row."""
+
+    def unnormalized_log_prob(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Token by token: state in, next-token logits out. Memory (Transformer-XL) or keys and values (GPT) is the state."""
+
+    def begin(self, rows: int) -> Carry:
+        """The state before any token."""
+
+    def advance(self, tokens_RL: Tensor, state: Carry) -> tuple[Tensor, Carry]:
+        """Reads L more tokens; returns logits [R, V] (float32) after the last one, and the new state."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws whole samples."""
+
+    def sample(self, count: int) -> Tensor: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Latents of data."""
+
+    def encode(self, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The four columns of the README's capability table."""
+
+    evaluate: Literal["exact", "bound", "unnormalized", "no"]
+    sample: bool
+    latents: bool
+    control: bool
+
+
+def capabilities(model: type[Model]) -> Capabilities:
+    """Read from a model's class what it can do: which of the protocols above it has."""
+    evaluate: Literal["exact", "unnormalized", "no"] = (
+        "exact" if hasattr(model, "log_prob") else "unnormalized" if hasattr(model, "unnormalized_log_prob") else "no"
+    )
+    return Capabilities(
+        evaluate=evaluate,
+        sample=hasattr(model, "sample") or hasattr(model, "advance"),
+        latents=hasattr(model, "encode"),
+        control=hasattr(model, "advance"),
+    )
