@@ -1,0 +1,82 @@
+"""The workers of a run as one group, whether there is one (no process group needed) or many (torch.distributed)."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from data_pipeline.config import BadInput
+
+
+@dataclass(frozen=True)
+class Group:
+    """This worker's place among the workers, and the few collectives that a run needs."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the worker that writes what is written once."""
+        return self.rank == 0
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over workers, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """The leader's tensor, in place."""
+        if self.world_size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, by rank, on every worker."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def agree(self, error: BaseException | None) -> list[str]:
+        """The messages of all workers that failed: empty on every worker, or the same list on every worker."""
+        messages = self.gather(None if error is None else f"{type(error).__name__}: {error}")
+        return [f"worker {rank}: {message}" for rank, message in enumerate(messages) if message is not None]
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def share(self, num_micro_batches: int) -> range:
+        """Which micro-batches this worker computes: a contiguous range, equally many on each."""
+        check_divides(self.world_size, num_micro_batches)
+        each = num_micro_batches // self.world_size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+def check_divides(workers: int, num_micro_batches: int) -> None:
+    """Raise BadInput, naming the allowed counts, unless the workers share the micro-batches equally."""
+    if workers < 1 or num_micro_batches % workers:
+        allowed = [n for n in range(1, num_micro_batches + 1) if num_micro_batches % n == 0]
+        raise BadInput(
+            f"workers={workers}: a step has batch.micro_batches={num_micro_batches}, which {workers} workers cannot "
+            f"share equally; use one of {', '.join(map(str, allowed))} workers, or change batch.micro_batches"
+        )
+
+
+def join(
+    rank: int, world_size: int, local_rank: int, *, address: str, port: int, timeout: timedelta, device: torch.device
+) -> Group:
+    """Join the process group at `address:port`; gloo for CPU tensors, NCCL as well where the device is CUDA."""
+    if world_size > 1:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend, init_method=f"tcp://{address}:{port}", rank=rank, world_size=world_size, timeout=timeout
+        )
+    return Group(rank=rank, world_size=world_size, local_rank=local_rank)
