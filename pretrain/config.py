@@ -1,0 +1,151 @@
+"""Recipes: flat, complete YAML files, dotted overrides, and errors that name the file, the key and the nearest name."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data_pipeline.config import BadInput, Config
+
+RECIPES = Path(__file__).parent / "recipes"
+
+C = TypeVar("C", bound=Config)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, by name."""
+    return sorted(path.stem for path in RECIPES.rglob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe: a path to a YAML file, or the name of one that comes with the package."""
+    given = Path(name)
+    if given.suffix in {".yaml", ".yml"}:
+        if given.is_file():
+            return given
+        raise BadInput(f"recipe {name}: there is no such file")
+    for path in RECIPES.rglob("*.yaml"):
+        if path.stem == name:
+            return path
+    raise BadInput(f"recipe {name!r}: not a YAML file, and no recipe has this name{_nearest(name, recipe_names())}")
+
+
+def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read `path` as a `kind`, with `key.path=value` overrides (values in YAML); raises BadInput with all that is wrong."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"{path}: a recipe is a mapping of keys to values, this is {type(values).__name__}")
+    for override in overrides:
+        _override(values, override)
+    return parse(kind, values, source=str(path))
+
+
+def parse(kind: type[C], values: dict[str, Any], *, source: str) -> C:
+    """Validate plain values as a `kind`; `source` stands first in each message."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(kind, detail) for detail in error.errors(include_url=False)]
+        raise BadInput("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def dump(config: Config) -> str:
+    """YAML that `load` reads back as an equal value."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old, new) of every leaf that differs; an absent leaf is None."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after, path = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, dict) and isinstance(after, dict):
+            found |= differences(before, after, f"{path}.")
+        elif before != after:
+            found[path] = (before, after)
+    return found
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise BadInput(f"override {override!r}: write key.path=value, for example model.num_layers=12")
+    *parents, last = path.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise BadInput(f"override {override!r}: {parent!r} is a single value, it has no {last!r} inside")
+        values = child
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"override {override!r}: {text!r} is not a YAML value") from error
+
+
+def _explain(kind: type[BaseModel], detail: Any) -> str:
+    where = [part for part in detail["loc"] if not _is_union_tag(kind, detail["loc"], part)]
+    dotted = ".".join(str(part) for part in where)
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = sorted(_keys_at(kind, detail["loc"][:-1]))
+        return f"{dotted}: there is no such key{_nearest(str(where[-1]), known)}"
+    if detail["type"] == "missing":
+        return f"{dotted}: this key is required"
+    given = "" if detail["type"] == "value_error" and not dotted else f", but it is {_short(detail['input'])}"
+    return f"{dotted}: {message}{given}" if dotted else message
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    """All configuration classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [member for argument in get_args(annotation) for member in _members(argument)]
+
+
+def _tag(member: type[BaseModel]) -> str | None:
+    field = member.model_fields.get("kind")
+    return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else None
+
+
+def _descend(classes: list[type[BaseModel]], location: Sequence[Any]) -> list[type[BaseModel]]:
+    for part in location:
+        tagged = [member for member in classes if _tag(member) == part]
+        if tagged:
+            classes = tagged
+        elif isinstance(part, str):
+            fields = [member.model_fields[part] for member in classes if part in member.model_fields]
+            classes = [found for field in fields for found in _members(field.annotation)]
+    return classes
+
+
+def _keys_at(kind: type[BaseModel], location: Sequence[Any]) -> set[str]:
+    return {name for member in _descend([kind], location) for name in member.model_fields}
+
+
+def _is_union_tag(kind: type[BaseModel], location: Sequence[Any], part: Any) -> bool:
+    index = list(location).index(part)
+    members = _descend([kind], location[:index])
+    return any(_tag(member) == part for member in members) and part not in {
+        name for member in members for name in member.model_fields
+    }

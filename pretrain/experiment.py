@@ -1,0 +1,148 @@
+"""Experiment: the frozen value that a run depends on, and nothing else.
+
+Which workers compute it, with which engine and how often it logs or saves, may change from one start to the next;
+`identity` is what may not.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from data_pipeline.config import BadInput, Config
+from data_pipeline.data import DataConfig
+from data_pipeline.streams import Stream
+from pretrain.engines import EngineConfig
+from pretrain.group import Group, check_divides
+from pretrain.models import ModelConfig
+from pretrain.optim import OptimizerConfig
+from pretrain.rng import INITIAL_WEIGHTS, seed_everything
+from pretrain.schedules import ScheduleConfig
+from pretrain.trainer import Plan, Trainer
+
+EXECUTION_KEYS = ("name", "engine", "checkpoint", "evaluate", "log", "data.directory")
+"""Keys whose change makes no other run of it: how it is computed and watched, not what is computed."""
+
+
+class BatchConfig(Config):
+    """The atoms of a step: the same whatever the number of workers."""
+
+    micro_batches: int = Field(gt=0)
+    """G: each with its own noise and carry; the worker count must divide it."""
+    rows: int = Field(gt=0)
+    """Of one micro-batch."""
+
+
+class CheckpointConfig(Config):
+    """When to save, and what to keep."""
+
+    every: int = Field(default=1000, gt=0)
+    """Steps between two; the last step is always saved."""
+    keep: int = Field(default=3, ge=1)
+    """The newest ones; older ones are removed once a newer one is complete."""
+
+
+class EvaluateConfig(Config):
+    """Held-out scores while training."""
+
+    every: int | None = Field(default=None, gt=0)
+    """Steps between two; None: only when asked."""
+    split: str = "valid"
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Of the split's beginning; None: all of it."""
+
+
+class LogConfig(Config):
+    """What is written about a run."""
+
+    every: int = Field(default=10, gt=0)
+    """Steps between two lines on the screen; metrics.jsonl has every step."""
+    tensorboard: bool = True
+
+
+class Experiment(Config):
+    """A run as a value; a recipe is one of these in YAML."""
+
+    name: str
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(gt=0)
+    model: ModelConfig
+    data: DataConfig
+    batch: BatchConfig
+    optimizer: OptimizerConfig
+    player_optimizers: dict[str, OptimizerConfig] = {}
+    """Settings of single players, where they differ from `optimizer`."""
+    schedule: ScheduleConfig
+    engine: Annotated[EngineConfig, Field(discriminator="kind")]
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Experiment":
+        players = self.model.players
+        unknown = [player for player in self.player_optimizers if player not in players]
+        if unknown:
+            raise ValueError(
+                f"player_optimizers.{unknown[0]}: model.kind={self.model.kind} has the players {', '.join(players)}"
+            )
+        stage = getattr(self.engine, "zero_stage", 0)
+        if stage == 3 and len(players) > 1:
+            raise ValueError(
+                f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
+                f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
+            )
+        self.data.check_reads(self.model.reads)
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """All that the run's numbers depend on, as plain JSON values."""
+        values = self.model_dump(mode="json")
+        for key in EXECUTION_KEYS:
+            *parents, last = key.split(".")
+            holder = values
+            for parent in parents:
+                holder = holder[parent]
+            holder.pop(last, None)
+        return values | {"precision": self.engine.precision}
+
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """By player."""
+        return {player: self.player_optimizers.get(player, self.optimizer) for player in self.model.players}
+
+    def learning_rate(self) -> Callable[[str, int], float]:
+        """(player, step) -> rate."""
+        peaks = {player: optimizer.learning_rate for player, optimizer in self.optimizers().items()}
+        return lambda player, step: peaks[player] * self.schedule.factor(step, self.steps)
+
+    def plan(self) -> Plan:
+        return Plan(self.seed, self.steps, self.batch.micro_batches, self.batch.rows)
+
+    def check_vocabulary(self) -> None:
+        """Raise BadInput unless the model has a row for every token of the prepared data."""
+        needed, has = self.data.vocab_size(), self.model.vocabulary_size
+        if needed is not None and has is not None and needed != has:
+            raise BadInput(f"model.vocab_size is {has}, but the data has {needed} tokens; set model.vocab_size={needed}")
+
+    def stream(self, split: str = "train") -> Stream:
+        """The batches of a split, by draw and micro-batch."""
+        return self.data.stream(
+            reads=self.model.reads,
+            length=self.model.length,
+            micro_batches=self.batch.micro_batches,
+            rows=self.batch.rows,
+            seed=self.seed,
+            split=split,
+        )
+
+    def trainer(self, group: Group) -> Trainer:
+        """A trainer at step 0: initial weights and carry drawn from the run's seed."""
+        check_divides(group.world_size, self.batch.micro_batches)
+        self.check_vocabulary()
+        seed_everything(self.seed, INITIAL_WEIGHTS)
+        engine = self.engine.build(
+            self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches
+        )
+        return Trainer(
+            engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate()
+        )

@@ -1,0 +1,68 @@
+"""What happened in a step: plain numbers, equal on every worker."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """One player's move."""
+
+    player: str
+    loss: float
+    """The objective per count: nats per token where the model has a likelihood."""
+    count: int
+    metrics: dict[str, float]
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    sample_ids: tuple[tuple[int, ...], ...]
+    """The identity of every row's data, by micro-batch."""
+    micro_batch_losses: tuple[float, ...]
+    """Summed objective by micro-batch: with equal weights, equal only where data, noise and carry are."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step of the run."""
+
+    step: int
+    """Steps done, this one included."""
+    turns: tuple[TurnReport, ...]
+    seconds: dict[str, float]
+    """Wall time by phase: data, forward_backward, update, reduce."""
+    stop: bool
+    """Some worker was asked to stop: all stop after this step."""
+
+    @property
+    def loss(self) -> float:
+        """The last player's."""
+        return self.turns[-1].loss
+
+    @property
+    def count(self) -> int:
+        return sum(turn.count for turn in self.turns)
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall time by phase; `phase` is what this worker is doing now, for heartbeats."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    phase: str = "starting"
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        before, self.phase, start = self.phase, phase, perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+            self.phase = before
+
+    def lap(self) -> dict[str, float]:
+        """The seconds since the last lap, by phase."""
+        taken, self.seconds = self.seconds, {}
+        return taken
