@@ -1,0 +1,172 @@
+"""The life of a run, in order: build, resume, step, log, evaluate, save, stop.
+
+Every worker calls `run`; what is written once is written by the leader. Evaluators are handed in.
+"""
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipeline.config import Corrupt, Preempted
+from pretrain import checkpoint
+from pretrain.experiment import Experiment
+from pretrain.group import Group
+from pretrain.hardware import peak_flops, resident_bytes
+from pretrain.metrics_log import MetricsLog
+from pretrain.report import StepReport
+from pretrain.run_directory import record_event, refuse_changes
+from pretrain.trainer import Trainer
+
+Evaluator = Callable[[Trainer, Experiment], dict[str, float]]
+"""Scores the model as it is; called by every worker alike; the numbers are logged under their names."""
+
+PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+"""Relative: the same weights on other hardware or another ZeRO stage round differently; wrong weights do worse."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a supervisor sees of a worker while it runs, and how it asks it to stop."""
+
+    step: Callable[[StepReport], None]
+    trainer: Callable[[Trainer], None]
+
+
+def run(
+    experiment: Experiment,
+    directory: Path,
+    group: Group,
+    *,
+    evaluators: tuple[Evaluator, ...] = (),
+    allowed: tuple[str, ...] = (),
+    watch: Watch | None = None,
+) -> int:
+    """Train until the experiment's last step; returns it.
+
+    Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1 or `Trainer.request_stop` on any worker).
+    """
+    trainer = experiment.trainer(group)
+    if watch is not None:
+        watch.trainer(trainer)
+    resumed = _resume(trainer, experiment, directory, allowed)
+    if group.leads:
+        record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
+    log = MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
+    with (log if group.leads else nullcontext()), _stop_signals(trainer):
+        for report in trainer.steps():
+            row = _row(report, trainer, experiment)
+            row["evaluation"] = _evaluate(report, trainer, experiment, evaluators)
+            if group.leads:
+                log.write(row)
+            if watch is not None:
+                watch.step(report)
+            last = report.step == experiment.steps
+            if last or report.stop or report.step % experiment.checkpoint.every == 0:
+                with trainer.stopwatch("save"):
+                    save(trainer, experiment, directory)
+            if report.stop and not last:
+                raise Preempted(f"stopped as asked after step {report.step}; `resume {directory}` goes on from there")
+    if group.leads:
+        record_event(directory, "finished", step=trainer.step)
+    return trainer.step
+
+
+def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:
+    """Write a checkpoint of this moment; collective."""
+    probe = trainer.probe()
+    return checkpoint.save(
+        directory,
+        step=trainer.step,
+        pieces=trainer.pieces(),
+        description=checkpoint.Description(
+            counters=trainer.counters(),
+            experiment=experiment.model_dump(mode="json"),
+            data_fingerprint=trainer.stream.fingerprint(),
+            probe={"nats": probe},
+        ),
+        group=trainer.engine.group,
+        keep=experiment.checkpoint.keep,
+    )
+
+
+def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> bool:
+    """Restore the newest good checkpoint, if there is any; refuses one of another experiment or other data."""
+    reader = checkpoint.newest_good(directory, log=lambda line: record_event(directory, "fallback", message=line))
+    if reader is None:
+        return False
+    manifest = reader.manifest
+    saved = Experiment.model_validate(manifest.experiment)
+    refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
+    refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
+    trainer.restore(reader, manifest.counters)
+    expected, found = manifest.probe["nats"], trainer.probe()
+    if abs(found - expected) > PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0):
+        raise Corrupt(
+            f"{reader.path}: the restored model scores its probe at {found:.6g} nats, it was saved at {expected:.6g}; "
+            f"the checkpoint is not of this model, or was damaged in memory"
+        )
+    return True
+
+
+def _evaluate(
+    report: StepReport, trainer: Trainer, experiment: Experiment, evaluators: tuple[Evaluator, ...]
+) -> dict[str, float]:
+    every = experiment.evaluate.every
+    if every is None or (report.step % every and report.step != experiment.steps):
+        return {}
+    with trainer.stopwatch("evaluate"):
+        found: dict[str, float] = {}
+        for evaluator in evaluators:
+            found |= evaluator(trainer, experiment)
+        return found
+
+
+def _row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    model, workers = trainer.engine.model, trainer.engine.group.world_size
+    seconds = sum(report.seconds.values())
+    flops = 3.0 * model.flops_per_count() * report.count
+    peak = peak_flops(trainer.engine.device.type, experiment.engine.precision, torch.get_num_threads())
+    return {
+        "step": report.step,
+        "loss": report.loss,
+        "unit": f"nats/{model.unit}",
+        f"{model.unit}s": report.count,
+        f"{model.unit}s_per_second": report.count / seconds,
+        "seconds": report.seconds,
+        "flops_per_second": flops / seconds,
+        "flops_utilisation": flops / seconds / (peak * workers) if peak else None,
+        "memory_bytes": resident_bytes(),
+        "players": {
+            turn.player: {
+                "loss": turn.loss,
+                "gradient_norm": turn.gradient_norm,
+                "learning_rate": turn.learning_rate,
+                **turn.metrics,
+            }
+            for turn in report.turns
+        },
+    }
+
+
+class _stop_signals:
+    """While inside, SIGTERM and SIGUSR1 ask the trainer to stop after its step; only the main thread can catch them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                self.before[number] = signal.signal(number, lambda *_: self.trainer.request_stop())
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
