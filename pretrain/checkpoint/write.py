@@ -7,13 +7,18 @@ Workers meet after each stage and tell whether they failed, so that all raise th
 that gave up. Everything here runs on the given group only: a save in the background takes a group of its own.
 """
 
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from data_pipeline.config import Corrupt, SegueError
+from pretrain.checkpoint.dtypes import dtype_name
 from pretrain.checkpoint.durable import create_directory, move_directory, remove, replace_file
 from pretrain.checkpoint.layout import MANIFEST, Place, checkpoints_of, leftovers, places, worker_file
 from pretrain.checkpoint.manifest import (
@@ -21,7 +26,7 @@ from pretrain.checkpoint.manifest import (
     Manifest,
     Metadata,
     StoredTensor,
-    TensorName,
+    read_complete,
     tiling_problems,
     versions,
 )
@@ -29,3 +34,197 @@ from pretrain.checkpoint.piece import Piece
 from pretrain.checkpoint.pointer import move_pointer, pointed_place
 from pretrain.checkpoint.worker_file import file_size, write_worker_file
 from pretrain.group import Group
+
+Phase = Literal[
+    "directory made", "block written", "pieces written", "manifest written", "renamed", "pointer moved", "replaced removed"
+]
+"""The moments between which a save can be cut off: the first three on every worker, the others on the leader."""
+
+T = TypeVar("T")
+
+
+class NotSaved(SegueError):
+    """A checkpoint could not be written; the one before is untouched and still the latest."""
+
+
+def write(
+    run: Path,
+    *,
+    step: int,
+    pieces: Iterable[Piece],
+    meta: Metadata,
+    group: Group,
+    phase: Callable[[Phase], None] = lambda _: None,
+) -> Path:
+    """Save a checkpoint of the run; called by every worker with the pieces that it owns, returns its directory.
+
+    Over all workers, the pieces of a name must cover its tensor exactly once. A checkpoint of the same step is replaced:
+    it stays until the new one is complete and pointed at. Raises NotSaved, the same on every worker, if any failed.
+    """
+    held = _agreed(group, lambda: _checked(pieces))
+    num_bytes = sum(group.gather(_space_for(held)))
+    place, partial_name = group.gather(
+        _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
+    )[0]
+    partial = checkpoints_of(run) / partial_name
+    try:
+        own = _agreed(group, lambda: _write_own(partial / worker_file(group.rank), held, phase=phase))
+        shares = group.gather(own)
+        _agreed(
+            group,
+            lambda: _commit(run, place, partial, shares=shares, meta=meta, phase=phase) if group.leads else None,
+        )
+    except BaseException:
+        if group.leads:
+            remove(partial)
+        raise
+    return checkpoints_of(run) / place.name
+
+
+def check_space(run: Path, num_bytes: int) -> None:
+    """Raise NotSaved unless a checkpoint of that many bytes fits on the disk that the run's checkpoints lie on."""
+    folder = checkpoints_of(run)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if num_bytes > free:
+        raise NotSaved(
+            f"a checkpoint needs {num_bytes:,} bytes in {folder}, where {free:,} bytes are free; "
+            f"free {num_bytes - free:,} bytes, or keep fewer checkpoints"
+        )
+
+
+def discard(run: Path, place: Place) -> None:
+    """Remove a finished checkpoint; cut off in the middle, it leaves a leftover and never half a checkpoint."""
+    folder = checkpoints_of(run)
+    doomed = folder / place.partial_name()
+    move_directory(folder / place.name, doomed)
+    remove(doomed)
+
+
+def _agreed(group: Group, work: Callable[[], T]) -> T:
+    """What the work returned on this worker, once it succeeded on all; raises NotSaved on all if it failed on any."""
+    error: BaseException | None = None
+    try:
+        result = work()
+    except BaseException as raised:  # also an interrupt: the others must hear of it before this worker leaves
+        error = raised
+    failures = group.agree(error)
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    if failures:
+        raise NotSaved("checkpoint not saved: " + "; ".join(failures)) from error
+    return result
+
+
+def _checked(pieces: Iterable[Piece]) -> list[Piece]:
+    held = list(pieces)
+    for piece in held:
+        end, whole = piece.start + piece.tensor.numel(), math.prod(piece.shape)
+        if not re.fullmatch(TENSOR_NAME_PATTERN, piece.name):
+            raise ValueError(f"tensor name {piece.name!r}: only letters, digits and _ . / - can be stored")
+        if piece.start < 0 or end > whole:
+            raise ValueError(f"{piece.name}: elements {piece.start}:{end} are not all in a tensor of {whole}")
+        dtype_name(piece.tensor.dtype)
+    return held
+
+
+def _space_for(held: list[Piece]) -> int:
+    """For this worker's file and its lines in the manifest, generously."""
+    return file_size(held) + 2**16 + 1024 * len(held)
+
+
+def _make_room(run: Path, *, step: int, num_bytes: int) -> tuple[Place, str]:
+    """Sweep what earlier saves left, then make the directory to write in; where it goes, and its name until then."""
+    create_directory(checkpoints_of(run))
+    for path in leftovers(run):
+        remove(path)
+    _remove_replaced(run)
+    check_space(run, num_bytes)
+    taken = [place.revision for place in places(run) if place.step == step]
+    place = Place(step, revision=max(taken, default=-1) + 1)
+    partial_name = place.partial_name()
+    (checkpoints_of(run) / partial_name).mkdir()
+    return place, partial_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one worker wrote."""
+
+    file: str
+    length: int
+    tensors: dict[str, StoredTensor]
+
+
+def _write_own(path: Path, held: list[Piece], *, phase: Callable[[Phase], None]) -> _Share:
+    phase("directory made")
+    try:
+        tensors = write_worker_file(path, held, after_block=lambda: phase("block written"))
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}") from error
+    phase("pieces written")
+    return _Share(file=path.name, length=path.stat().st_size, tensors=tensors)
+
+
+def _commit(
+    run: Path,
+    place: Place,
+    partial: Path,
+    *,
+    shares: list[_Share],
+    meta: Metadata,
+    phase: Callable[[Phase], None],
+) -> None:
+    manifest = Manifest(
+        step=place.step,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        num_workers=len(shares),
+        versions=versions(),
+        meta=meta,
+        files={share.file: share.length for share in shares},
+        tensors=_merged([share.tensors for share in shares]),
+    )
+    problems = tiling_problems(manifest.tensors, manifest.files)
+    if problems:
+        raise ValueError("; ".join(problems))
+    replace_file(partial / MANIFEST, manifest.encode())
+    phase("manifest written")
+    move_directory(partial, checkpoints_of(run) / place.name)
+    phase("renamed")
+    move_pointer(run, place)
+    phase("pointer moved")
+    with suppress(OSError):  # saved already; the next save tries again
+        _remove_replaced(run)
+    phase("replaced removed")
+
+
+def _merged(shares: list[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
+    """Every tensor with the pieces that all workers hold of it."""
+    merged: dict[str, StoredTensor] = {}
+    for rank, share in enumerate(shares):
+        for name, tensor in share.items():
+            other = merged.setdefault(name, tensor.model_copy(update={"pieces": ()}))
+            if (tensor.shape, tensor.dtype) != (other.shape, other.dtype):
+                raise ValueError(
+                    f"{name}: {tensor.dtype} of shape {tensor.shape} on worker {rank}, "
+                    f"but {other.dtype} of shape {other.shape} on one before it"
+                )
+            merged[name] = other.model_copy(update={"pieces": other.pieces + tensor.pieces})
+    return {
+        name: tensor.model_copy(update={"pieces": tuple(sorted(tensor.pieces, key=lambda piece: piece.start))})
+        for name, tensor in sorted(merged.items())
+    }
+
+
+def _remove_replaced(run: Path) -> None:
+    """Remove older revisions of the step that the pointer names, if what it names is complete."""
+    try:
+        pointed = pointed_place(run)
+        if pointed is None:
+            return
+        read_complete(checkpoints_of(run) / pointed.name)
+    except Corrupt:
+        return
+    for place in places(run):
+        if place.step == pointed.step and place.revision < pointed.revision:
+            discard(run, place)

@@ -9,15 +9,12 @@ from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 
-AnyModelConfig = TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig
-"""The members, for annotations of values."""
+ModelConfig = Annotated[TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig, Field(discriminator="kind")]
+"""Any model's configuration, told apart by `kind`."""
 
-ModelConfig = Annotated[AnyModelConfig, Field(discriminator="kind")]
-"""The same, told apart by `kind`, for fields of a configuration."""
-
-MODEL_CONFIGS: dict[str, type[AnyModelConfig]] = {
-    get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(AnyModelConfig)
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(get_args(ModelConfig)[0])
 }
-"""The union's members by `kind`."""
+"""The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "AnyModelConfig", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = ["MODEL_CONFIGS", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]

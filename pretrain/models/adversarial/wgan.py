@@ -38,6 +38,7 @@ class WGANConfig(Config):
     """Turns of the critic before each turn of the generator."""
 
     reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "vectors"
+    players: ClassVar[tuple[str, ...]] = ("critic", "generator")
 
     @property
     def length(self) -> int | None:
@@ -67,7 +68,7 @@ def frozen(module: nn.Module, values: Tensor) -> Tensor:
 class WGAN(Model):
     """The game; whoever does not play gets no gradient."""
 
-    players = ("critic", "generator")
+    players = WGANConfig.players
     unit = "image"
 
     def __init__(self, config: WGANConfig) -> None:

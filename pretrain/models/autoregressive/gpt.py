@@ -39,6 +39,7 @@ class GPTConfig(Config):
     initial_std: float = Field(default=0.02, gt=0.0)
 
     reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "samples"
+    players: ClassVar[tuple[str, ...]] = ("model",)
 
     @model_validator(mode="after")
     def _check(self) -> "GPTConfig":
@@ -210,4 +211,4 @@ class GPT(Model):
         c = self.config
         weights = 4 * c.width**2 + 2 * c.width * c.inner_width
         keys = (c.context_length + 1) / 2
-        return c.num_layers * (2 * weights + 4 * c.width * keys) + 2 * c.width * c.vocab_size
+        return c.num_layers * (2 * weights + 4 * c.width * keys) + self.vocabulary.flops_per_token()

@@ -7,7 +7,7 @@ with depth and nothing is recomputed in evaluation.
 Shape legend: B rows, L positions of the segment, M memory positions, K = M + L, W model width, T distances, V vocabulary.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ from data_pipeline.config import Config
 from kernels.relative_attention import window_mask
 from pretrain.attention.relative import FeedForward, RelativeAttention, RelativeBiases, sinusoids
 from pretrain.contract import Carry, Loss, Model
-from pretrain.layers.vocabulary import FullVocabulary, Vocabulary
+from pretrain.layers.vocabulary import AdaptiveVocabularyConfig, FullVocabularyConfig, Vocabulary, VocabularyConfig
 
 
 class TransformerXLConfig(Config):
@@ -44,15 +44,29 @@ class TransformerXLConfig(Config):
     attention_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     share_biases: bool = True
     """One pair of relative biases u, v for all layers, or a pair each."""
-    tied: bool = True
-    """The output layer shares the embedding's weights."""
+    vocabulary: VocabularyConfig = FullVocabularyConfig()
     initial_std: float = Field(default=0.02, gt=0.0)
+
+    reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "lanes"
+    players: ClassVar[tuple[str, ...]] = ("model",)
 
     @model_validator(mode="after")
     def _check(self) -> "TransformerXLConfig":
         if self.same_length and self.memory_length < 1:
             raise ValueError("same_length needs memory_length >= 1: each position sees memory_length earlier ones")
+        if isinstance(self.vocabulary, AdaptiveVocabularyConfig):
+            problem = self.vocabulary.problem(self.vocab_size)
+            if problem is not None:
+                raise ValueError(problem)
         return self
+
+    @property
+    def length(self) -> int | None:
+        return self.segment_length
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        return self.vocab_size
 
     def build(self) -> "TransformerXL":
         return TransformerXL(self)
@@ -96,7 +110,7 @@ class TransformerXL(Model):
     def __init__(self, config: TransformerXLConfig) -> None:
         super().__init__()
         self.config = config
-        self.vocabulary: Vocabulary = FullVocabulary(config.vocab_size, config.width, tied=config.tied)
+        self.vocabulary: Vocabulary = config.vocabulary.build(config.vocab_size, config.width)
         self.shared_biases = RelativeBiases(config.num_heads, config.head_width) if config.share_biases else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
@@ -107,7 +121,7 @@ class TransformerXL(Model):
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(module, nn.LayerNorm):
                 continue
-            if name == "bias":
+            if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.normal_(parameter, std=self.config.initial_std)
@@ -184,4 +198,5 @@ class TransformerXL(Model):
         inner, length = c.num_heads * c.head_width, c.segment_length
         keys = c.memory_length + (length + 1) / 2
         projections = 2 * c.width * inner * (2 + 2 * (c.memory_length + length) / length)
-        return c.num_layers * (projections + 4 * c.width * c.inner_width + 6 * inner * keys) + 2 * c.width * c.vocab_size
+        layer = projections + 4 * c.width * c.inner_width + 6 * inner * keys
+        return c.num_layers * layer + self.vocabulary.flops_per_token()

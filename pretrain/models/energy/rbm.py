@@ -36,6 +36,7 @@ class RBMConfig(Config):
     initial_std: float = Field(default=0.01, gt=0.0)
 
     reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "vectors"
+    players: ClassVar[tuple[str, ...]] = ("model",)
 
     @property
     def length(self) -> int | None:

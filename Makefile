@@ -1,0 +1,36 @@
+# `make quickstart` runs the main job on real input, `make test` the tests. Both set up .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS := 1
+
+.PHONY: quickstart test lint types format clean
+
+quickstart: .venv/.installed  ## prepare, train, lose a worker, carry on, evaluate, sample; CORPUS=path for your own text
+	$(BIN)/python launch.py quickstart $(if $(CORPUS),--corpus "$(CORPUS)")
+
+test: .venv/.installed-test  ## the tests; with CI=true the slow ones too
+	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-m "not slow") $(ARGS)
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-test
+	$(BIN)/mypy
+
+format: .venv/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or later, or say PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[trackers]"
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

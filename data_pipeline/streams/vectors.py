@@ -1,0 +1,60 @@
+"""Independent feature vectors held in memory, in a permuted order each epoch.
+
+Legend: N vectors, D features. A draw has the next G * R of the epoch's order; each epoch leaves out the N mod (G * R)
+vectors that fill no draw, others each time.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_pipeline.batch import VectorBatch
+from data_pipeline.streams.permutation import Permutation
+from data_pipeline.streams.stream import Draws, no_whole_draw
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A data set that fits in memory."""
+
+    values_ND: np.ndarray
+    """[N, D] float32."""
+    labels_N: np.ndarray
+    """[N] int64: the class, or `IGNORED`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over values and labels."""
+        digest = hashlib.sha256(repr(self.values_ND.shape).encode())
+        digest.update(np.ascontiguousarray(self.values_ND, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.labels_N, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+class VectorStream:
+    """Batches of vectors; a row's id is epoch * N + its number in the data set."""
+
+    def __init__(self, vectors: Vectors, *, draws: Draws) -> None:
+        """BadInput if there are fewer vectors than rows in one draw."""
+        self._vectors, self._draws, self._num_vectors = vectors, draws, len(vectors.labels_N)
+        if self._num_vectors < draws.total:
+            raise no_whole_draw("vectors", self._num_vectors, draws.total, draws)
+
+    @property
+    def draws_per_epoch(self) -> int:
+        return self._num_vectors // self._draws.total
+
+    def micro_batch(self, draw: int, micro_batch: int) -> VectorBatch:
+        epoch, number = divmod(draw, self.draws_per_epoch)
+        place_R = self._draws.rows_of(draw, micro_batch) + number * self._draws.total
+        row_R = Permutation(self._num_vectors, self._draws.seed, epoch, "vectors")(place_R)
+        return VectorBatch(
+            values=torch.from_numpy(self._vectors.values_ND[row_R]),
+            labels=torch.from_numpy(self._vectors.labels_N[row_R]),
+            sample_ids=torch.from_numpy(epoch * self._num_vectors + row_R),
+        )
+
+    def fingerprint(self) -> dict[str, str | int]:
+        return {"reads": "vectors", "data": self._vectors.fingerprint, **self._draws.model_dump()}
