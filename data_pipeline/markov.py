@@ -28,7 +28,7 @@ class MarkovConfig(Config):
     """A chain and how many documents are drawn from it; the same fields give the same tokens everywhere."""
 
     kind: Literal["markov"]
-    chain_vocab_size: int = Field(default=64, ge=2, le=4096)
+    num_symbols: int = Field(default=64, ge=2, le=4096)
     chain_seed: int = 0
     """Of the transition matrix and the documents; the order in which a run reads them has the run's seed."""
     sharpness: int = Field(default=3, ge=0, le=8)
@@ -42,7 +42,7 @@ class MarkovConfig(Config):
     separate_documents: bool = True
 
     def vocab_size(self) -> int:
-        return self.chain_vocab_size
+        return self.num_symbols
 
     def stream(
         self,
@@ -69,12 +69,12 @@ class MarkovConfig(Config):
         """The documents of "train" or "valid"."""
         counts = {"train": self.num_documents, "valid": self.num_held_out}
         check_split(self.kind, split, counts)
-        chain = MarkovChain(self.chain_vocab_size, seed=self.chain_seed, sharpness=self.sharpness)
+        chain = MarkovChain(self.num_symbols, seed=self.chain_seed, sharpness=self.sharpness)
         return MarkovDocuments(chain.documents(counts[split], self.document_length, split=split))
 
     def entropy_rate(self) -> float:
         """Nats per token of the documents, first tokens included: the floor of the loss."""
-        chain = MarkovChain(self.chain_vocab_size, seed=self.chain_seed, sharpness=self.sharpness)
+        chain = MarkovChain(self.num_symbols, seed=self.chain_seed, sharpness=self.sharpness)
         length = self.document_length
         return ((length - 1) * chain.entropy_rate() + chain.first_entropy()) / length
 

@@ -92,7 +92,6 @@ class Experiment(Config):
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
             )
-        self.data.check_reads(self.model.reads)
         return self
 
     def identity(self) -> dict[str, Any]:

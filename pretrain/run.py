@@ -6,7 +6,7 @@ Every worker calls `run`; what is written once is written by the leader. Evaluat
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,11 @@ def run(
     resumed = _resume(trainer, experiment, directory, allowed)
     if group.leads:
         record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
-    log = MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
-    with (log if group.leads else nullcontext()), _stop_signals(trainer):
+    with _log(trainer, experiment, directory) as log, _stop_signals(trainer):
         for report in trainer.steps():
             row = _row(report, trainer, experiment)
             row["evaluation"] = _evaluate(report, trainer, experiment, evaluators)
-            if group.leads:
+            if log is not None:
                 log.write(row)
             if watch is not None:
                 watch.step(report)
@@ -97,7 +96,11 @@ def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:
 
 def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> bool:
     """Restore the newest good checkpoint, if there is any; refuses one of another experiment or other data."""
-    reader = checkpoint.newest_good(directory, log=lambda line: record_event(directory, "fallback", message=line))
+    reader = checkpoint.newest_good(
+        directory,
+        log=lambda line: record_event(directory, "fallback", message=line),
+        group=trainer.engine.group,
+    )
     if reader is None:
         return False
     manifest = reader.manifest
@@ -112,6 +115,13 @@ def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: 
             f"the checkpoint is not of this model, or was damaged in memory"
         )
     return True
+
+
+def _log(trainer: Trainer, experiment: Experiment, directory: Path) -> AbstractContextManager[MetricsLog | None]:
+    """The leader's; opening it drops the rows that are about to be computed again."""
+    if not trainer.engine.group.leads:
+        return nullcontext()
+    return MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
 
 
 def _evaluate(

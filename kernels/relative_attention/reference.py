@@ -1,11 +1,12 @@
 """Transformer-XL's relative attention with memory in plain torch: the specification of the operation.
 
-Dai et al. 2019 (https://arxiv.org/abs/1901.02860), section 3.3. With distance t = i + M - j between query i of the segment
-and key j of (memory, segment),
+Dai et al. 2019 (https://arxiv.org/abs/1901.02860), section 3.3. With distance t = i + M - j between query i of the
+segment and key j of (memory, segment),
 
-    score_ij = ((q_i + u) . k_j + (q_i + w) . r_t) / sqrt(D),    0 <= t <= window_i,    out_i = sum_j softmax_j(score_ij) v_j
+    score_ij = ((q_i + u) . k_j + (q_i + w) . r_t) / sqrt(D),    0 <= t <= window_i
+    out_i = sum_j softmax_j(score_ij) v_j
 
-where w is the paper's v. A key outside the window (in the future, in empty memory, in another document) has weight zero.
+where w is the paper's v. A key outside the window (the future, empty memory, another document) has weight zero.
 
 Shape legend: B rows, L queries, M memory positions, K = M + L keys, H heads, D head width, T distances in the table.
 """

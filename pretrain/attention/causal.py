@@ -18,7 +18,10 @@ class CausalAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, h_BLW: Tensor, masked_B1LL: Tensor | None) -> Tensor:
-        """[B, L, W]: what each position reads. `masked_B1LL` is true where a key must not be seen; None: whole prefix."""
+        """[B, L, W]: what each position reads from its prefix.
+
+        `masked_B1LL` is true where a key must not be seen; None stands for the future alone.
+        """
         q_BHLD, k_BHLD, v_BHLD = self._project(h_BLW)
         visible = None if masked_B1LL is None else ~masked_B1LL
         dropout = self.dropout if self.training else 0.0
@@ -39,5 +42,6 @@ class CausalAttention(nn.Module):
         return self.output(read_BHLD.transpose(1, 2).flatten(2)), cache_B2HCD
 
     def _project(self, h_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q_BHLD, k_BHLD, v_BHLD = self.query_key_value(h_BLW).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv_BL3HD = self.query_key_value(h_BLW).unflatten(-1, (3, self.num_heads, -1))
+        q_BHLD, k_BHLD, v_BHLD = qkv_BL3HD.permute(2, 0, 3, 1, 4)
         return q_BHLD, k_BHLD, v_BHLD

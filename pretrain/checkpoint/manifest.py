@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt, StringConstr
 
 from data_pipeline.config import BadInput, Config, Corrupt
 from pretrain.checkpoint.dtypes import DTYPES, DTypeName
-from pretrain.checkpoint.layout import MANIFEST, WORKER_FILE_PATTERN
+from pretrain.checkpoint.layout import MANIFEST, WORKER_FILE_PATTERN, place_of
 from pretrain.checkpoint.sealed import HASH_PATTERN, seal, unseal
 
 FORMAT = 1
@@ -23,17 +23,18 @@ WorkerFile = Annotated[str, StringConstraints(pattern=WORKER_FILE_PATTERN)]
 """A name in the checkpoint's own directory and nowhere else."""
 
 
-class Metadata(Config):
+class Description(Config):
     """All that a checkpoint says besides its tensors; the leader's is saved."""
 
-    counters: dict[str, int] = {}
+    counters: dict[str, int] = Field(default_factory=dict)
     """Positions that count up: steps, epochs, rows, tokens."""
-    scalars: dict[str, int | float] = {}
+    scalars: dict[str, int | float] = Field(default_factory=dict)
     """Single numbers of the optimizer and the loss scaler, which are no tensors."""
-    experiment: dict[str, JsonValue] = {}
+    experiment: dict[str, JsonValue] = Field(default_factory=dict)
     """The resolved experiment."""
-    data_fingerprint: str = ""
-    probe: dict[str, JsonValue] = {}
+    data_fingerprint: dict[str, str | int] = Field(default_factory=dict)
+    """What the stream of batches depends on, by name."""
+    probe: dict[str, JsonValue] = Field(default_factory=dict)
     """A stored micro-batch and its loss, by which a loaded checkpoint is known to be the saved one."""
 
 
@@ -68,8 +69,8 @@ class StoredTensor(Config):
         return self.count * DTYPES[self.dtype].itemsize
 
 
-class Manifest(Config):
-    """The table of contents of one checkpoint."""
+class Manifest(Description):
+    """The table of contents of one checkpoint: its description, and where its tensors lie."""
 
     format: Literal[1] = 1
     hashes: Literal["xxh3-128"] = "xxh3-128"
@@ -78,14 +79,14 @@ class Manifest(Config):
     """UTC, ISO 8601; to be read by people: nothing is ordered by it, for clocks differ."""
     num_workers: PositiveInt
     versions: dict[str, str]
-    meta: Metadata
     files: dict[WorkerFile, NonNegativeInt]
     """The length of each worker's file in bytes."""
     tensors: dict[TensorName, StoredTensor]
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Of the checkpoint in the directory; raises Corrupt, naming file and tensor, unless it is sound in itself."""
+        """Of the checkpoint in the directory; raises Corrupt, naming file and tensor, unless it is sound in itself,
+        and BadInput where it is of another format."""
         path = directory / MANIFEST
         values = unseal(path)
         if values.get("format") != FORMAT:
@@ -96,6 +97,9 @@ class Manifest(Config):
             first = error.errors()[0]
             raise Corrupt(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         problems = tiling_problems(manifest.tensors, manifest.files)
+        place = place_of(directory.name)
+        if place is not None and place.step != manifest.step:
+            problems.append(f"step={manifest.step}, which is not the directory's")
         if problems:
             raise Corrupt(f"{path}: {'; '.join(problems)}")
         return manifest
@@ -142,6 +146,8 @@ def tiling_problems(tensors: Mapping[str, StoredTensor], files: Iterable[str]) -
         for ((_, before), (after, _)), (left, right) in zip(pairwise(bounds), pairwise(where), strict=True):
             if before < after:
                 problems.append(f"{name}: no piece has elements {before}:{after}, between {left} and {right}")
+            elif before > after and right == "the end":
+                problems.append(f"{name}: {left} goes on to element {before}, but the tensor has only {after}")
             elif before > after:
                 problems.append(f"{name}: elements {after}:{before} are in {left} and again in {right}")
     return problems

@@ -4,18 +4,16 @@ import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from data_pipeline.config import Corrupt
 from pretrain.checkpoint.dtypes import DTYPES
-from pretrain.checkpoint.layout import Place, checkpoints_of, places
-from pretrain.checkpoint.manifest import Manifest, StoredPiece, StoredTensor, piece_key, read_complete
+from pretrain.checkpoint.layout import Place, checkpoints_of, places, pointer_of
+from pretrain.checkpoint.manifest import Manifest, StoredPiece, StoredTensor, read_complete
 from pretrain.checkpoint.pointer import pointed_place
-from pretrain.checkpoint.sealed import bytes_of, hash_of
+from pretrain.checkpoint.verified import VerifiedPieces
 from pretrain.group import Group
 
 ALONE = Group()
@@ -31,8 +29,11 @@ class CheckpointReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: Manifest = read_complete(path)
-        self._files: dict[str, Any] = {}
-        self._verified: set[tuple[str, int]] = set()
+        self.stored = VerifiedPieces(path, self.manifest)
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
 
     def names(self) -> frozenset[str]:
         return frozenset(self.manifest.tensors)
@@ -48,28 +49,19 @@ class CheckpointReader:
     def read(self, name: str, start: int, count: int) -> Tensor:
         """[count] flat elements, on the CPU in the dtype they were saved in, verified against their hashes."""
         tensor = self._tensor(name)
-        if start < 0 or count < 0 or start + count > tensor.count:
-            raise ValueError(f"{name}: elements {start}:{start + count} of a tensor of {tensor.count}")
+        end = start + count
+        if start < 0 or count < 0 or end > tensor.count:
+            raise ValueError(f"{name}: elements {start}:{end} are not all in a tensor of {tensor.count}")
         result = torch.empty(count, dtype=DTYPES[tensor.dtype])
-        for piece in _touched(tensor, start, start + count):
-            first, last = max(start, piece.start), min(start + count, piece.end)
-            content = self._content(name, piece)
+        for piece in _touched(tensor, start, end):
+            first, last = max(start, piece.start), min(end, piece.end)
+            content = self.stored.content(name, piece)
             result[first - start : last - start] = content[first - piece.start : last - piece.start]
         return result
 
-    def pieces(self) -> Iterator[tuple[str, StoredPiece]]:
-        """Every stored piece of every tensor, in an order that all readers of the checkpoint share."""
-        for name, tensor in self.manifest.tensors.items():
-            for piece in tensor.pieces:
-                yield name, piece
-
-    def verify_piece(self, name: str, piece: StoredPiece) -> None:
-        """Raises Corrupt, naming it, unless the piece's bytes are the ones written."""
-        self._content(name, piece)
-
     def close(self) -> None:
-        """Let go of the files; reading opens them again."""
-        self._files.clear()
+        """Let go of the files; the next read opens them again."""
+        self.stored.close()
 
     def _tensor(self, name: str) -> StoredTensor:
         try:
@@ -77,30 +69,9 @@ class CheckpointReader:
         except KeyError:
             raise Corrupt(f"{self.path}: has no tensor {name}") from None
 
-    def _content(self, name: str, piece: StoredPiece) -> Tensor:
-        """[piece.count] the mapped memory of the file, not to be handed out: it may change under the reader."""
-        key = piece_key(name, piece.start)
-        where = f"{self.path / piece.file}: piece {key}"
-        try:
-            content: Tensor = self._file(piece.file).get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise Corrupt(f"{where}: {error}") from error
-        expected = DTYPES[self.manifest.tensors[name].dtype]
-        if content.dtype != expected or content.shape != (piece.count,):
-            raise Corrupt(f"{where}: {content.dtype} {list(content.shape)}, not {expected} [{piece.count}] as written")
-        if (name, piece.start) not in self._verified:
-            if hash_of(bytes_of(content)) != piece.hash:
-                raise Corrupt(f"{where}: its bytes do not have the hash in the manifest")
-            self._verified.add((name, piece.start))
-        return content
-
-    def _file(self, file: str) -> Any:
-        if file not in self._files:
-            self._files[file] = safe_open(self.path / file, framework="pt", device="cpu")
-        return self._files[file]
-
 
 def _touched(tensor: StoredTensor, start: int, end: int) -> Iterator[StoredPiece]:
+    """The pieces with elements of `start : end`, in order."""
     index = bisect_right(tensor.pieces, start, key=lambda piece: piece.start) - 1
     while start < end:
         yield tensor.pieces[index]
@@ -109,29 +80,20 @@ def _touched(tensor: StoredTensor, start: int, end: int) -> Iterator[StoredPiece
 
 
 def verify(path: Path) -> list[str]:
-    """All that is wrong with a checkpoint, each naming file and piece; reads every byte of it."""
+    """All that is wrong with a checkpoint, naming file and piece; reads every byte of it."""
     try:
         manifest = Manifest.read(path)
     except Corrupt as error:
         return [str(error)]
-    problems = list(manifest.file_problems(path).values())
-    return problems or _damaged(CheckpointReader(path))
-
-
-def _damaged(reader: CheckpointReader, *, share: slice = slice(None)) -> list[str]:
-    """What is wrong with these of the reader's pieces."""
-    problems = []
-    for name, piece in list(reader.pieces())[share]:
-        try:
-            reader.verify_piece(name, piece)
-        except Corrupt as error:
-            problems.append(str(error))
-    return problems
+    bad_files = manifest.file_problems(path)
+    stored = VerifiedPieces(path, manifest)
+    readable = [(name, piece) for name, piece in stored if piece.file not in bad_files]
+    return [*bad_files.values(), *stored.problems(readable)]
 
 
 def latest(run: Path) -> Path | None:
-    """The checkpoint that the pointer names; without a pointer to a complete one, the complete one of the last step."""
-    for place in _newest_first(run):
+    """The checkpoint to go on from by pointer and lengths alone: `newest_good` without reading the tensors."""
+    for place in newest_first(run, log=lambda _: None):
         path = checkpoints_of(run) / place.name
         with contextlib.suppress(Corrupt):
             read_complete(path)
@@ -139,21 +101,60 @@ def latest(run: Path) -> Path | None:
     return None
 
 
-def newest_good(run: Path, *, log: Callable[[str], None], group: Group = ALONE) -> CheckpointReader:
-    """The newest checkpoint of which every byte is as it was written; says through `log` which it passed over, and why.
+def newest_good(run: Path, *, log: Callable[[str], None], group: Group = ALONE) -> CheckpointReader | None:
+    """The newest checkpoint of which every byte is as it was written; None where the run has no checkpoint at all.
 
-    First the one that the pointer names, then those of earlier steps, backward, and only then those of later steps,
-    which belong to a course that the run has left. Called by every worker of the group: each verifies a share of the
-    pieces, all come to the same checkpoint. Raises Corrupt on all where the run has no good one.
+    Called by every worker of the group: each verifies a share of the pieces, and all come to the same checkpoint. `log`
+    is told on the leader which were passed over, and why. Raises Corrupt on all where there are only damaged ones.
     """
-    candidates: list[Place] = group.gather(_newest_first(run, log=log) if group.leads else [])[0]
-    passed_over = []
+    candidates: list[Place] = group.gather(newest_first(run, log=log) if group.leads else None)[0]
     for place in candidates:
         path = checkpoints_of(run) / place.name
-        reader, problems = _examined(path, group)
+        reader, problems = _examine(path, group)
         if reader is not None and not problems:
             return reader
-        passed_over.append(path.name)
         if group.leads:
-            log(f"checkpoint {path.name} is not good, going back to the one before: {'; '.join(problems)}")
-    raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint; damaged: {', '.join(passed_over) or 'none, it has none'}")
+            log(f"{path.name} is damaged, going back to the checkpoint before: {'; '.join(problems)}")
+    if candidates:
+        damaged = ", ".join(place.name for place in candidates)
+        raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint is left; damaged: {damaged}")
+    return None
+
+
+def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
+    """In which order to try the run's checkpoints.
+
+    First the one that the pointer names, then those of earlier steps, backward; those of later steps come last, for
+    they belong to a course that the run left by going back (or their save was cut off before its last move).
+    """
+    backward = places(run)[::-1]
+    try:
+        pointed = pointed_place(run)
+    except Corrupt as error:
+        log(f"going by the steps of the checkpoints: {error}")
+        return backward
+    if pointed is None:
+        return backward
+    if pointed not in backward:
+        log(f"going by the steps of the checkpoints: {pointer_of(run)} names {pointed.name}, which is not there")
+        return backward
+    return [*(place for place in backward if place <= pointed), *(place for place in backward if place > pointed)]
+
+
+def _examine(path: Path, group: Group) -> tuple[CheckpointReader | None, list[str]]:
+    """The checkpoint, and what all workers found wrong with it, each looking at its share of the pieces."""
+    reader, problems, error = None, [], None
+    try:
+        reader = CheckpointReader(path)
+        problems = reader.stored.problems(list(reader.stored)[group.rank :: group.world_size])
+    except Corrupt as damage:
+        problems = [str(damage)]
+    except Exception as raised:  # the other workers must hear of it before this one leaves
+        error = raised
+    failures = group.agree(error)
+    if error is not None:
+        raise error
+    if failures:
+        raise Corrupt(f"{path}: cannot be examined: {'; '.join(failures)}")
+    found = [problem for share in group.gather(problems) for problem in share]
+    return reader, list(dict.fromkeys(found))

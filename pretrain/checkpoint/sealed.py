@@ -27,12 +27,16 @@ def hash_of(content: bytes | memoryview) -> str:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a [n] tensor on the CPU, not copied."""
-    return memoryview(tensor.detach().contiguous().view(uint8).numpy())
+    return tensor.detach().contiguous().view(uint8).numpy().data
 
 
 def seal(values: dict[str, Any]) -> bytes:
     """The bytes of a file that `unseal` accepts; raises ValueError for what JSON cannot say, such as NaN."""
-    body = json.dumps(values, indent=1, allow_nan=False).encode().removeprefix(b"{\n") + b"\n"
+    try:
+        text = json.dumps(values, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"cannot be stored as JSON: {error}") from error
+    body = text.encode().removeprefix(b"{\n") + b"\n"
     return _first_line(body) + body
 
 

@@ -49,7 +49,8 @@ def write_worker_file(
     """Write the pieces and bring them to the disk; returns what this worker holds of which tensor."""
     ordered = _in_order(pieces)
     stored: dict[str, StoredTensor] = {
-        piece.name: StoredTensor(shape=piece.shape, dtype=dtype_name(piece.tensor.dtype), pieces=()) for piece in ordered
+        piece.name: StoredTensor(shape=piece.shape, dtype=dtype_name(piece.tensor.dtype), pieces=())
+        for piece in ordered
     }
     written: dict[str, list[StoredPiece]] = {name: [] for name in stored}
     with open(path, "xb") as file:

@@ -1,7 +1,7 @@
 """Saving: all workers write their pieces, and either the whole checkpoint comes to be or nothing changes.
 
 The order is what makes it safe against a crash at any moment: worker files, manifest, rename, pointer, each on the
-disk before the next is begun. Only then the older revision of the same step, if there is one, is removed.
+disk before the next is begun. Only then checkpoints that this one replaces or outdates are removed.
 
 Workers meet after each stage and tell whether they failed, so that all raise the same error and none waits for one
 that gave up. Everything here runs on the given group only: a save in the background takes a group of its own.
@@ -17,26 +17,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from data_pipeline.config import Corrupt, SegueError
+from data_pipeline.config import SegueError
 from pretrain.checkpoint.dtypes import dtype_name
 from pretrain.checkpoint.durable import create_directory, move_directory, remove, replace_file
 from pretrain.checkpoint.layout import MANIFEST, Place, checkpoints_of, leftovers, places, worker_file
 from pretrain.checkpoint.manifest import (
     TENSOR_NAME_PATTERN,
+    Description,
     Manifest,
-    Metadata,
     StoredTensor,
-    read_complete,
     tiling_problems,
     versions,
 )
 from pretrain.checkpoint.piece import Piece
-from pretrain.checkpoint.pointer import move_pointer, pointed_place
+from pretrain.checkpoint.pointer import move_pointer
+from pretrain.checkpoint.retention import remove_replaced, retain
 from pretrain.checkpoint.worker_file import file_size, write_worker_file
 from pretrain.group import Group
 
 Phase = Literal[
-    "directory made", "block written", "pieces written", "manifest written", "renamed", "pointer moved", "replaced removed"
+    "directory made",
+    "block written",
+    "pieces written",
+    "manifest written",
+    "renamed",
+    "pointer moved",
+    "older removed",
 ]
 """The moments between which a save can be cut off: the first three on every worker, the others on the leader."""
 
@@ -47,38 +53,45 @@ class NotSaved(SegueError):
     """A checkpoint could not be written; the one before is untouched and still the latest."""
 
 
-def write(
+def save(
     run: Path,
     *,
     step: int,
     pieces: Iterable[Piece],
-    meta: Metadata,
+    description: Description,
     group: Group,
+    keep: int | None = None,
     phase: Callable[[Phase], None] = lambda _: None,
 ) -> Path:
     """Save a checkpoint of the run; called by every worker with the pieces that it owns, returns its directory.
 
-    Over all workers, the pieces of a name must cover its tensor exactly once. A checkpoint of the same step is replaced:
-    it stays until the new one is complete and pointed at. Raises NotSaved, the same on every worker, if any failed.
+    Over all workers, the pieces of a name must cover its tensor exactly once. A checkpoint of the same step stays
+    until the new one is complete and pointed at; then all but the newest `keep` are removed (None: no other is).
+    Raises NotSaved, the same on every worker, if any failed.
     """
     held = _agreed(group, lambda: _checked(pieces))
     num_bytes = sum(group.gather(_space_for(held)))
-    place, partial_name = group.gather(
-        _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
-    )[0]
+    room = _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
+    place, partial_name = group.gather(room)[0]
     partial = checkpoints_of(run) / partial_name
+
+    def commit() -> None:
+        if group.leads:
+            _commit(run, place, partial, shares=shares, description=description, phase=phase)
+
     try:
         own = _agreed(group, lambda: _write_own(partial / worker_file(group.rank), held, phase=phase))
         shares = group.gather(own)
-        _agreed(
-            group,
-            lambda: _commit(run, place, partial, shares=shares, meta=meta, phase=phase) if group.leads else None,
-        )
+        _agreed(group, commit)
     except BaseException:
         if group.leads:
             remove(partial)
         raise
-    return checkpoints_of(run) / place.name
+    if group.leads:
+        _remove_older(run, keep)
+        phase("older removed")
+    path: Path = checkpoints_of(run) / place.name
+    return path
 
 
 def check_space(run: Path, num_bytes: int) -> None:
@@ -91,14 +104,6 @@ def check_space(run: Path, num_bytes: int) -> None:
             f"a checkpoint needs {num_bytes:,} bytes in {folder}, where {free:,} bytes are free; "
             f"free {num_bytes - free:,} bytes, or keep fewer checkpoints"
         )
-
-
-def discard(run: Path, place: Place) -> None:
-    """Remove a finished checkpoint; cut off in the middle, it leaves a leftover and never half a checkpoint."""
-    folder = checkpoints_of(run)
-    doomed = folder / place.partial_name()
-    move_directory(folder / place.name, doomed)
-    remove(doomed)
 
 
 def _agreed(group: Group, work: Callable[[], T]) -> T:
@@ -138,7 +143,7 @@ def _make_room(run: Path, *, step: int, num_bytes: int) -> tuple[Place, str]:
     create_directory(checkpoints_of(run))
     for path in leftovers(run):
         remove(path)
-    _remove_replaced(run)
+    remove_replaced(run)
     check_space(run, num_bytes)
     taken = [place.revision for place in places(run) if place.step == step]
     place = Place(step, revision=max(taken, default=-1) + 1)
@@ -161,7 +166,7 @@ def _write_own(path: Path, held: list[Piece], *, phase: Callable[[Phase], None])
     try:
         tensors = write_worker_file(path, held, after_block=lambda: phase("block written"))
     except OSError as error:
-        raise OSError(f"{path}: {error.strerror}") from error
+        raise OSError(f"{path}: {error.strerror or error}") from error
     phase("pieces written")
     return _Share(file=path.name, length=path.stat().st_size, tensors=tensors)
 
@@ -172,7 +177,7 @@ def _commit(
     partial: Path,
     *,
     shares: list[_Share],
-    meta: Metadata,
+    description: Description,
     phase: Callable[[Phase], None],
 ) -> None:
     manifest = Manifest(
@@ -180,11 +185,12 @@ def _commit(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         num_workers=len(shares),
         versions=versions(),
-        meta=meta,
         files={share.file: share.length for share in shares},
         tensors=_merged([share.tensors for share in shares]),
+        **dict(description),
     )
     problems = tiling_problems(manifest.tensors, manifest.files)
+    problems += manifest.file_problems(partial).values()
     if problems:
         raise ValueError("; ".join(problems))
     replace_file(partial / MANIFEST, manifest.encode())
@@ -193,9 +199,6 @@ def _commit(
     phase("renamed")
     move_pointer(run, place)
     phase("pointer moved")
-    with suppress(OSError):  # saved already; the next save tries again
-        _remove_replaced(run)
-    phase("replaced removed")
 
 
 def _merged(shares: list[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
@@ -216,15 +219,9 @@ def _merged(shares: list[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
     }
 
 
-def _remove_replaced(run: Path) -> None:
-    """Remove older revisions of the step that the pointer names, if what it names is complete."""
-    try:
-        pointed = pointed_place(run)
-        if pointed is None:
-            return
-        read_complete(checkpoints_of(run) / pointed.name)
-    except Corrupt:
-        return
-    for place in places(run):
-        if place.step == pointed.step and place.revision < pointed.revision:
-            discard(run, place)
+def _remove_older(run: Path, keep: int | None) -> None:
+    """What cannot be removed now is no reason to fail: this checkpoint is saved, and the next save tries again."""
+    with suppress(OSError):
+        remove_replaced(run)
+        if keep is not None:
+            retain(run, keep=keep)

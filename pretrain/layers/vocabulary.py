@@ -4,6 +4,7 @@ Shape legend: E width of the embedding, W model width, V vocabulary, N tokens; a
 """
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from data_pipeline.batch import IGNORED
 from data_pipeline.config import Config
+from pretrain.layers.precision import at_least_float32
 
 
 class Vocabulary(Protocol):
@@ -61,11 +63,11 @@ class AdaptiveVocabularyConfig(Config):
         """Why these settings do not fit a vocabulary of this size, or None."""
         edges = (0, *self.cutoffs, vocab_size)
         if list(edges) != sorted(set(edges)):
-            return f"vocabulary.cutoffs {list(self.cutoffs)} must increase strictly between 0 and vocab_size {vocab_size}"
+            return f"vocabulary.cutoffs {list(self.cutoffs)} must rise strictly between 0 and vocab_size {vocab_size}"
         if self.embedding_width < self.div_val ** len(self.cutoffs):
             return (
-                f"vocabulary.embedding_width {self.embedding_width} leaves nothing for the last cluster: it is divided by "
-                f"div_val {self.div_val} for each of {len(self.cutoffs)} cutoffs"
+                f"vocabulary.embedding_width {self.embedding_width} leaves nothing for the last cluster: it is divided "
+                f"by div_val {self.div_val} for each of {len(self.cutoffs)} cutoffs"
             )
         return None
 
@@ -76,15 +78,12 @@ class AdaptiveVocabularyConfig(Config):
 VocabularyConfig = Annotated[FullVocabularyConfig | AdaptiveVocabularyConfig, Field(discriminator="kind")]
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Low-precision numbers as float32; float64 stays, for tests of identities."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class FullVocabulary(nn.Module):
     """One softmax over all tokens, its weight shared with the embedding when `tied` (Press & Wolf 2017)."""
 
-    def __init__(self, vocab_size: int, width: int, *, tied: bool = True, bias: bool = True, scale: bool = True) -> None:
+    def __init__(
+        self, vocab_size: int, width: int, *, tied: bool = True, bias: bool = True, scale: bool = True
+    ) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(vocab_size, width))
         self.output = None if tied else nn.Parameter(torch.empty(vocab_size, width))
@@ -109,8 +108,8 @@ class FullVocabulary(nn.Module):
 class AdaptiveVocabulary(nn.Module):
     """Narrower embeddings and a second softmax for rarer tokens.
 
-    Grave et al. 2017 (https://arxiv.org/abs/1609.04309); Baevski & Auli 2019 (https://arxiv.org/abs/1809.10853). Tokens are
-    cut into a head and clusters. The head's softmax is over its own tokens and one entry per cluster, so
+    Grave et al. 2017 (https://arxiv.org/abs/1609.04309), Baevski & Auli 2019 (https://arxiv.org/abs/1809.10853). Tokens
+    are cut into a head and clusters. The head's softmax is over its own tokens and one entry per cluster, so
 
         p(token) = p_head(token)   or   p_head(cluster) p_cluster(token)
 
@@ -124,7 +123,7 @@ class AdaptiveVocabulary(nn.Module):
         if problem is not None:
             raise ValueError(problem)
         edges = (0, *config.cutoffs, vocab_size)
-        self.starts, self.sizes = edges[:-1], [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        self.starts, self.sizes = edges[:-1], [end - start for start, end in pairwise(edges)]
         widths = [config.embedding_width // config.div_val**index for index in range(len(self.sizes))]
         self.embeddings = _matrices(self.sizes, widths)
         self.outputs = None if config.tied else _matrices(self.sizes, widths)
@@ -158,149 +157,6 @@ class AdaptiveVocabulary(nn.Module):
             tails.append(F.cross_entropy(tail_logits, ids - self.starts[index], reduction="none"))
         nats_N = head_N + torch.cat(tails)
         return nats_N.new_zeros(labels.numel()).index_copy(0, order_N, nats_N).view(labels.shape)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., W] -> [..., V] log-probabilities up to a constant, float32."""
-
-    def flops_per_token(self) -> float:
-        """Floating-point operations of the output layer for one token."""
-
-
-class FullVocabularyConfig(Config):
-    """One softmax over all tokens."""
-
-    kind: Literal["full"] = "full"
-    tied: bool = True
-    """The output layer shares the embedding's weights."""
-
-    def build(self, vocab_size: int, width: int) -> "FullVocabulary":
-        return FullVocabulary(vocab_size, width, tied=self.tied)
-
-
-class AdaptiveVocabularyConfig(Config):
-    """A softmax over the frequent tokens and over clusters of rarer ones; ids must be in order of frequency."""
-
-    kind: Literal["adaptive"]
-    cutoffs: tuple[int, ...] = Field(min_length=1)
-    """Where each cluster of rarer tokens begins."""
-    div_val: int = Field(default=1, gt=0)
-    """Each cluster's embedding is this many times narrower than the one before."""
-    embedding_width: int = Field(gt=0)
-    """Width of the frequent tokens' embedding."""
-    tied: bool = True
-    """The output layer shares the embedding's weights."""
-    tie_projections: Literal["none", "all_but_first", "all"] = "all_but_first"
-    """Which clusters' projections between embedding and model width it shares as well."""
-
-    def problem(self, vocab_size: int) -> str | None:
-        """Why these settings do not fit a vocabulary of this size, or None."""
-        edges = (0, *self.cutoffs, vocab_size)
-        if list(edges) != sorted(set(edges)):
-            return f"vocabulary.cutoffs {list(self.cutoffs)} must increase strictly between 0 and vocab_size {vocab_size}"
-        if self.embedding_width < self.div_val ** len(self.cutoffs):
-            return (
-                f"vocabulary.embedding_width {self.embedding_width} leaves nothing for the last cluster: it is divided by "
-                f"div_val {self.div_val} for each of {len(self.cutoffs)} cutoffs"
-            )
-        return None
-
-    def build(self, vocab_size: int, width: int) -> "AdaptiveVocabulary":
-        return AdaptiveVocabulary(vocab_size, width, self)
-
-
-VocabularyConfig = Annotated[FullVocabularyConfig | AdaptiveVocabularyConfig, Field(discriminator="kind")]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Low-precision numbers as float32; float64 stays, for tests of identities."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-class FullVocabulary(nn.Module):
-    """One softmax over all tokens, its weight shared with the embedding when `tied` (Press & Wolf 2017)."""
-
-    def __init__(self, vocab_size: int, width: int, *, tied: bool = True, bias: bool = True, scale: bool = True) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(torch.empty(vocab_size, width))
-        self.output = None if tied else nn.Parameter(torch.empty(vocab_size, width))
-        self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
-        self.scale = math.sqrt(width) if scale else 1.0
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        return F.embedding(tokens, self.embedding) * self.scale
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        weight = self.embedding if self.output is None else self.output
-        return at_least_float32(F.linear(hidden, weight, self.bias))
-
-    def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = self.logits(hidden).flatten(0, -2)
-        return F.cross_entropy(logits, labels.flatten(), reduction="none", ignore_index=IGNORED).view(labels.shape)
-
-    def flops_per_token(self) -> float:
-        return 2.0 * self.embedding.numel()
-
-
-class AdaptiveVocabulary(nn.Module):
-    """Narrower embeddings and a second softmax for rarer tokens.
-
-    Grave et al. 2017 (https://arxiv.org/abs/1609.04309); Baevski & Auli 2019 (https://arxiv.org/abs/1809.10853). Tokens are
-    cut into a head and clusters. The head's softmax is over its own tokens and one entry per cluster, so
-
-        p(token) = p_head(token)   or   p_head(cluster) p_cluster(token)
-
-    A cluster's embedding of width E goes to the model's width W and back by a projection P [W, E], left out where all
-    widths equal W. Every weight takes part in every pass, even where no token of its cluster occurs.
-    """
-
-    def __init__(self, vocab_size: int, width: int, config: AdaptiveVocabularyConfig) -> None:
-        super().__init__()
-        problem = config.problem(vocab_size)
-        if problem is not None:
-            raise ValueError(problem)
-        edges = (0, *config.cutoffs, vocab_size)
-        self.starts, self.sizes = edges[:-1], [end - start for start, end in zip(edges, edges[1:], strict=False)]
-        widths = [config.embedding_width // config.div_val**index for index in range(len(self.sizes))]
-        self.embeddings = _matrices(self.sizes, widths)
-        self.outputs = None if config.tied else _matrices(self.sizes, widths)
-        self.cluster_weight = nn.Parameter(torch.empty(len(config.cutoffs), config.embedding_width))
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.cluster_bias = nn.Parameter(torch.zeros(len(config.cutoffs)))
-        projected = set(widths) != {width}
-        self.projections = _matrices([width] * len(widths), widths) if projected else None
-        num_own = {"none": len(widths), "all_but_first": 1, "all": 0}[config.tie_projections] if projected else 0
-        self.output_projections = _matrices([width] * num_own, widths[:num_own])
-        self.scale = math.sqrt(width)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        flat_N = tokens.flatten()
-        order_N, counts = self._by_cluster(flat_N)
-        parts = []
-        for index, ids in enumerate(flat_N[order_N].split(counts)):
-            part = F.embedding(ids - self.starts[index], self.embeddings[index])
-            parts.append(part if self.projections is None else F.linear(part, self.projections[index]))
-        sorted_NW = torch.cat(parts)
-        return torch.empty_like(sorted_NW).index_copy(0, order_N, sorted_NW).view(*tokens.shape, -1) * self.scale
-
-    def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        flat_N = labels.flatten()
-        order_N, counts = self._by_cluster(flat_N)
-        order_N = order_N[: sum(counts)]
-        hidden_NW = hidden.flatten(0, -2)[order_N]
-        label_N = flat_N[order_N]
-        cluster_N = torch.arange(len(counts), device=label_N.device).repeat_interleave(
-            torch.tensor(counts, device=label_N.device), output_size=sum(counts)
-        )
-        entry_N = torch.where(cluster_N == 0, label_N, self.sizes[0] + cluster_N - 1)
-        nats = [F.cross_entropy(self._head_logits(hidden_NW), entry_N, reduction="none")]
-        tails = [nats[0].new_zeros(counts[0])]
-        pieces = zip(hidden_NW.split(counts), label_N.split(counts), strict=True)
-        for index, (piece_NW, ids) in enumerate(pieces):
-            if index > 0:
-                logits = self._tail_logits(index, piece_NW)
-                tails.append(F.cross_entropy(logits, ids - self.starts[index], reduction="none"))
-        sorted_N = nats[0] + torch.cat(tails)
-        return sorted_N.new_zeros(len(flat_N)).index_copy(0, order_N, sorted_N).view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., W] -> [..., V] log-probabilities."""

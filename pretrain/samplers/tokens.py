@@ -111,7 +111,7 @@ def _check(
         (len(prompt_ids) > 0, "prompt_ids is empty; a model needs at least one token to go on from"),
         (num_tokens > 0, f"num_tokens is {num_tokens}; it must be 1 or more"),
         (rows > 0, f"rows is {rows}; it must be 1 or more"),
-        (0.0 <= temperature < float("inf"), f"temperature is {temperature}; it must be 0 (greedy) or a positive number"),
+        (0.0 <= temperature < float("inf"), f"temperature is {temperature}; it must be 0 (greedy) or more"),
         (top_k is None or top_k > 0, f"top_k is {top_k}; it must be 1 or more, or None to keep every token"),
         (top_p is None or 0.0 < top_p <= 1.0, f"top_p is {top_p}; it must be above 0 and at most 1, or None"),
     )

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import Config
 from pretrain.contract import Carry, Loss, Model
+from pretrain.layers.precision import at_least_float32
 
 
 class WGANConfig(Config):
@@ -62,7 +63,8 @@ def perceptron(widths: Sequence[int]) -> nn.Sequential:
 
 def frozen(module: nn.Module, values: Tensor) -> Tensor:
     """module(values) through which gradients reach the values but no parameter."""
-    return functional_call(module, {name: parameter.detach() for name, parameter in module.named_parameters()}, (values,))
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return functional_call(module, weights, (values,))
 
 
 class WGAN(Model):
@@ -82,9 +84,11 @@ class WGAN(Model):
 
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
         if player == "generator":
-            return Loss(total=-frozen(self.critic, self._generate(batch.rows)).sum(), count=batch.rows)
-        real_RD, fake_RD = batch.values, self.sample(batch.rows)
-        distance = (self.critic(real_RD) - self.critic(fake_RD)).sum()
+            score_R1 = frozen(self.critic, self._generate(batch.rows))
+            return Loss(total=-at_least_float32(score_R1).sum(), count=batch.rows)
+        fake_RD = self.sample(batch.rows)
+        real_RD = batch.values.to(fake_RD.dtype)
+        distance = at_least_float32(self.critic(real_RD) - self.critic(fake_RD)).sum()
         norm_R = self._gradient_norm(real_RD, fake_RD)
         total = self.config.penalty * (norm_R - 1).square().sum() - distance
         metrics = {"wasserstein": distance.detach(), "gradient_norm": norm_R.detach().sum()}
@@ -96,7 +100,7 @@ class WGAN(Model):
             share_R1 = torch.rand_like(real_RD[:, :1])
             between_RD = (share_R1 * real_RD + (1 - share_R1) * fake_RD).detach().requires_grad_()
             (slope_RD,) = torch.autograd.grad(self.critic(between_RD).sum(), between_RD, create_graph=True)
-        return torch.linalg.vector_norm(slope_RD, dim=-1)
+        return torch.linalg.vector_norm(at_least_float32(slope_RD), dim=-1)
 
     def _generate(self, rows: int) -> Tensor:
         like = next(self.generator.parameters())
@@ -109,7 +113,7 @@ class WGAN(Model):
         return self._generate(count)
 
     def flops_per_count(self) -> float:
-        """The mean over a step's turns: a sample and four passes of the critic (real, fake, between, its slope), or one."""
+        """The mean over a step's turns: a sample, and the critic four times (real, fake, between, slope) or once."""
         critic = 2.0 * sum(p.numel() for p in self.critic.parameters() if p.ndim == 2)
         generator = 2.0 * sum(p.numel() for p in self.generator.parameters() if p.ndim == 2)
         steps = self.config.critic_steps

@@ -7,7 +7,8 @@ Shape legend: B or R rows, L positions, C context length, H heads, D head width,
 """
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -106,7 +107,8 @@ class GPT(Model):
         self.config = config
         self.vocabulary = FullVocabulary(config.vocab_size, config.width, tied=True, bias=False, scale=False)
         self.positions = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = cast(Sequence[Block], blocks)
         self.final_norm = nn.LayerNorm(config.width)
         self.checkpoint_activations = False
         self.apply(self._initialise)
@@ -141,8 +143,8 @@ class GPT(Model):
         length = tokens_BL.shape[1]
         if seen + length > self.config.context_length:
             raise BadInput(
-                f"a row of {seen + length} tokens exceeds context_length {self.config.context_length}: shorten the rows, "
-                "or read longer text with begin and advance"
+                f"a row of {seen + length} tokens exceeds context_length {self.config.context_length}: "
+                "shorten the rows, or read longer text with begin and advance"
             )
         return self.vocabulary.embed(tokens_BL) + self.positions[seen : seen + length]
 

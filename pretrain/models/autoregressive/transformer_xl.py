@@ -1,13 +1,14 @@
 """Transformer-XL: a language model whose memory carries on from segment to segment.
 
-Dai et al. 2019 (https://arxiv.org/abs/1901.02860). Each layer attends from the current segment to the hidden states that
-it was handed for the previous segments (detached), with attention by relative distance, so that context grows linearly
-with depth and nothing is recomputed in evaluation.
+Dai et al. 2019 (https://arxiv.org/abs/1901.02860). Each layer attends from the current segment to the hidden states
+that it was handed for the previous segments (detached), with attention by relative distance, so that context grows
+linearly with depth and nothing is recomputed in evaluation.
 
-Shape legend: B rows, L positions of the segment, M memory positions, K = M + L, W model width, T distances, V vocabulary.
+Shape legend: B rows, L positions of a segment, M memory positions, K = M + L, W model width, T distances, V vocabulary.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -112,7 +113,8 @@ class TransformerXL(Model):
         self.config = config
         self.vocabulary: Vocabulary = config.vocabulary.build(config.vocab_size, config.width)
         self.shared_biases = RelativeBiases(config.num_heads, config.head_width) if config.share_biases else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = cast(Sequence[Block], blocks)
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.checkpoint_activations = False
         self.apply(self._initialise)
@@ -171,7 +173,7 @@ class TransformerXL(Model):
         """Memory of any length, for evaluation with more (or less) of it than in training; zeros, masked by age."""
         if length == 0:
             return {}
-        like = self.shared_biases.u_HD if self.shared_biases else self.blocks[0].biases.u_HD
+        like = self.blocks[0].feed_forward.inner.weight
         shape = (rows, length, self.config.width)
         return {f"memory.{i:02d}": like.new_zeros(shape).detach() for i in range(self.config.num_layers)}
 

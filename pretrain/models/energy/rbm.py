@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import Config
 from pretrain.contract import Carry, Loss, Model
+from pretrain.layers.precision import at_least_float32
 
 
 class RBMConfig(Config):
@@ -60,13 +61,14 @@ class RBM(Model):
     def __init__(self, config: RBMConfig) -> None:
         super().__init__()
         self.config = config
-        self.weight_DH = nn.Parameter(torch.empty(config.num_visible, config.num_hidden).normal_(std=config.initial_std))
+        self.weight_DH = nn.Parameter(torch.randn(config.num_visible, config.num_hidden) * config.initial_std)
         self.visible_bias_D = nn.Parameter(torch.zeros(config.num_visible))
         self.hidden_bias_H = nn.Parameter(torch.zeros(config.num_hidden))
 
     def free_energy(self, v_RD: Tensor) -> Tensor:
         """[R] -log sum_h exp(-E(v, h)), in nats."""
-        return -v_RD @ self.visible_bias_D - F.softplus(self._hidden_logits(v_RD)).sum(-1)
+        visible_R = at_least_float32(v_RD) @ at_least_float32(self.visible_bias_D)
+        return -visible_R - F.softplus(at_least_float32(self._hidden_logits(v_RD))).sum(-1)
 
     def _hidden_logits(self, v_RD: Tensor) -> Tensor:
         return v_RD @ self.weight_DH + self.hidden_bias_H
@@ -85,7 +87,7 @@ class RBM(Model):
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
         """Free energy of the data minus that of the chains: only its gradient means something, not its value."""
         assert carry is not None, "an RBM is handed its chains"
-        v_RD = torch.bernoulli(batch.values)
+        v_RD = torch.bernoulli(batch.values).to(self.weight_DH.dtype)
         chains_RD = self.gibbs(carry["chains"], self.config.gibbs_steps)
         total = (self.free_energy(v_RD) - self.free_energy(chains_RD)).sum()
         metrics = {"reconstruction_nats": self._reconstruction_nats(v_RD).sum()}
@@ -95,7 +97,8 @@ class RBM(Model):
     def _reconstruction_nats(self, v_RD: Tensor) -> Tensor:
         """[R] -log p(v given the mean hidden units), the usual thing to watch; no likelihood."""
         logits_RD = self._visible_logits(self._hidden_logits(v_RD).sigmoid())
-        return F.binary_cross_entropy_with_logits(logits_RD, v_RD, reduction="none").sum(-1)
+        logits_RD, target_RD = at_least_float32(logits_RD), at_least_float32(v_RD)
+        return F.binary_cross_entropy_with_logits(logits_RD, target_RD, reduction="none").sum(-1)
 
     def initial_carry(self, rows: int) -> Carry | None:
         """Chains that start at fair coin flips."""
@@ -103,11 +106,11 @@ class RBM(Model):
 
     def unnormalized_log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(v) + log Z of binary rows."""
-        return -self.free_energy(batch.values)
+        return -self.free_energy(batch.values.to(self.weight_DH.dtype))
 
     def encode(self, batch: VectorBatch) -> Tensor:
         """[R, H] probability of each hidden unit."""
-        return self._hidden_logits(batch.values).sigmoid()
+        return at_least_float32(self._hidden_logits(batch.values.to(self.weight_DH.dtype))).sigmoid()
 
     def sample(self, count: int) -> Tensor:
         """[count, D] binary: chains from fair coin flips, after `sampling_steps` Gibbs steps."""

@@ -1,0 +1,117 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere; both come from the run's metrics.jsonl."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cluster.observer import WorkerStatus
+from pretrain.experiment import Experiment
+
+
+class Rows:
+    """The rows of a metrics.jsonl as they come, also when the file is replaced by one that ends earlier."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode, self.offset = 0, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The rows since the last call; all of them where the file was replaced."""
+        try:
+            with self.path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self.inode:
+                    self.inode, self.offset = inode, 0
+                file.seek(self.offset)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        end = content.rfind(b"\n") + 1
+        self.offset += end
+        return [json.loads(line) for line in content[:end].splitlines()]
+
+
+class Display:
+    """Shows the steps of one start of a run. A step that is computed again after a loss is not shown again."""
+
+    def __init__(self, experiment: Experiment, directory: Path, console: Console) -> None:
+        self.steps, self.every, self.console = experiment.steps, experiment.log.every, console
+        self.rows = Rows(directory / "metrics.jsonl")
+        self.shown = max((row["step"] for row in self.rows.new()), default=0)
+        self.first_step, self.started = self.shown, time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID = self.bar.add_task("starting", total=self.steps, completed=self.shown, numbers="")
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.update([])
+        self.bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def update(self, statuses: list[WorkerStatus]) -> None:
+        """Show what is new."""
+        if statuses:
+            self.bar.update(self.task, description=statuses[0].phase)
+        for row in self.rows.new():
+            if row["step"] > self.shown:
+                self.shown = row["step"]
+                self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        numbers = self._numbers(row)
+        self.bar.update(self.task, completed=row["step"], numbers=numbers)
+        due = row["step"] % self.every == 0 or row["step"] == self.steps
+        if due and not self.console.is_terminal:
+            self.say(f"step {row['step']}/{self.steps}  {numbers}")
+        if row.get("evaluation"):
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in row["evaluation"].items())
+            self.say(f"step {row['step']}/{self.steps}  evaluated: {scores}")
+
+    def _numbers(self, row: dict[str, Any]) -> str:
+        unit = row["unit"].partition("/")[2]
+        rate = row[f"{unit}s_per_second"]
+        seconds_per_step = (time.monotonic() - self.started) / (row["step"] - self.first_step)
+        left = duration(seconds_per_step * (self.steps - row["step"]))
+        return f"loss {row['loss']:.4f} {row['unit']}  {short(rate)} {unit}s/s  {left} left"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(3725.2)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def short(number: float) -> str:
+    """Three figures and a letter.
+
+    >>> short(48_210), short(12.34)
+    ('48.2k', '12.3')
+    """
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"

@@ -1,0 +1,38 @@
+"""The driver's signals: SIGTERM, SIGUSR1 or Ctrl-C ask the run to save and stop; a second Ctrl-C ends it at once."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StopSignals:
+    """While inside, the signals set `asked` and call `then`; only the main thread can catch them."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.asked = False
+        self.then = then
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        self.before = self.install()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def install(self) -> dict[int, Any]:
+        """Take the signals, again where another library took them; returns the handlers until now."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._receive) for number in NUMBERS}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.then()

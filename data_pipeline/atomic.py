@@ -1,0 +1,39 @@
+"""Files that are there whole or not at all, whatever interrupts the writing."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from data_pipeline.config import BadInput
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Written beside its place, brought to the disk, then renamed; BadInput if the directory cannot be written."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); free space, permit writing, or choose another directory"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

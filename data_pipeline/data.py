@@ -1,0 +1,16 @@
+"""The kinds of data a recipe can name.
+
+Each has `stream(reads=, length=, micro_batches=, rows=, seed=, split=)`, `vocab_size()` (None: not tokens) and
+`fingerprint()`, which changes when any value of the data does.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from data_pipeline.digits import DigitsConfig
+from data_pipeline.markov import MarkovConfig
+from data_pipeline.streams.reading import Reads as Reads
+from data_pipeline.text import TextConfig
+
+DataConfig = Annotated[TextConfig | MarkovConfig | DigitsConfig, Field(discriminator="kind")]

@@ -1,0 +1,19 @@
+"""What preparing tells while it runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["list", "scan", "sample", "tokenizer", "encode", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step further in a stage."""
+
+    stage: Stage
+    done: int
+    total: int
+    """Pieces of the corpus (for "tokenizer": whether it is there)."""
+    documents: int = 0
+    num_bytes: int = 0
+    """Read in this stage so far, of text."""

@@ -1,0 +1,174 @@
+"""Documents as bytes out of plain, gzip or Zstandard files, in bounded memory whatever the file holds.
+
+A document belongs to the range of bytes in which it starts; for `blank_line`, in which the blank line before it starts
+(the first document: the range that starts at 0). So ranges that cover a file give each of its documents exactly once.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import zstandard
+
+from data_pipeline.config import BadInput
+from data_pipeline.sources.document import Report
+
+DocumentUnit = Literal["file", "line", "blank_line"]
+
+MAX_EXPANSION = 200
+"""A compressed file that grows by more than this (beyond its first MiB) is cut off there, and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document's bytes, without the newline that ends it."""
+
+    offset: int
+    """In the uncompressed file."""
+    data: bytes
+
+
+def is_compressed(path: Path) -> bool:
+    """Such a file can only be read from its beginning."""
+    return path.suffix in (".gz", ".zst")
+
+
+def documents_in(
+    path: Path, start: int, stop: int, *, unit: DocumentUnit, max_bytes: int, report: Report
+) -> Iterator[Found]:
+    """The documents of [start, stop); those longer than `max_bytes` are counted and left out. BadInput: unreadable."""
+    try:
+        with _opened(path, report) as stream:
+            if unit == "file":
+                yield from _whole(stream, max_bytes, report)
+                return
+            position = _line_start(stream, start)
+            lines = _lines(stream, position, max_bytes)
+            yield from (_each_line if unit == "line" else _paragraphs)(lines, start, stop, max_bytes, report)
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); repair the file or leave it out of the corpus") from error
+
+
+class _Limited(io.RawIOBase):
+    """Ends early if there comes more than `limit` bytes out of it."""
+
+    def __init__(self, stream: BinaryIO, limit: int, report: Report) -> None:
+        self._stream, self._left, self._report = stream, limit, report
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        data = b"" if self._ended else self._stream.read(min(len(view), self._left + 1))
+        if len(data) > self._left:
+            self._report.add("expands_too_far")
+            self._ended = True
+            data = data[: self._left]
+        self._left -= len(data)
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _opened(path: Path, report: Report) -> BinaryIO:
+    if not is_compressed(path):
+        return path.open("rb")
+    limit = (1 << 20) + MAX_EXPANSION * path.stat().st_size
+    if path.suffix == ".gz":
+        stream = cast(BinaryIO, gzip.open(path, "rb"))
+    else:
+        stream = cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
+    return cast(BinaryIO, io.BufferedReader(_Limited(stream, limit, report), 1 << 18))
+
+
+def _whole(stream: BinaryIO, max_bytes: int, report: Report) -> Iterator[Found]:
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        report.add("too_long")
+    else:
+        yield Found(0, data)
+
+
+def _line_start(stream: BinaryIO, start: int) -> int:
+    """Puts the stream at the first line that starts at `start` or after, and says where that is."""
+    if start == 0:
+        return 0
+    stream.seek(start - 1)
+    position = start - 1
+    while part := stream.readline(1 << 20):
+        position += len(part)
+        if part.endswith(b"\n"):
+            break
+    return position
+
+
+def _lines(stream: BinaryIO, position: int, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """Where each line starts, and the line with its newline; None for one longer than `max_bytes`."""
+    while line := stream.readline(max_bytes + 2):
+        start, position = position, position + len(line)
+        if len(line) == max_bytes + 2 and not line.endswith(b"\n"):
+            while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
+                position += len(rest)
+            position += len(rest)
+            yield start, None
+        else:
+            yield start, line
+
+
+def _each_line(
+    lines: Iterator[tuple[int, bytes | None]], start: int, stop: int, max_bytes: int, report: Report
+) -> Iterator[Found]:
+    for offset, line in lines:
+        if offset >= stop:
+            return
+        if line is None:
+            report.add("too_long")
+        else:
+            yield Found(offset, _without_newline(line))
+
+
+def _paragraphs(
+    lines: Iterator[tuple[int, bytes | None]], start: int, stop: int, max_bytes: int, report: Report
+) -> Iterator[Found]:
+    ours = start == 0
+    paragraph: list[bytes] = []
+    size, first, too_long = 0, 0, False
+    for offset, line in lines:
+        if line is not None and not line.strip():
+            if size:
+                yield from _finished(first, paragraph, too_long, report)
+            paragraph, size, too_long, ours = [], 0, False, offset < stop
+            if not ours:
+                return
+        elif ours:
+            first = offset if size == 0 else first
+            size += max_bytes + 1 if line is None else len(line)
+            too_long = too_long or size > max_bytes + 1
+            if too_long or line is None:
+                paragraph.clear()
+            else:
+                paragraph.append(line)
+        elif offset >= stop:
+            return
+    if size:
+        yield from _finished(first, paragraph, too_long, report)
+
+
+def _finished(first: int, paragraph: list[bytes], too_long: bool, report: Report) -> Iterator[Found]:
+    if too_long:
+        report.add("too_long")
+    else:
+        yield Found(first, _without_newline(b"".join(paragraph)))
+
+
+def _without_newline(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")

@@ -1,0 +1,94 @@
+"""What every tokenizer does, whatever its kind.
+
+A tokenizer is stored as two files: `tokenizer.json` (its vocabulary; for the kinds `bpe` and `file` the format of the
+`tokenizers` library) and `tokenizer_settings.json` (everything else).
+"""
+
+import abc
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.atomic import write_atomically
+from data_pipeline.config import Config
+
+END_OF_DOCUMENT = "<eos>"
+VOCABULARY_FILE = "tokenizer.json"
+SETTINGS_FILE = "tokenizer_settings.json"
+
+Tokens = np.ndarray
+"""[length] uint16, or uint32 for a vocabulary of more than 65536."""
+
+
+class Tokenizer(abc.ABC):
+    """Text to token ids and back."""
+
+    kind: str
+    """Which class reads it back."""
+
+    vocab_size: int
+    """Ids are below it."""
+    end_of_document: int
+    """The id that ends every stored document; text never encodes to it, but for kind `word` with `end_of_line`."""
+
+    @abc.abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text, without an end of document."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of the ids; an end of document is shown as its name. ids that are no whole UTF-8 give U+FFFD."""
+
+    @abc.abstractmethod
+    def vocabulary_json(self) -> str:
+        """The content of `tokenizer.json`."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, str | int | bool]:
+        """The content of `tokenizer_settings.json`, besides the kind."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest of uint16 and uint32 that holds every id."""
+        return np.dtype("<u2" if self.vocab_size <= 1 << 16 else "<u4")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over both files' content."""
+        return hashlib.sha256((self._settings_json() + "\0" + self.vocabulary_json()).encode()).hexdigest()
+
+    def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text as stored: with an end of document, unless the text's last token is one already."""
+        end = np.array([self.end_of_document], dtype=self.dtype)
+        encoded = self.encode_batch(texts)
+        return [ids if ids.size and ids[-1] == end[0] else np.concatenate([ids, end]) for ids in encoded]
+
+    def save(self, directory: Path) -> None:
+        """Writes both files, each whole or not at all; the settings last. BadInput if they cannot be written."""
+        write_atomically(directory / VOCABULARY_FILE, self.vocabulary_json().encode())
+        write_atomically(directory / SETTINGS_FILE, self._settings_json().encode())
+
+    def _settings_json(self) -> str:
+        return json.dumps({"kind": self.kind, **self.settings()}, indent=1, sort_keys=True) + "\n"
+
+
+class TokenizerTraining(Config, abc.ABC):
+    """How a tokenizer comes about; each kind has its own."""
+
+    @property
+    def wanted_sample_bytes(self) -> int:
+        """How much text `build` wants to see."""
+        return 0
+
+    @property
+    def counts_words(self) -> bool:
+        """Whether `build` wants the counts of all words of the train split."""
+        return False
+
+    @abc.abstractmethod
+    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> Tokenizer:
+        """The tokenizer; equal arguments give an equal one. BadInput if it cannot be made."""

@@ -1,0 +1,162 @@
+"""The DeepSpeed engine: weights, gradients and optimizer state cut over the workers by ZeRO stage.
+
+Rajbhandari et al. 2020 (https://arxiv.org/abs/1910.02054): stage 0 replicates all, 1 cuts the optimizer's state, 2 the
+gradients as well, 3 the weights as well. Each player has a DeepSpeed engine of its own over the one model. The numbers
+are those of the local engine, up to the rounding of a sum's order, since loss, gradients and updates are scaled as there:
+DeepSpeed sums over workers and micro-batches (`scale_wrt_gas=False`) in float32, and lets us set the boundary.
+
+Only `pretrain.engines.deepspeed_*` import `deepspeed`, and only when an engine is built.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from data_pipeline.batch import Batch, to_device
+from data_pipeline.config import BadInput, Config
+from pretrain.checkpoint.piece import Piece, Reader
+from pretrain.contract import Carry, Loss, Model
+from pretrain.engines.deepspeed_player import DeepSpeedPlayer
+from pretrain.engines.deepspeed_start import start
+from pretrain.engines.engine import (
+    DTYPES,
+    Precision,
+    buffer_pieces,
+    choose_device,
+    enable_activation_checkpointing,
+    freeze_others,
+    restore_buffers,
+)
+from pretrain.group import Group
+from pretrain.optim import MOMENTS, OptimizerConfig
+
+
+class DeepSpeedEngineConfig(Config):
+    """ZeRO data parallelism."""
+
+    kind: Literal["deepspeed"]
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Precision = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    activation_checkpointing: bool = False
+    threads: int = 1
+    """Of each worker on the CPU; a different number may round sums differently."""
+    bucket_size: int = Field(default=100_000_000, ge=2)
+    """Gradients or weights that travel at a time."""
+    whole_below: int = Field(default=100_000, ge=0)
+    """Stage 3: parameters of no more elements stay whole on every worker between steps."""
+
+    def build(
+        self, model: Model, optimizers: dict[str, OptimizerConfig], group: Group, micro_batches: int
+    ) -> "DeepSpeedEngine":
+        return DeepSpeedEngine(self, model, optimizers, group)
+
+    def settings(self, optimizer: OptimizerConfig, num_parameters: int) -> dict[str, Any]:
+        """DeepSpeed's own configuration for one player."""
+        bucket = 2 * -(-min(self.bucket_size, num_parameters) // 2)
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "steps_per_print": None,
+            "gradient_clipping": (optimizer.gradient_clip or 0.0) if self.zero_stage else 0.0,
+            "gradient_allreduce_op": "mean" if self.zero_stage == 3 else "sum",
+            "communication_data_type": "fp32",
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "bf16": {
+                "enabled": self.precision == "bfloat16" and self.zero_stage > 0,
+                "immediate_grad_update": True,
+            },
+            "zero_optimization": {
+                "stage": self.zero_stage,
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
+                "stage3_prefetch_bucket_size": bucket,
+                "stage3_param_persistence_threshold": self.whole_below,
+            },
+        }
+
+
+class DeepSpeedEngine:
+    """See `pretrain.engines.engine.Engine`."""
+
+    def __init__(
+        self, config: DeepSpeedEngineConfig, model: Model, optimizers: dict[str, OptimizerConfig], group: Group
+    ) -> None:
+        check_can_cut(model, config.zero_stage)
+        torch.set_num_threads(config.threads)
+        self.device = choose_device(config.device, group)
+        self.model, self.group, self.stage = model.to(self.device), group, config.zero_stage
+        if config.activation_checkpointing:
+            enable_activation_checkpointing(model)
+        start(group, self.device)
+        self.players = {
+            player: DeepSpeedPlayer(
+                model,
+                player,
+                optimizers[player],
+                group,
+                stage=config.zero_stage,
+                dtype=DTYPES[config.precision],
+                settings=config.settings(
+                    optimizers[player], sum(p.numel() for _, p in model.player_parameters(player))
+                ),
+            )
+            for player in model.players
+        }
+        self.changes_weights = type(model).after_turn is not Model.after_turn
+
+    def begin_turn(self, player: str) -> None:
+        freeze_others(self.model, player)
+        self.model.train()
+
+    def accumulate(self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool) -> Loss:
+        batch = to_device(batch, self.device)
+        return self.players[player].accumulate(batch, carry, step=step, scale=scale, last=last)
+
+    def update(self, player: str, learning_rate: float) -> float:
+        if self.changes_weights:
+            self.players[player].adopt_weights()
+        return self.players[player].update(learning_rate)
+
+    @torch.no_grad()
+    def score(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        self.model.eval()
+        return self.players[player].score(to_device(batch, self.device), carry, step=step)
+
+    def pieces(self) -> list[Piece]:
+        found: list[Piece] = []
+        for player in self.players.values():
+            if self.changes_weights:
+                player.adopt_weights()
+            for shard in player.shards if self.stage or self.group.leads else ():
+                parts = {"weights": shard.of(shard.moved)} | {m: player.moment(shard, m) for m in MOMENTS}
+                found += [Piece(f"{k}/{shard.name}", shard.shape, shard.start, part) for k, part in parts.items()]
+        return found + (buffer_pieces(self.model) if self.group.leads else [])
+
+    @torch.no_grad()
+    def restore(self, reader: Reader, updates: dict[str, int]) -> None:
+        for name, player in self.players.items():
+            for shard in player.shards:
+                shard.of(shard.moved).copy_(reader.read(f"weights/{shard.name}", shard.start, shard.count))
+                if updates[name]:
+                    moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in MOMENTS}
+                    player.restore_moments(shard, moments, updates[name])
+            player.refresh_weights()
+        restore_buffers(self.model, reader)
+
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off the model."""
+        for player in self.players.values():
+            player.engine.destroy()
+
+
+def check_can_cut(model: Model, stage: int) -> None:
+    """Raise BadInput where stage 3, which leaves no worker with whole weights between steps, cannot train the model."""
+    if stage < 3:
+        return
+    rule = f"engine.zero_stage=3 cuts every weight of {type(model).__name__} between steps"
+    if len(model.players) > 1:
+        raise BadInput(f"{rule}, but it has the players {', '.join(model.players)}; use engine.zero_stage 0, 1 or 2")
+    if type(model).after_turn is not Model.after_turn:
+        raise BadInput(f"{rule}, but its after_turn changes them whole; use engine.zero_stage 0, 1 or 2")

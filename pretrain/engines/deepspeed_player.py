@@ -1,0 +1,180 @@
+"""One player's parameters under DeepSpeed: its objective, optimizer, gradients and float32 masters."""
+
+import io
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_pipeline.batch import Batch
+from pretrain.contract import Carry, Loss, Model
+from pretrain.engines.deepspeed_shards import (
+    Shard,
+    across_parameters,
+    refresh_sharded_weights,
+    sharded_gradients,
+    whole,
+    within_parameters,
+)
+from pretrain.group import Group
+from pretrain.optim import OptimizerConfig
+
+
+class Objective(nn.Module):
+    """What DeepSpeed takes for the model: a tensor comes out of it, and it has the parameters of one player alone.
+
+    Stage 3 hooks every submodule, and wants tensors in their outputs. So there `owned` is the model, but its `forward`
+    is called without its hooks: parameters that it uses itself (tied embeddings, shared biases) become external
+    parameters of this module, whole from the beginning of forward to the end of backward.
+    """
+
+    def __init__(self, model: Model, owned: Model | Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.owned = owned if isinstance(owned, nn.Module) else nn.ParameterList(owned)
+        self.call = model.forward if owned is model else model.__call__
+        self.loss: Loss | None = None
+
+    def forward(self, *, batch: Batch, carry: Carry | None, player: str, step: int) -> Tensor:
+        self.loss = self.call(batch, carry, player=player, step=step)
+        return self.loss.total
+
+    def take(self) -> Loss:
+        """The last loss, which is kept no longer."""
+        loss, self.loss = self.loss, None
+        assert loss is not None
+        return loss
+
+
+def round_weights(weights: dict[str, nn.Parameter], dtype: torch.dtype) -> dict[str, nn.Parameter]:
+    """Float32 masters of weights that become rounded copies; each rounded gradient is added to its master's at once."""
+    masters = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.data = weight.data.to(dtype)
+        weight.register_post_accumulate_grad_hook(move_gradient_to(masters[name]))
+    return masters
+
+
+def move_gradient_to(master: nn.Parameter) -> Any:
+    """A hook that adds a weight's gradient to that of its master."""
+
+    def move(weight: Tensor) -> None:
+        assert weight.grad is not None
+        gradient = weight.grad.float()
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        weight.grad = None
+
+    return move
+
+
+class DeepSpeedPlayer:
+    """See the module; `settings` is DeepSpeed's own configuration."""
+
+    def __init__(
+        self,
+        model: Model,
+        player: str,
+        optimizer: OptimizerConfig,
+        group: Group,
+        *,
+        stage: int,
+        dtype: torch.dtype,
+        settings: dict[str, Any],
+    ) -> None:
+        self.player, self.group, self.stage = player, group, stage
+        self.clip = optimizer.gradient_clip
+        self.weights = dict(model.player_parameters(player))
+        initial = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        moved = round_weights(self.weights, dtype) if stage == 0 and dtype != torch.float32 else self.weights
+        self.objective = Objective(model, model if stage == 3 else moved.values())
+        self.optimizer = optimizer.build(moved.values())
+        self.engine = self._initialize(settings)
+        self.shards = list(self._shards(moved))
+        self.masters_differ = stage > 0 or dtype != torch.float32
+        for shard in self.shards:  # DeepSpeed made its masters from rounded weights
+            shard.of(shard.moved).copy_(initial[shard.name].view(-1)[shard.start : shard.start + shard.count])
+
+    def _initialize(self, settings: dict[str, Any]) -> Any:
+        import deepspeed
+
+        with redirect_stdout(io.StringIO()):  # it prints the memory in use at every step of the way
+            return deepspeed.initialize(
+                model=self.objective, optimizer=self.optimizer, config=settings, dist_init_required=False
+            )[0]
+
+    def _shards(self, moved: dict[str, nn.Parameter]) -> Iterable[Shard]:
+        if self.stage == 0:
+            return whole(moved.items())
+        if self.stage == 3:
+            return within_parameters(self.weights.items(), self.engine.optimizer, self.group.rank)
+        return across_parameters(self.weights.items(), self.engine.optimizer)
+
+    def accumulate(self, batch: Batch, carry: Carry | None, *, step: int, scale: float, last: bool) -> Loss:
+        """Forward and backward of one micro-batch; communicates after the last one (stages 2 and 3: after each)."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        total = self.engine(batch=batch, carry=carry, player=self.player, step=step)
+        self.engine.backward(total * scale, scale_wrt_gas=False)
+        return self.objective.take()
+
+    def score(self, batch: Batch, carry: Carry | None, *, step: int) -> Loss:
+        """The objective alone, through DeepSpeed's hooks where they gather the weights."""
+        forward = self.engine if self.stage == 3 else self.objective.forward
+        forward(batch=batch, carry=carry, player=self.player, step=step)
+        return self.objective.take()
+
+    def update(self, learning_rate: float) -> float:
+        """One step of the optimizer; nothing moves where a gradient is not finite. Returns the norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.stage == 0:
+            return self._update_replicated()
+        if self.stage == 3:
+            sharded_gradients(self.engine.optimizer).mul_(self.group.world_size)
+        self.engine.step()
+        if self.stage == 3:
+            sharded_gradients(self.engine.optimizer).zero_()
+        return float(self.engine.get_global_grad_norm())
+
+    def _update_replicated(self) -> float:
+        parameters = [shard.moved for shard in self.shards]
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if self.clip is None else self.clip)
+        if norm.isfinite():
+            self.engine.step()
+        else:
+            self.engine.zero_grad()
+        self.refresh_weights()
+        return float(norm)
+
+    @torch.no_grad()
+    def refresh_weights(self) -> None:
+        """Make the weights that the model computes with anew from the masters; collective."""
+        if self.stage == 3:
+            refresh_sharded_weights(self.engine.optimizer)
+        elif self.stage > 0:
+            self.engine.optimizer.update_lp_params()
+        elif self.masters_differ:
+            for shard in self.shards:
+                self.weights[shard.name].copy_(shard.moved)
+
+    @torch.no_grad()
+    def adopt_weights(self) -> None:
+        """Bring what the model itself has changed in its weights (`Model.after_turn`) into the masters."""
+        for shard in self.shards if self.masters_differ else ():
+            weight = self.weights[shard.name].view(-1)[shard.start : shard.start + shard.count]
+            master = shard.of(shard.moved)
+            master.copy_(torch.where(weight == master.to(weight.dtype), master, weight.float()))
+
+    def moment(self, shard: Shard, name: str) -> Tensor:
+        """[count] elements of a moment: zeros before the first update."""
+        state = self.optimizer.state.get(shard.moved)
+        return shard.of(state[name]) if state else torch.zeros(shard.count, device=shard.moved.device)
+
+    def restore_moments(self, shard: Shard, moments: dict[str, Tensor], updates: int) -> None:
+        """Set a shard's moments, and how many updates they have had."""
+        state = self.optimizer.state[shard.moved]
+        for name, moment in moments.items():
+            if name not in state:
+                state[name] = torch.zeros_like(shard.moved, requires_grad=False)
+            shard.of(state[name]).copy_(moment)
+        state["step"] = torch.tensor(float(updates), device=shard.moved.device)

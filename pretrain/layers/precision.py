@@ -1,0 +1,9 @@
+"""In which precision numbers are added up."""
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Low-precision numbers as float32; float64 stays, for tests of identities."""
+    return x if x.dtype == torch.float64 else x.float()

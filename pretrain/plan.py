@@ -1,0 +1,221 @@
+"""What a run will need, without allocating it: parameters, operations, memory of a worker by part, disk.
+
+The model is built of fake tensors (shape and dtype, no storage) and its forward is run on them, so that what backward
+keeps is counted, not estimated: the sum of all storages that autograd saves, each once, weights left out. The batch is
+real, since models branch on it; its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from data_pipeline.batch import Batch, TokenBatch, VectorBatch
+from pretrain.contract import Carry, Model
+from pretrain.engines.engine import DTYPES, Precision, enable_activation_checkpointing, freeze_others
+from pretrain.experiment import Experiment
+from pretrain.group import check_divides
+from pretrain.models import AnyModelConfig, RBMConfig, WGANConfig
+from pretrain.optim import MOMENTS
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMemory:
+    """Bytes of one worker at the fullest moment of a backward pass, by part."""
+
+    weights: int
+    gradients: int
+    """Accumulated over micro-batches in float32, and those of the backward pass in hand where weights are smaller."""
+    optimizer: int
+    """Moments, and float32 masters where there are any."""
+    activations: int
+    """Kept by one micro-batch's forward for its backward, of the player that keeps most; what a kernel needs only
+    while it runs, and a block's recomputation under activation checkpointing, come on top."""
+    carry: int
+    """Of all the worker's micro-batches."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.carry
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One way to compute the run."""
+
+    workers: int
+    zero_stage: int
+    micro_batches_per_worker: int
+    memory: WorkerMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will need."""
+
+    name: str
+    parameters: int
+    embedding_parameters: int
+    """Of the vocabulary (embedding, output layer where it has its own, biases) and learned positions."""
+    unit: str
+    """What counts are of: token, image or row."""
+    count_per_step: int
+    """Over all micro-batches and turns."""
+    total_count: int
+    flops_per_step: float
+    """Matrix products of forward and backward, backward counted as twice the forward; no recomputation."""
+    total_flops: float
+    precision: str
+    zero_stage: int
+    """The experiment's own."""
+    activation_checkpointing: bool
+    placements: tuple[Placement, ...]
+    checkpoint_bytes: int
+    """On disk: float32 weights and moments, buffers, the carry of all micro-batches."""
+    disk_bytes: int
+    """All checkpoints that are kept, and the one being written."""
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        return self.parameters - self.embedding_parameters
+
+    def placement(self, workers: int, zero_stage: int | None = None) -> Placement:
+        """That of so many workers, at the experiment's own stage unless another is given."""
+        stage = self.zero_stage if zero_stage is None else zero_stage
+        return next(p for p in self.placements if (p.workers, p.zero_stage) == (workers, stage))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the sums."""
+        values = asdict(self) | {"non_embedding_parameters": self.non_embedding_parameters}
+        for placed, placement in zip(values["placements"], self.placements, strict=True):
+            placed["memory"]["total"] = placement.memory.total
+        return values
+
+
+def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
+    """For these numbers of workers, or for all that divide the micro-batches; BadInput for one that does not."""
+    micro_batches, rows = experiment.batch.micro_batches, experiment.batch.rows
+    if workers is None:
+        workers = [number for number in range(1, micro_batches + 1) if micro_batches % number == 0]
+    for number in workers:
+        check_divides(number, micro_batches)
+    model = fake_model(experiment)
+    carry_bytes = _carry_bytes(model.initial_carry(rows))
+    activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
+    count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
+    flops = 3.0 * model.flops_per_count() * count
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    buffers = sum(_bytes(buffer) for buffer in model.buffers())
+    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * parameters + buffers + micro_batches * carry_bytes
+    return Plan(
+        name=experiment.name,
+        parameters=parameters,
+        embedding_parameters=sum(p.numel() for name, p in model.named_parameters() if _is_embedding(name)),
+        unit=model.unit,
+        count_per_step=count,
+        total_count=count * experiment.steps,
+        flops_per_step=flops,
+        total_flops=flops * experiment.steps,
+        precision=experiment.engine.precision,
+        zero_stage=getattr(experiment.engine, "zero_stage", 0),
+        activation_checkpointing=experiment.engine.activation_checkpointing,
+        placements=tuple(
+            Placement(number, stage, micro_batches // number, WorkerMemory(
+                **state_bytes(model, experiment, stage, number),
+                activations=activations,
+                carry=micro_batches // number * carry_bytes,
+            ))
+            for number in workers
+            for stage in _stages(experiment)
+        ),
+        checkpoint_bytes=checkpoint_bytes,
+        disk_bytes=checkpoint_bytes * (experiment.checkpoint.keep + 1),
+    )  # fmt: skip
+
+
+def fake_model(experiment: Experiment) -> Model:
+    """The experiment's model in its precision, without storage."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = experiment.model.build()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(DTYPES[experiment.engine.precision])
+    if experiment.engine.activation_checkpointing:
+        enable_activation_checkpointing(model)
+    return model
+
+
+def activation_bytes(model: Model, config: AnyModelConfig, rows: int, player: str) -> int:
+    """What the forward of one micro-batch keeps for its backward, in bytes; a real model gives the same as a fake one."""
+    weights = {_storage(parameter) for parameter in model.parameters()}
+    kept: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in weights:
+            kept[_storage(tensor)] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    model.train()
+    freeze_others(model, player)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        batch, carry = typical_batch(config, rows), model.initial_carry(rows)
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(batch, carry, player=player, step=0)
+    return sum(size for _, size in kept.values())
+
+
+def typical_batch(config: AnyModelConfig, rows: int) -> Batch:
+    """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
+    ids_R = torch.zeros(rows, dtype=torch.int64)
+    if isinstance(config, WGANConfig | RBMConfig):
+        width = config.num_values if isinstance(config, WGANConfig) else config.num_visible
+        return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
+    length = config.length or 1
+    tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
+    age_RL = torch.arange(length).expand(rows, -1)
+    return TokenBatch(tokens_RL[:, :-1].contiguous(), tokens_RL[:, 1:].contiguous(), age_RL, ids_R)
+
+
+def state_bytes(model: Model, experiment: Experiment, zero_stage: int, workers: int) -> dict[str, int]:
+    """Weights, gradients and optimizer state of one worker."""
+    precision: Precision = experiment.engine.precision
+    count = sum(parameter.numel() for parameter in model.parameters())
+    share = -(-count // workers)
+    itemsize = DTYPES[precision].itemsize
+    masters = precision != "float32" or zero_stage > 0
+    return {
+        "weights": itemsize * (share if zero_stage == 3 else count),
+        "gradients": FLOAT32_BYTES * (share if zero_stage >= 2 else count)
+        + (itemsize * count if precision != "float32" else 0),
+        "optimizer": FLOAT32_BYTES * (len(MOMENTS) + masters) * (share if zero_stage >= 1 else count),
+    }
+
+
+def _stages(experiment: Experiment) -> tuple[int, ...]:
+    """The ZeRO stages at which the experiment could run."""
+    if experiment.engine.kind == "local":
+        return (0,)
+    return (0, 1, 2, 3) if len(experiment.model.players) == 1 else (0, 1, 2)
+
+
+def _is_embedding(name: str) -> bool:
+    return name.split(".")[0] in {"vocabulary", "positions"}
+
+
+def _carry_bytes(carry: Carry | None) -> int:
+    return sum(_bytes(value) for value in (carry or {}).values())
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _storage(tensor: Tensor) -> int:
+    """Equal for tensors that share memory, whether or not there is any."""
+    return tensor.untyped_storage()._cdata

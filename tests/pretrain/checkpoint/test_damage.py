@@ -1,0 +1,267 @@
+"""Every flipped bit, cut, missing or foreign file is found and named, and the checkpoint before is taken instead."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_pipeline.config import BadInput, Corrupt
+from pretrain.checkpoint import (
+    CheckpointReader,
+    Manifest,
+    Piece,
+    latest,
+    list_checkpoints,
+    move_pointer,
+    newest_good,
+    verify,
+)
+from pretrain.checkpoint.layout import Place, pointer_of
+from pretrain.checkpoint.pointer import pointed_place
+from pretrain.checkpoint.sealed import seal, unseal
+from tests.pretrain.checkpoint.cases import cut, save_shares, saved, tensors, together
+
+FIRST, SECOND = "worker-00000.safetensors", "worker-00001.safetensors"
+
+
+def small(run: Path, step: int) -> Path:
+    """Two workers with one piece each."""
+    halves = [Piece("x", (4,), 2 * rank, torch.tensor([step, rank], dtype=torch.int32)) for rank in range(2)]
+    path = save_shares(run, step, [[half] for half in halves])[0]
+    assert isinstance(path, Path)
+    return path
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_every_flipped_bit_of_a_worker_file_is_found(tmp_path: Path) -> None:
+    path = small(tmp_path, 1)
+    file = path / SECOND
+    content = file.read_bytes()
+    for bit in range(8 * len(content)):
+        file.write_bytes(flipped(content, bit))
+        (problem,) = verify(path)
+        assert str(file) in problem, bit
+        assert "piece x|2" in problem, bit
+        with pytest.raises(Corrupt, match=r"worker-00001.safetensors: piece x\|2"):
+            CheckpointReader(path).read("x", 2, 1)
+    file.write_bytes(content)
+    assert verify(path) == []
+
+
+def test_damage_elsewhere_does_not_matter_to_a_read(tmp_path: Path) -> None:
+    path = small(tmp_path, 1)
+    content = (path / SECOND).read_bytes()
+    (path / SECOND).write_bytes(flipped(content, 8 * len(content) - 1))
+    reader = CheckpointReader(path)
+    assert reader.read("x", 0, 2).tolist() == [1, 0]
+    with pytest.raises(Corrupt, match="do not have the hash"):
+        reader.read("x", 1, 2)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "latest.json"])
+def test_a_flipped_bit_in_any_byte_of_a_json_file_is_found(tmp_path: Path, name: str) -> None:
+    path = small(tmp_path, 1)
+    file = path / name if name == "manifest.json" else pointer_of(tmp_path)
+    content = file.read_bytes()
+    for byte in range(len(content)):
+        file.write_bytes(flipped(content, 8 * byte + byte % 8))
+        with pytest.raises(Corrupt, match=str(file)):
+            Manifest.read(path) if name == "manifest.json" else pointed_place(tmp_path)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def lengthen(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def flip(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(flipped(content, 8 * len(content) - 3))
+
+
+def swap_for_the_step_before(file: Path) -> None:
+    file.write_bytes((file.parent.parent / "step-000000001" / file.name).read_bytes())
+
+
+@pytest.mark.parametrize("harm", [truncate, lengthen, Path.unlink, flip, swap_for_the_step_before])
+@pytest.mark.parametrize("name", [FIRST, SECOND, "manifest.json"])
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_harmed_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, harm: Callable[[Path], None], name: str, num_workers: int
+) -> None:
+    small(tmp_path, 1)
+    path = small(tmp_path, 2)
+    harm(path / name)
+    problems = verify(path)
+    assert str(path / name) in problems[0]
+    logs: list[list[str]] = [[] for _ in range(num_workers)]
+    readers = together(num_workers, lambda group: newest_good(tmp_path, log=logs[group.rank].append, group=group))
+    assert [reader.step for reader in readers] == [1] * num_workers
+    assert [len(lines) for lines in logs] == [1] + [0] * (num_workers - 1)
+    assert str(path / name) in logs[0][0]
+
+
+def test_the_workers_together_find_damage_in_any_piece(tmp_path: Path) -> None:
+    shares = cut(tensors(2), 3, random.Random(0))
+    path = save_shares(tmp_path, 2, shares)[0]
+    pieces = [piece for _, piece in CheckpointReader(path).stored]
+    good = {file: (path / file).read_bytes() for file in CheckpointReader(path).manifest.files}
+    for number in range(len(pieces)):
+        name, piece = list(CheckpointReader(path).stored)[number]
+        content = good[piece.file]
+        start = json_header(content)[f"{name}|{piece.start}"]["data_offsets"][0] + header_end(content)
+        (path / piece.file).write_bytes(flipped(content, 8 * start))
+        errors = together(2, lambda group: newest_good(tmp_path, log=lambda line: None, group=group))
+        assert [type(error) for error in errors] == [Corrupt, Corrupt], name
+        (path / piece.file).write_bytes(content)
+    readers = together(2, lambda group: newest_good(tmp_path, log=pytest.fail, group=group))
+    assert [reader.step for reader in readers] == [2, 2]
+
+
+def header_end(content: bytes) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def json_header(content: bytes) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(content[8 : header_end(content)])
+    return header
+
+
+def test_all_damaged_is_an_error_and_none_at_all_is_not(tmp_path: Path) -> None:
+    assert newest_good(tmp_path, log=pytest.fail) is None
+    assert latest(tmp_path) is None
+    for step in (1, 2):
+        flip(small(tmp_path, step) / FIRST)
+    lines: list[str] = []
+    with pytest.raises(Corrupt, match="step-000000002, step-000000001"):
+        newest_good(tmp_path, log=lines.append)
+    assert len(lines) == 2
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A manifest with a right hash and wrong content."""
+    values = unseal(path / "manifest.json")
+    change(values)
+    (path / "manifest.json").write_bytes(seal(values))
+
+
+def set_piece(key: str, value: Any, number: int = 1) -> Callable[[dict[str, Any]], None]:
+    return lambda values: values["tensors"]["x"]["pieces"][number].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_piece("start", 3), r"x: no piece has elements 2:3, between x\|0 in worker-00000.*x\|3 in worker-00001"),
+        (set_piece("start", 1), r"x: elements 1:2 are in x\|0 in worker-00000.*again in x\|1 in worker-00001"),
+        (set_piece("count", 1), r"x: no piece has elements 3:4, between x\|2 in worker-00001.* and the end"),
+        (set_piece("count", 3), r"x: x\|2 in worker-00001.* goes on to element 5, but the tensor has only 4"),
+        (set_piece("start", 1, number=0), r"x: no piece has elements 0:1, between the start and x\|1"),
+        (set_piece("count", 0), r"tensors.x.pieces.1.count"),
+        (set_piece("start", -1), r"tensors.x.pieces.1.start"),
+        (set_piece("hash", "0"), r"tensors.x.pieces.1.hash"),
+        (set_piece("file", "../step-000000002/worker-00001.safetensors"), r"tensors.x.pieces.1.file"),
+        (set_piece("file", "/etc/passwd"), r"tensors.x.pieces.1.file"),
+        (set_piece("file", "worker-00007.safetensors"), r"piece x\|2 is in worker-00007.safetensors, which is not in"),
+        (set_piece("other", 1), r"tensors.x.pieces.1.other"),
+        (lambda values: values["tensors"]["x"].update(shape=[5]), r"x: no piece has elements 4:5"),
+        (lambda values: values["tensors"]["x"].update(shape=[-1]), r"tensors.x.shape"),
+        (lambda values: values["tensors"]["x"].update(dtype="C64"), r"tensors.x.dtype"),
+        (lambda values: values["tensors"].update({"a|b": values["tensors"].pop("x")}), r"tensors.a\|b"),
+        (lambda values: values.pop("files"), r"files: Field required"),
+        (lambda values: values.update(step=9), r"step=9, which is not the directory's"),
+    ],
+)
+def test_a_malformed_manifest_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    path = small(tmp_path, 1)
+    edit(path, change)
+    with pytest.raises(Corrupt, match=message):
+        CheckpointReader(path)
+    (problem,) = verify(path)
+    assert str(path) in problem
+
+
+def test_a_dtype_that_the_file_does_not_have_is_refused(tmp_path: Path) -> None:
+    path = small(tmp_path, 1)
+    edit(path, lambda values: values["tensors"]["x"].update(dtype="F32"))
+    with pytest.raises(Corrupt, match=r"piece x\|0: is torch.int32 .*but torch.float32"):
+        CheckpointReader(path).read("x", 0, 1)
+
+
+def test_another_format_is_no_damage(tmp_path: Path) -> None:
+    small(tmp_path, 1)
+    path = small(tmp_path, 2)
+    edit(path, lambda values: values.update(format=2))
+    with pytest.raises(BadInput, match="format=2, but this version reads only format 1"):
+        newest_good(tmp_path, log=pytest.fail)
+    assert [info.complete for info in list_checkpoints(tmp_path)] == [True, False]
+
+
+class Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    path = small(tmp_path, 1)
+    torch.save(Trap(tmp_path / "mark"), path / FIRST)
+    edit(path, lambda values: values["files"].update({FIRST: (path / FIRST).stat().st_size}))
+    with pytest.raises(Corrupt, match=FIRST):
+        CheckpointReader(path).read("x", 0, 1)
+    with pytest.raises(Corrupt):
+        newest_good(tmp_path, log=lambda line: None)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+def test_without_a_pointer_the_last_step_is_taken(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    for step in (1, 3, 2):
+        saved(tmp_path, step)
+    assert pointed_place(tmp_path) == Place(2)
+    harm(pointer_of(tmp_path))
+    lines: list[str] = []
+    reader = newest_good(tmp_path, log=lines.append)
+    assert reader is not None
+    assert reader.step == 3
+    assert latest(tmp_path) == reader.path
+    assert bool(lines) == (harm is not Path.unlink)
+
+
+def test_a_run_that_went_back_falls_back_further_and_not_to_the_course_it_left(tmp_path: Path) -> None:
+    paths = {step: saved(tmp_path, step) for step in (1, 2, 3)}
+    move_pointer(tmp_path, Place(2))
+    assert latest(tmp_path) == paths[2]
+    for step, then in ((2, 1), (1, 3)):
+        flip(paths[step] / FIRST)
+        reader = newest_good(tmp_path, log=lambda line: None)
+        assert reader is not None
+        assert reader.step == then
+
+
+def test_a_pointer_to_nothing_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path, 1)
+    move_pointer(tmp_path, Place(5))
+    lines: list[str] = []
+    reader = newest_good(tmp_path, log=lines.append)
+    assert reader is not None
+    assert reader.path == path == latest(tmp_path)
+    assert "step-000000005" in lines[0]

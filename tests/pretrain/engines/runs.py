@@ -1,0 +1,174 @@
+"""Small runs for the engines' tests: a Transformer-XL on random tokens, a model of two players, and a reader in memory."""
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data_pipeline.batch import TokenBatch, VectorBatch
+from data_pipeline.config import Corrupt
+from pretrain.checkpoint.piece import Piece
+from pretrain.contract import Carry, Loss, Model
+from pretrain.engines.deepspeed import DeepSpeedEngineConfig
+from pretrain.engines.local import LocalEngineConfig
+from pretrain.group import Group
+from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
+from pretrain.optim import OptimizerConfig
+from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
+from pretrain.trainer import Plan, Trainer
+
+SEED, MICRO_BATCHES, ROWS, LENGTH, VOCABULARY = 7, 4, 2, 8, 32
+
+
+class RandomTokens:
+    """A stream whose tokens are a function of (draw, micro-batch), each token likely to follow from the one before."""
+
+    def micro_batch(self, draw: int, micro_batch: int) -> TokenBatch:
+        generator = torch.Generator().manual_seed(seed_at(SEED, draw, micro_batch))
+        jumps = torch.randint(0, 3, (ROWS, LENGTH + 1), generator=generator)
+        tokens = jumps.cumsum(1) % VOCABULARY
+        age = (draw * LENGTH + torch.arange(LENGTH)).expand(ROWS, LENGTH)
+        sample_ids = torch.arange(ROWS) + ROWS * (micro_batch + MICRO_BATCHES * draw)
+        return TokenBatch(tokens[:, :-1], tokens[:, 1:], age, sample_ids)
+
+
+class RandomVectors:
+    """Points on a noisy line."""
+
+    def micro_batch(self, draw: int, micro_batch: int) -> VectorBatch:
+        generator = torch.Generator().manual_seed(seed_at(SEED, draw, micro_batch))
+        values = torch.rand(ROWS, 1, generator=generator) + 0.1 * torch.randn(ROWS, 4, generator=generator)
+        return VectorBatch(values, torch.zeros(ROWS, dtype=torch.int64), torch.arange(ROWS) + ROWS * micro_batch)
+
+
+class Clipped(Model):
+    """A game with a penalty on the critic's slope (double backward), a buffer, and weights that `after_turn` clips."""
+
+    players = ("critic", "generator")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.generator = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
+        self.register_buffer("offset", torch.ones(4))
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        return ("critic", "critic", "generator")
+
+    def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        dtype = self.critic[0].weight.dtype
+        fake = self.generator(torch.randn(batch.rows, 3, dtype=dtype)) + self.offset.to(dtype)
+        if player == "generator":
+            return Loss(-self.critic(fake).float().sum(), batch.rows)
+        with torch.enable_grad():
+            between = ((fake.detach() + batch.values.to(dtype)) / 2).requires_grad_()
+            (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
+        penalty = (slope.float().square().sum(-1) - 1).square()
+        distance = self.critic(fake.detach()).float() - self.critic(batch.values.to(dtype)).float()
+        return Loss((distance[:, 0] + penalty).sum(), batch.rows, metrics={"penalty": penalty.detach().sum()})
+
+    @torch.no_grad()
+    def after_turn(self, player: str, step: int) -> None:
+        for parameter in getattr(self, player).parameters():
+            parameter.clamp_(-0.3, 0.3)
+
+
+def transformer_xl(**changes: Any) -> Model:
+    """Two layers with dropout, memory, tied embeddings and shared biases."""
+    sizes = dict(vocab_size=VOCABULARY, num_layers=2, width=12, num_heads=2, head_width=6, inner_width=20)
+    lengths = dict(segment_length=LENGTH, memory_length=6, dropout=0.1, attention_dropout=0.1, initial_std=0.1)
+    return TransformerXLConfig.model_validate({"kind": "transformer_xl", **sizes, **lengths, **changes}).build()
+
+
+def local(**fields: Any) -> LocalEngineConfig:
+    return LocalEngineConfig(kind="local", **fields)
+
+
+def zero(stage: int, **fields: Any) -> DeepSpeedEngineConfig:
+    """Small buckets, and nothing whole at stage 3, so that a small model is cut as a large one would be."""
+    return DeepSpeedEngineConfig(kind="deepspeed", zero_stage=stage, **{"bucket_size": 500, "whole_below": 0, **fields})
+
+
+def trainer(engine: Any, group: Group, *, model: Model | None = None, steps: int = 20, clip: float = 0.5) -> Trainer:
+    """At step 0. The clip is low enough that it is often reached."""
+    seed_everything(SEED, INITIAL_WEIGHTS)
+    model = model or transformer_xl()
+    optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, gradient_clip=clip)
+    return Trainer(
+        engine=engine.build(model, dict.fromkeys(model.players, optimizer), group, micro_batches=MICRO_BATCHES),
+        stream=RandomVectors() if isinstance(model, Clipped) else RandomTokens(),
+        plan=Plan(seed=SEED, total_steps=steps, micro_batches=MICRO_BATCHES, rows=ROWS),
+        learning_rate=lambda player, step: 1e-2 * (0.9**step),
+    )
+
+
+class Memory:
+    """A checkpoint in memory: whole tensors by name, made from every worker's pieces, which must tile them."""
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        covered: dict[str, Tensor] = {}
+        for piece in pieces:
+            whole = self.tensors.setdefault(piece.name, piece.tensor.new_empty(math.prod(piece.shape)).reshape(piece.shape))
+            times = covered.setdefault(piece.name, torch.zeros(whole.numel(), dtype=torch.int64))
+            assert whole.shape == piece.shape, piece.name
+            end = piece.start + piece.tensor.numel()
+            assert 0 <= piece.start and end <= whole.numel(), piece.name
+            whole.view(-1)[piece.start : end] = piece.tensor
+            times[piece.start : end] += 1
+        self.untiled = sorted(name for name, times in covered.items() if not (times == 1).all())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.tensors:
+            raise Corrupt(f"no tensor {name!r}")
+        return tuple(self.tensors[name].shape)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.tensors)
+
+    def read(self, name: str, start: int, count: int) -> Tensor:
+        self.shape(name)
+        return self.tensors[name].reshape(-1)[start : start + count].clone()
+
+
+@dataclass
+class Run:
+    """What a run left: numbers by step, and a checkpoint of its last step."""
+
+    losses: list[float]
+    norms: list[float]
+    sample_ids: list[tuple[tuple[int, ...], ...]]
+    memory: Memory
+    counters: dict[str, int]
+    probe: float
+
+
+def run(engine: Any, group: Group, steps: int, *, after: Run | None = None, **options: Any) -> Run:
+    """`steps` steps from the beginning, or from the end of another run."""
+    trained = trainer(engine, group, **options)
+    if after is not None:
+        trained.restore(after.memory, after.counters)
+    reports = list(islice(trained.steps(), steps))
+    turns = [turn for report in reports for turn in report.turns]
+    pieces = [Piece(p.name, p.shape, p.start, p.tensor.detach().clone()) for p in trained.pieces()]
+    left = Run(
+        losses=[turn.loss for turn in turns],
+        norms=[turn.gradient_norm for turn in turns],
+        sample_ids=[turn.sample_ids for turn in turns],
+        memory=Memory([piece for found in group.gather(pieces) for piece in found]),
+        counters=trained.counters(),
+        probe=trained.probe(),
+    )
+    if isinstance(engine, DeepSpeedEngineConfig):
+        trained.engine.close()
+    return left
+
+
+def furthest(got: list[float], expected: list[float]) -> float:
+    """The largest relative difference of two runs' numbers."""
+    assert len(got) == len(expected) > 0
+    return max(abs(a - b) / abs(b) for a, b in zip(got, expected, strict=True))
