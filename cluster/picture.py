@@ -34,8 +34,15 @@ def draw_loss(directory: Path) -> Path:
     axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=1.0)
     for step in resumed_steps(directory):
         axes.axvline(step, color="tab:red", linestyle="--", linewidth=1.0)
-        axes.annotate(f"carried on from step {step}", (step, 0.97), xycoords=("data", "axes fraction"), fontsize=8, rotation=90,
-                      va="top", ha="right")
+        axes.annotate(
+            f"carried on from step {step}",
+            (step, 0.97),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            rotation=90,
+            va="top",
+            ha="right",
+        )
     axes.set_xlabel("step")
     axes.set_ylabel(rows[-1]["unit"] if rows else "loss")
     axes.set_title(directory.name)

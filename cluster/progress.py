@@ -44,7 +44,8 @@ class Display:
         self.steps, self.every, self.console = experiment.steps, experiment.log.every, console
         self.rows = Rows(directory / "metrics.jsonl")
         self.shown = max((row["step"] for row in self.rows.new()), default=0)
-        self.first_step, self.started = self.shown, time.monotonic()
+        self.first: tuple[int, float] | None = None
+        """The step that came first, and when."""
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -90,9 +91,17 @@ class Display:
     def _numbers(self, row: dict[str, Any]) -> str:
         unit = row["unit"].partition("/")[2]
         rate = row[f"{unit}s_per_second"]
-        seconds_per_step = (time.monotonic() - self.started) / (row["step"] - self.first_step)
-        left = duration(seconds_per_step * (self.steps - row["step"]))
-        return f"loss {row['loss']:.4f} {row['unit']}  {short(rate)} {unit}s/s  {left} left"
+        return f"loss {row['loss']:.4f} {row['unit']}  {short(rate)} {unit}s/s{self._left(row['step'])}"
+
+    def _left(self, step: int) -> str:
+        """The time to the end, by the pace since this start's first step."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = step, now
+        first_step, started = self.first
+        if step == first_step or step == self.steps:
+            return ""
+        return f"  {duration((now - started) / (step - first_step) * (self.steps - step))} left"
 
 
 def duration(seconds: float) -> str:

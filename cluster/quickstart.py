@@ -124,8 +124,14 @@ def _prepare(tour: Tour, experiment: Experiment) -> None:
     with tour.timed() as seconds:
         manifest = prepare(experiment.data, executor="ray", workers=WORKERS, console=tour.console)
         splits = manifest.splits
-        counts = ", ".join(f"{name} {split.num_tokens:,} tokens of {split.num_documents:,}" for name, split in splits.items())
-        tour.did("prepared", f"{counts} documents; vocabulary {manifest.vocab_size:,}; {seconds()}", experiment.data.directory)
+        counts = ", ".join(
+            f"{name} {split.num_tokens:,} tokens of {split.num_documents:,}" for name, split in splits.items()
+        )
+        tour.did(
+            "prepared",
+            f"{counts} documents; vocabulary {manifest.vocab_size:,}; {seconds()}",
+            experiment.data.directory,
+        )
 
 
 def _fitted(experiment: Experiment) -> Experiment:
@@ -140,7 +146,10 @@ def _train_and_lose_a_worker(tour: Tour, experiment: Experiment, directory: Path
     with tour.timed() as seconds:
         train(experiment, directory, workers=WORKERS, launcher="ray", on_status=fall, console=tour.console)
         rows = read_rows(directory)
-        tour.did("trained", f"{len(rows)} steps, loss {rows[0]['loss']:.3f} -> {rows[-1]['loss']:.3f} nats/token; {seconds()}")
+        tour.did(
+            "trained",
+            f"{len(rows)} steps, loss {rows[0]['loss']:.3f} -> {rows[-1]['loss']:.3f} nats/token; {seconds()}",
+        )
     tour.did("lost a worker", fall.story(), str(directory / "events.jsonl"))
 
 

@@ -7,7 +7,7 @@ from cluster.job import Job
 from cluster.observer import OnStatus
 from cluster.stop import StopSignals
 from cluster.topology import ray_session
-from cluster.worker_group import WorkerGroup, WorkersLost
+from cluster.worker_group import WorkerGroup, WorkersLostError
 from data_pipeline.config import GaveUp, Preempted
 from pretrain.checkpoint import latest
 from pretrain.run_directory import record_event
@@ -51,7 +51,7 @@ class Supervisor:
                 try:
                     with WorkerGroup(self.job, self.workers, device=self.device) as group:
                         return self._attend(group, stop)
-                except WorkersLost as lost:
+                except WorkersLostError as lost:
                     self._lose(lost)
         raise Preempted(
             f"stopped as asked while no worker ran; `resume {self.job.directory}` goes on from "
@@ -69,14 +69,18 @@ class Supervisor:
             if last_step is not None:
                 return last_step
 
-    def _lose(self, lost: WorkersLost) -> None:
+    def _lose(self, lost: WorkersLostError) -> None:
         """Record the loss; raises GaveUp where it is one too many."""
         newest = latest(self.job.directory)
         self.failures = self.failures + 1 if newest == self.reached else 1
         self.reached = newest
         where = newest.name if newest else "the beginning"
         record_event(
-            self.job.directory, "lost", workers=lost.lines, failures=self.failures, resume_from=where if newest else None
+            self.job.directory,
+            "lost",
+            workers=lost.lines,
+            failures=self.failures,
+            resume_from=where if newest else None,
         )
         if self.failures >= self.max_failures:
             raise GaveUp(

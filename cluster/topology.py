@@ -1,4 +1,4 @@
-"""Where workers run: a Ray session, one bundle of a placement group for each worker, and ranks in the order of nodes."""
+"""Where workers run: a Ray session, a bundle of a placement group for each worker, and ranks in the order of nodes."""
 
 import logging
 import os
@@ -59,6 +59,9 @@ def ray_session(workers: int) -> Iterator[None]:
     os.environ.update(RAY_ENVIRONMENT)
     import ray
 
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable above does where Ray was imported before
+    # Ray tells every death of a worker in a paragraph, whatever its log level; the supervisor tells it in a line.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if ray.is_initialized():
         yield
         return
@@ -87,7 +90,8 @@ def bundle(device: str, workers: int) -> dict[str, float]:
     gpus = int(total.get("GPU", 0))
     if device == "cuda" and gpus < workers:
         raise BadInput(
-            f"engine.device is 'cuda' with {workers} workers, but Ray sees {gpus} GPUs; use fewer workers, or device 'cpu'"
+            f"engine.device is 'cuda' with {workers} workers, but Ray sees {gpus} GPUs; "
+            "use fewer workers, or engine.device=cpu"
         )
     if int(total.get("CPU", 0)) < workers:
         raise BadInput(f"workers={workers}: Ray's cluster has {int(total.get('CPU', 0))} CPUs; each worker needs one")
@@ -101,7 +105,9 @@ def reserve(resources: dict[str, float], workers: int) -> Any:
     group = placement_group([resources] * workers, strategy="PACK")
     if not group.wait(PLACEMENT_SECONDS):
         remove_placement_group(group)
-        raise BadInput(f"workers={workers}: Ray found no room for {workers} times {resources} in {PLACEMENT_SECONDS:.0f} s")
+        raise BadInput(
+            f"workers={workers}: Ray found no room for {workers} times {resources} in {PLACEMENT_SECONDS:.0f} s"
+        )
     return group
 
 

@@ -1,21 +1,26 @@
 """Training from the driver's side: check everything, claim the run directory, start the workers, tell how it went."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from cluster.job import Job, work
-from cluster.observer import Observer, OnStatus
+from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.progress import Display
+from cluster.sampling import TOKENIZER, keep_tokenizer
 from cluster.stop import StopSignals
+from cluster.tables import show_plan
 from data_pipeline.config import BadInput, Preempted, Refused
-from pretrain import checkpoint
+from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.group import Group, check_divides
+from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
     Lease,
@@ -30,22 +35,37 @@ Launcher = Literal["auto", "ray", "inline"]
 """`inline`: one worker, in this process, without Ray; `auto`: inline for one worker, else Ray."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a run is computed and watched this time."""
+
+    workers: int = 1
+    launcher: Launcher = "auto"
+    on_status: OnStatus = lambda _: None
+    console: Console = field(default_factory=Console)
+
+    @property
+    def inline(self) -> bool:
+        return self.launcher == "inline" or (self.launcher == "auto" and self.workers == 1)
+
+
 def train(
     experiment: Experiment,
     directory: Path,
     *,
     workers: int = 1,
     launcher: Launcher = "auto",
-    on_status: OnStatus | None = None,
+    on_status: OnStatus = lambda _: None,
     console: Console | None = None,
 ) -> int:
     """Start a run in a new directory and see it to its end; returns the last step.
 
-    Raises BadInput or Refused, leaving nothing behind, where something is wrong; Preempted where a signal stopped it.
+    Raises BadInput or Refused, leaving nothing behind, where something is wrong; Preempted where a signal stopped it;
+    GaveUp where it failed again and again.
     """
     check(experiment, workers, launcher)
     with _new_run(directory, experiment):
-        return _execute(experiment, directory, workers, launcher, (), on_status, console or Console())
+        return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()))
 
 
 def resume(
@@ -55,7 +75,7 @@ def resume(
     overrides: tuple[str, ...] = (),
     allowed: tuple[str, ...] = (),
     launcher: Launcher = "auto",
-    on_status: OnStatus | None = None,
+    on_status: OnStatus = lambda _: None,
     console: Console | None = None,
 ) -> int:
     """Go on with a run from its newest good checkpoint to its end; returns the last step.
@@ -63,15 +83,14 @@ def resume(
     `workers` None: as many as at its last start. Raises Refused, listing them, where overrides change what the run's
     numbers depend on, unless each key is allowed by name.
     """
-    saved = read_experiment(directory)
-    experiment = read_experiment(directory, overrides)
+    saved, experiment = read_experiment(directory), read_experiment(directory, overrides)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
-    workers = workers or last_workers(directory)
+    workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
     with Lease(directory):
         write_experiment(directory, experiment)
         try:
-            return _execute(experiment, directory, workers, launcher, allowed, on_status, console or Console())
+            return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()), allowed)
         except (BadInput, Refused):
             write_experiment(directory, saved)
             raise
@@ -84,6 +103,13 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     check_divides(workers, experiment.batch.micro_batches)
     experiment.check_vocabulary()
     experiment.stream()
+
+
+def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console: Console) -> None:
+    """Check all that `train` would check, and print what it would do and need; nothing is written."""
+    check(experiment, workers, launcher)
+    console.print(config.dump(experiment), highlight=False, markup=False, soft_wrap=True)
+    show_plan(plan(experiment, [workers]), console)
 
 
 def last_workers(directory: Path) -> int:
@@ -103,6 +129,7 @@ def _new_run(directory: Path, experiment: Experiment) -> Iterator[None]:
         with Lease(directory):
             create(directory, experiment)
             try:
+                keep_tokenizer(experiment, directory)
                 yield
             except BadInput:
                 if not checkpoint.list_checkpoints(directory):
@@ -126,42 +153,29 @@ def _make(directory: Path) -> list[Path]:
 
 def _clear(directory: Path) -> None:
     """Remove what `create` and a start that failed have put into a run directory; the lease goes by itself."""
-    import shutil
-
-    for name in ("logs", "tensorboard", "checkpoints"):
+    for name in ("logs", "tensorboard", "checkpoints", TOKENIZER):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in (EXPERIMENT, "events.jsonl", "metrics.jsonl"):
         (directory / name).unlink(missing_ok=True)
 
 
-def _execute(
-    experiment: Experiment,
-    directory: Path,
-    workers: int,
-    launcher: Launcher,
-    allowed: tuple[str, ...],
-    on_status: OnStatus | None,
-    console: Console,
-) -> int:
+def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tuple[str, ...] = ()) -> int:
+    """Run the workers until the run ends, stops as asked, or fails; returns the last step."""
     job = Job(directory.absolute(), Path.cwd(), allowed)
-    inline = launcher == "inline" or (launcher == "auto" and workers == 1)
-    with Display(experiment, directory, console) as display:
+    with Display(experiment, directory, start.console) as display:
 
-        def see(statuses: list) -> None:
+        def see(statuses: list[WorkerStatus]) -> None:
             display.update(statuses)
-            if on_status is not None:
-                on_status(statuses)
+            start.on_status(statuses)
 
         try:
-            if inline:
+            if start.inline:
                 last_step = _run_here(job, see)
             else:
                 from cluster.supervise import Supervisor  # imports Ray
 
-                supervisor = Supervisor(
-                    job, workers, device=experiment.engine.device, on_status=see, on_loss=display.say
-                )
-                last_step = supervisor.run()
+                device = experiment.engine.device
+                last_step = Supervisor(job, start.workers, device=device, on_status=see, on_loss=display.say).run()
         except Preempted:
             record_event(directory, "preempted")
             raise

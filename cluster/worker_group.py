@@ -30,7 +30,7 @@ USER_ERRORS = (BadInput, Refused, Corrupt)
 """Trying again would end in the same."""
 
 
-class WorkersLost(Exception):
+class WorkersLostError(Exception):
     """Some workers died or raised what no user can mend; the others may still be waiting for them."""
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ class WorkersLost(Exception):
         self.lines = list(lines)
 
 
-class Died(Exception):
+class WorkerDiedError(Exception):
     """The worker's process is gone."""
 
 
@@ -80,17 +80,21 @@ class WorkerGroup:
             actor_class.options(
                 num_cpus=resources["CPU"],
                 num_gpus=resources.get("GPU", 0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self.placement, placement_group_bundle_index=index),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self.placement, placement_group_bundle_index=index
+                ),
             ).remote()
             for index in range(workers)
         ]
         try:
             self.locations = ray.get([actor.locate.remote() for actor in self.actors], timeout=START_SECONDS)
-            seated = sorted(zip(seats(self.locations), self.actors, self.locations, strict=True), key=lambda s: s[0].rank)
+            seated = sorted(
+                zip(seats(self.locations), self.actors, self.locations, strict=True), key=lambda s: s[0].rank
+            )
             address = meeting_address([seat for seat, _, _ in seated])
             port = ray.get(seated[0][1].free_port.remote(address), timeout=START_SECONDS)
         except ray.exceptions.RayError as error:
-            raise WorkersLost([f"a worker did not start: {first_line(error)}"]) from error
+            raise WorkersLostError([f"a worker did not start: {first_line(error)}"]) from error
         self.members = [
             Member(
                 seat=seat,
@@ -110,7 +114,7 @@ class WorkerGroup:
         self.end()
 
     def poll(self) -> int | None:
-        """Wait a moment; the last step once all workers are done. Raises WorkersLost, or a worker's SegueError."""
+        """Wait a moment; the last step once all workers are done. Raises WorkersLostError, or a worker's SegueError."""
         pending = [member.result for member in self.members]
         done, _ = ray.wait(pending, num_returns=len(pending), timeout=STATUS_SECONDS)
         failed = [self._failure(member) for member in self.members if member.result in done]
@@ -154,10 +158,12 @@ class WorkerGroup:
                 member.answer, member.asked_at = member.actor.status.remote(), now
         silent = [member for member in self.members if now - member.asked_at > SILENCE_SECONDS]
         if silent:
-            raise WorkersLost([f"{_name(member)} has not answered for {SILENCE_SECONDS:.0f} s" for member in silent])
+            raise WorkersLostError(
+                [f"{_name(member)} has not answered for {SILENCE_SECONDS:.0f} s" for member in silent]
+            )
 
     def _failure(self, member: Member) -> Exception | None:
-        """What the worker's training ended in, if it has ended badly: its own error, or Died."""
+        """What the worker's training ended in, if it has ended badly: its own error, or WorkerDiedError."""
         done, _ = ray.wait([member.result], timeout=0)
         if not done:
             return None
@@ -166,7 +172,8 @@ class WorkerGroup:
         except ray.exceptions.RayTaskError as error:
             return error.cause if isinstance(error.cause, Exception) else error
         except ray.exceptions.RayError as error:
-            return Died("died, for the machine's memory is nearly full" if "memory" in str(error) else "died")
+            full = isinstance(error, ray.exceptions.OutOfMemoryError)
+            return WorkerDiedError("was ended by Ray, for its machine's memory is nearly full" if full else "died")
         return None
 
     def _raise_failures(self) -> None:
@@ -176,13 +183,13 @@ class WorkerGroup:
         for error in errors:
             if isinstance(error, Preempted):
                 raise error
-        dead = [f"{_name(member)} {error}" for member, error in failures if isinstance(error, Died)]
+        dead = [f"{_name(member)} {error}" for member, error in failures if isinstance(error, WorkerDiedError)]
         if dead:
-            raise WorkersLost(dead)
+            raise WorkersLostError(dead)
         for error in errors:
             if isinstance(error, USER_ERRORS):
                 raise error
-        raise WorkersLost([f"{_name(member)} raised {first_line(error)}" for member, error in failures])
+        raise WorkersLostError([f"{_name(member)} raised {first_line(error)}" for member, error in failures])
 
 
 def local_process(location: Location) -> psutil.Process | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from data_pipeline.config import BadInput
@@ -19,7 +20,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise BadInput(
             f"{path}: cannot be written ({error.strerror}); free space, permit writing, or choose another directory"
         ) from error

@@ -23,7 +23,6 @@ class DigitsConfig(Config):
 
     def vocab_size(self) -> None:
         """None: not tokens."""
-        return None
 
     def stream(
         self,
@@ -46,16 +45,16 @@ class DigitsConfig(Config):
         """The images of "train" (nine tenths) or "valid"."""
         check_split(self.kind, split, ("train", "valid"))
         everything = self._everything()
-        held_out_N = np.array([fraction_of(f"digits/{n}") < HELD_OUT for n in range(len(everything.labels_N))])
+        held_out_N = np.array([fraction_of(f"digits/{n}") < HELD_OUT for n in range(len(everything.labels))])
         chosen_N = held_out_N if split == "valid" else ~held_out_N
-        return Vectors(everything.values_ND[chosen_N], everything.labels_N[chosen_N])
+        return Vectors(everything.values[chosen_N], everything.labels[chosen_N])
 
     def fingerprint(self) -> str:
         """SHA-256 over all images and labels."""
         return self._everything().fingerprint
 
     def _everything(self) -> Vectors:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # slow to import, needed by few
+        from sklearn.datasets import load_digits  # slow to import, needed by few
 
         values_ND, labels_N = load_digits(return_X_y=True)
         values_ND = (values_ND / 16.0).astype(np.float32)

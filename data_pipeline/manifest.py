@@ -1,10 +1,10 @@
 """What a directory of token shards holds: the record that is written last, when everything else is there.
 
-    DIRECTORY/manifest.json                          this record
-    DIRECTORY/tokenizer.json, tokenizer_settings.json
-    DIRECTORY/shards/NAME.tokens.npy                 [tokens] uint16 or uint32, documents end to end
-    DIRECTORY/shards/NAME.offsets.npy                [documents + 1] int64, where each document starts, and the end
-    DIRECTORY/shards/NAME.bytes.npy                  [documents] int64, UTF-8 bytes of each document's text
+DIRECTORY/manifest.json                          this record
+DIRECTORY/tokenizer.json, tokenizer_settings.json
+DIRECTORY/shards/NAME.tokens.npy                 [tokens] uint16 or uint32, documents end to end
+DIRECTORY/shards/NAME.offsets.npy                [documents + 1] int64, where each document starts, and the end
+DIRECTORY/shards/NAME.bytes.npy                  [documents] int64, UTF-8 bytes of each document's text
 """
 
 import hashlib
@@ -42,6 +42,7 @@ class ShardRecord(Config):
     files: dict[FileKind, FileRecord]
 
     def path(self, directory: Path, kind: FileKind) -> Path:
+        """Of one of the shard's files."""
         return directory / SHARD_FOLDER / f"{self.name}.{kind}.npy"
 
     def check_sizes(self, directory: Path) -> None:
@@ -51,7 +52,7 @@ class ShardRecord(Config):
             size = path.stat().st_size if path.is_file() else None
             if size != record.num_bytes:
                 found = "is missing" if size is None else f"has {size} bytes"
-                raise Corrupt(f"{path}: {found}, but was written with {record.num_bytes}; run `launch.py prepare` again")
+                raise Corrupt(f"{path}: {found}, but {record.num_bytes} were written; run `launch.py prepare` again")
 
 
 class SplitRecord(Config):
@@ -61,14 +62,17 @@ class SplitRecord(Config):
 
     @property
     def num_tokens(self) -> int:
+        """Ends of documents included."""
         return sum(shard.num_tokens for shard in self.shards)
 
     @property
     def num_documents(self) -> int:
+        """Of all shards."""
         return sum(shard.num_documents for shard in self.shards)
 
     @property
     def num_bytes(self) -> int:
+        """Of the documents' text, in UTF-8."""
         return sum(shard.num_bytes for shard in self.shards)
 
 
@@ -128,8 +132,8 @@ def check_unchanged(directory: str, before: dict[str, Any], now: dict[str, Any])
     ]
     if changes:
         raise Refused(
-            f"data.directory {directory}: was prepared with other settings ({'; '.join(changes)}); restore them, or choose "
-            "another data.directory and run `launch.py prepare`"
+            f"data.directory {directory}: was prepared with other settings ({'; '.join(changes)}); restore them, or "
+            "choose another data.directory and run `launch.py prepare`"
         )
 
 

@@ -4,7 +4,8 @@ Each token after a document's first is drawn from the row of the transition matr
 the first from the stationary distribution pi = pi P, so that every position of every document is distributed as pi.
 The best possible loss, which a model that sees at least the token before reaches in the limit, is the entropy rate
 
-    H = sum_i pi_i sum_j -P_ij log P_ij   nats for a token within a document,   H(pi) = sum_i -pi_i log pi_i   for its first.
+    H = sum_i pi_i sum_j -P_ij log P_ij   nats for a token within a document,
+    H(pi) = sum_i -pi_i log pi_i          nats for its first.
 
 Legend: V vocabulary, D documents, T tokens of a document.
 """
@@ -42,6 +43,7 @@ class MarkovConfig(Config):
     separate_documents: bool = True
 
     def vocab_size(self) -> int:
+        """Symbols of the chain."""
         return self.num_symbols
 
     def stream(
@@ -88,6 +90,7 @@ class MarkovChain:
     """P and pi."""
 
     def __init__(self, vocab_size: int, *, seed: int, sharpness: int) -> None:
+        """A function of its arguments, the same on every machine."""
         self._seed = seed
         entries = np.arange(vocab_size * vocab_size, dtype=np.uint64).reshape(vocab_size, vocab_size)
         weights_VV = uniform(mix(entries, keys(1, seed, "transitions")[0]))
@@ -133,20 +136,24 @@ class MarkovDocuments:
 
     @property
     def fingerprint(self) -> str:
+        """SHA-256 over all tokens."""
         shape = repr(self.tokens_DT.shape).encode()
         return hashlib.sha256(shape + self.tokens_DT.astype("<i8").tobytes()).hexdigest()
 
     def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        return self.tokens_DT[documents, offsets]
+        tokens: np.ndarray = self.tokens_DT[documents, offsets]
+        return tokens
 
 
 def _cumulated(weights: np.ndarray) -> np.ndarray:
     """Cumulated probabilities of each row of weights; the last is exactly 1."""
     sums = np.cumsum(weights, axis=1)
-    return np.round(sums / sums[:, -1:], DECIMALS)
+    shares: np.ndarray = np.round(sums / sums[:, -1:], DECIMALS)
+    return shares
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
     """Of each row, in nats."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
-    return -(probabilities * logs).sum(axis=1)
+    nats: np.ndarray = -(probabilities * logs).sum(axis=1)
+    return nats

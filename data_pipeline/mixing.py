@@ -1,7 +1,7 @@
 """Random 64-bit numbers as a pure function of what they are for: no state, the same on every machine and version.
 
 `mix` is the finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators");
-`keys` derives independent keys from a path with BLAKE2b.
+`keys` derives independent keys from a path, by BLAKE2b and then `mix`.
 """
 
 import hashlib
@@ -15,9 +15,10 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keys(count: int, *path: int | str) -> Words:
-    """[count] uint64, count <= 8: equal paths give equal keys, others are independent."""
+    """[count] uint64: equal paths give equal keys, others are independent."""
     text = "/".join(f"{type(part).__name__[0]}{part}" for part in path)
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8 * count).digest(), dtype="<u8").astype(np.uint64)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return mix(np.arange(count, dtype=np.uint64), np.uint64(int.from_bytes(digest, "little")))
 
 
 def mix(words: Words, key: np.uint64) -> Words:

@@ -55,18 +55,20 @@ class TokenShards:
         """Of the documents' text, in UTF-8."""
         return int(self._bytes_D.sum())
 
-    def document(self, number: int) -> np.ndarray:
-        """[length] int64: the tokens of document `number`, its end included."""
-        offset = np.arange(self.lengths[number])
-        return self.tokens_at(np.full_like(offset, number), offset)
+    def document(self, index: int) -> np.ndarray:
+        """[length] int64: the tokens of a document, its end included; IndexError unless 0 <= index < num_documents."""
+        if not 0 <= index < self.num_documents:
+            raise IndexError(f"document {index}: there are {self.num_documents}")
+        offset = np.arange(self.lengths[index])
+        return self.tokens_at(np.full_like(offset, index), offset)
 
-    def document_bytes(self, number: int) -> int:
+    def document_bytes(self, index: int) -> int:
         """UTF-8 bytes of the document's text."""
-        return int(self._bytes_D[number])
+        return int(self._bytes_D[index])
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
         """Every document's tokens and bytes, in order."""
-        return ((self.document(number), self.document_bytes(number)) for number in range(self.num_documents))
+        return ((self.document(index), self.document_bytes(index)) for index in range(self.num_documents))
 
     def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """int64 of the arguments' common shape: token `offsets[i]` of document `documents[i]`."""

@@ -1,4 +1,4 @@
-"""Data of kind `text`: a corpus, a tokenizer, and the directory of token shards that `launch.py prepare` makes of them."""
+"""Data of kind `text`: a corpus, a tokenizer, and the directory of shards that `launch.py prepare` makes of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +60,7 @@ class TextConfig(Config):
         return load_tokenizer(Path(self.directory), self.manifest().tokenizer_hash)
 
     def vocab_size(self) -> int:
+        """Of the tokenizer that the shards were made with."""
         return self.manifest().vocab_size
 
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ Shape legend: R rows, L positions of a segment.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -22,6 +22,8 @@ from pretrain import units
 from pretrain.contract import Carry, Loss
 from pretrain.group import Group
 
+ALONE = Group()
+
 Score = Callable[[TokenBatch, Carry | None], Loss]
 """The objective of a batch, and the carry after it."""
 
@@ -30,13 +32,14 @@ class Documents(Protocol):
     """Tokenized documents, such as `data_pipeline.shards.TokenShards`."""
 
     @property
-    def num_documents(self) -> int: ...
+    def lengths(self) -> np.ndarray:
+        """[D] int64: tokens of each document, at least one."""
 
-    def document(self, index: int) -> np.ndarray:
-        """[n] the tokens of one document, n >= 1."""
+    def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """int64 of the arguments' common shape: token `offsets[i]` of document `documents[i]`."""
 
-    def document_bytes(self, index: int) -> int:
-        """Of its original text, in UTF-8."""
+    def document_bytes(self, number: int) -> int:
+        """Of the document's original text, in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +98,13 @@ class Selection:
 
 def select(documents: Documents, max_tokens: int | None) -> Selection:
     """The whole documents from the beginning that fit in `max_tokens`; the first one is cut if it alone does not."""
-    lengths: list[int] = []
-    left = math.inf if max_tokens is None else max_tokens
-    for index in range(documents.num_documents):
-        length = len(documents.document(index))
-        if length > left:
-            break
-        lengths.append(length)
-        left -= length
-    if lengths or documents.num_documents == 0:
-        return Selection(tuple(lengths), sum(map(documents.document_bytes, range(len(lengths)))), cut=False)
-    kept = int(left)
-    return Selection((kept,), round(kept / length * documents.document_bytes(0)), cut=True)
+    lengths = documents.lengths
+    fitting = len(lengths) if max_tokens is None else int((np.cumsum(lengths) <= max_tokens).sum())
+    if fitting or not len(lengths) or not max_tokens:
+        num_bytes = sum(documents.document_bytes(number) for number in range(fitting))
+        return Selection(tuple(lengths[:fitting].tolist()), num_bytes, cut=False)
+    num_bytes = round(max_tokens / int(lengths[0]) * documents.document_bytes(0))
+    return Selection((max_tokens,), num_bytes, cut=True)
 
 
 def score_documents(
@@ -119,7 +117,7 @@ def score_documents(
     rows: int,
     new_carry: Callable[[int], Carry | None] = lambda rows: None,
     max_tokens: int | None = None,
-    group: Group = Group(),
+    group: Group = ALONE,
 ) -> TextScore:
     """The score of `documents`, computed in batches of at most `rows` lanes and segments of `segment_length`.
 
@@ -170,23 +168,18 @@ def num_calls(share: Sequence[Sequence[Lane]], segment_length: int) -> int:
 def segment(documents: Documents, lanes: Sequence[Lane], offset: int, length: int, start_token: int) -> TokenBatch:
     """Positions offset .. offset + length of each lane, no longer than the longest; `IGNORED` after a lane's end."""
     length = min(length, lanes[0].length - offset)
-    inputs_RL = np.full((len(lanes), length), start_token, dtype=np.int64)
-    labels_RL = np.full((len(lanes), length), IGNORED, dtype=np.int64)
-    for row, lane in enumerate(lanes):
-        document = documents.document(lane.document)
-        first = lane.start + offset
-        stop = lane.start + min(offset + length, lane.length)
-        if first >= stop:
-            continue
-        labels_RL[row, : stop - first] = document[first:stop]
-        before = document[max(first - 1, 0) : stop - 1]
-        inputs_RL[row, stop - first - len(before) : stop - first] = before
-    age_L = torch.arange(offset, offset + length)
+    document_R1, start_R1, length_R1 = (column[:, None] for column in np.array([astuple(lane) for lane in lanes]).T)
+    position_L = np.arange(offset, offset + length)
+    within_RL = position_L < length_R1
+    place_RL = start_R1 + np.minimum(position_L, length_R1 - 1)
+    document_RL = np.broadcast_to(document_R1, place_RL.shape)
+    labels_RL = np.where(within_RL, documents.tokens_at(document_RL, place_RL), IGNORED)
+    before_RL = documents.tokens_at(document_RL, np.maximum(place_RL - 1, 0))
     return TokenBatch(
-        inputs=torch.from_numpy(inputs_RL),
+        inputs=torch.from_numpy(np.where(place_RL == 0, start_token, before_RL)),
         labels=torch.from_numpy(labels_RL),
-        age=age_L.expand(len(lanes), -1).contiguous(),
-        sample_ids=torch.tensor([lane.document for lane in lanes]),
+        age=torch.from_numpy(np.broadcast_to(position_L, place_RL.shape).copy()),
+        sample_ids=torch.from_numpy(document_R1[:, 0].copy()),
     )
 
 

@@ -88,12 +88,20 @@ def check_python() -> Finding:
     found = platform.python_version()
     if sys.version_info < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
-        return Finding("python", "bad", found, f"Segue needs Python {oldest} or newer: make a virtual environment of it")
+        return Finding(
+            "python", "bad", found, f"Segue needs Python {oldest} or newer: make a virtual environment of it"
+        )
     return Finding("python", "ok", f"{found} in {sys.prefix}")
 
 
 def check_torch(tested: dict[str, str]) -> Finding:
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}" if torch.version.hip else "CPU"
+    build = (
+        f"CUDA {torch.version.cuda}"
+        if torch.version.cuda
+        else f"ROCm {torch.version.hip}"
+        if torch.version.hip
+        else "CPU"
+    )
     detail = f"{torch.__version__}, {build} build, {torch.get_num_threads()} threads"
     return _compared("torch", detail, torch.__version__.split("+")[0], tested)
 
@@ -165,7 +173,9 @@ def check_disk(directory: Path) -> Finding:
     free = shutil.disk_usage(directory).free
     detail = f"{free / GIB:.1f} GiB free at {directory.resolve()}"
     if free < 2 * GIB:
-        return Finding("disk", "warn", detail, "free some, or put runs elsewhere with --run; `plan` says what one needs")
+        return Finding(
+            "disk", "warn", detail, "free some, or put runs elsewhere with --run; `plan` says what one needs"
+        )
     return Finding("disk", "ok", detail)
 
 

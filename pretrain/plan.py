@@ -16,10 +16,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from data_pipeline.batch import Batch, TokenBatch, VectorBatch
 from pretrain.contract import Carry, Model
-from pretrain.engines.engine import DTYPES, Precision, enable_activation_checkpointing, freeze_others
+from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineConfig
+from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import AnyModelConfig, RBMConfig, WGANConfig
+from pretrain.models import ModelConfig, RBMConfig, WGANConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
@@ -27,22 +28,25 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
-    """Bytes of one worker at the fullest moment of a backward pass, by part."""
+    """Bytes of one worker between the forward and the backward of a micro-batch, by part."""
 
     weights: int
+    """ZeRO stage 3: at rest; the layers in use are whole."""
     gradients: int
-    """Accumulated over micro-batches in float32, and those of the backward pass in hand where weights are smaller."""
+    """Accumulated over micro-batches, in float32; those of the layer in hand come on top."""
     optimizer: int
     """Moments, and float32 masters where there are any."""
     activations: int
-    """Kept by one micro-batch's forward for its backward, of the player that keeps most; what a kernel needs only
+    """Kept by one micro-batch's forward for its backward, of the player that keeps most; what an operation needs only
     while it runs, and a block's recomputation under activation checkpointing, come on top."""
     carry: int
     """Of all the worker's micro-batches."""
+    communication: int
+    """Buffers in which gradients travel, at most."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.carry
+        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +112,20 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
     model = fake_model(experiment)
     carry_bytes = _carry_bytes(model.initial_carry(rows))
     activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
+    sizes = [parameter.numel() for parameter in model.parameters()]
+
+    def placement(workers: int, stage: int) -> Placement:
+        each = micro_batches // workers
+        state = state_bytes(sizes, experiment.engine, stage, workers)
+        return Placement(workers, stage, each, WorkerMemory(**state, activations=activations, carry=each * carry_bytes))
+
     count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(_bytes(buffer) for buffer in model.buffers())
-    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * parameters + buffers + micro_batches * carry_bytes
+    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes
     return Plan(
         name=experiment.name,
-        parameters=parameters,
+        parameters=sum(sizes),
         embedding_parameters=sum(p.numel() for name, p in model.named_parameters() if _is_embedding(name)),
         unit=model.unit,
         count_per_step=count,
@@ -125,18 +135,10 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
         precision=experiment.engine.precision,
         zero_stage=getattr(experiment.engine, "zero_stage", 0),
         activation_checkpointing=experiment.engine.activation_checkpointing,
-        placements=tuple(
-            Placement(number, stage, micro_batches // number, WorkerMemory(
-                **state_bytes(model, experiment, stage, number),
-                activations=activations,
-                carry=micro_batches // number * carry_bytes,
-            ))
-            for number in workers
-            for stage in _stages(experiment)
-        ),
+        placements=tuple(placement(number, stage) for number in workers for stage in _stages(experiment)),
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=checkpoint_bytes * (experiment.checkpoint.keep + 1),
-    )  # fmt: skip
+    )
 
 
 def fake_model(experiment: Experiment) -> Model:
@@ -150,8 +152,8 @@ def fake_model(experiment: Experiment) -> Model:
     return model
 
 
-def activation_bytes(model: Model, config: AnyModelConfig, rows: int, player: str) -> int:
-    """What the forward of one micro-batch keeps for its backward, in bytes; a real model gives the same as a fake one."""
+def activation_bytes(model: Model, config: ModelConfig, rows: int, player: str) -> int:
+    """What the forward of one micro-batch keeps for its backward; the same for a fake model as for a real one."""
     weights = {_storage(parameter) for parameter in model.parameters()}
     kept: dict[int, tuple[Tensor, int]] = {}
 
@@ -170,7 +172,7 @@ def activation_bytes(model: Model, config: AnyModelConfig, rows: int, player: st
     return sum(size for _, size in kept.values())
 
 
-def typical_batch(config: AnyModelConfig, rows: int) -> Batch:
+def typical_batch(config: ModelConfig, rows: int) -> Batch:
     """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
     ids_R = torch.zeros(rows, dtype=torch.int64)
     if isinstance(config, WGANConfig | RBMConfig):
@@ -182,24 +184,38 @@ def typical_batch(config: AnyModelConfig, rows: int) -> Batch:
     return TokenBatch(tokens_RL[:, :-1].contiguous(), tokens_RL[:, 1:].contiguous(), age_RL, ids_R)
 
 
-def state_bytes(model: Model, experiment: Experiment, zero_stage: int, workers: int) -> dict[str, int]:
-    """Weights, gradients and optimizer state of one worker."""
-    precision: Precision = experiment.engine.precision
-    count = sum(parameter.numel() for parameter in model.parameters())
+def state_bytes(sizes: Sequence[int], engine: EngineConfig, zero_stage: int, workers: int) -> dict[str, int]:
+    """Weights, gradients, optimizer state and buffers of one worker, for parameters of so many elements each."""
+    count = sum(sizes)
     share = -(-count // workers)
-    itemsize = DTYPES[precision].itemsize
-    masters = precision != "float32" or zero_stage > 0
+    moved = share if zero_stage >= 1 else count
+    masters = engine.precision != "float32" or zero_stage >= 1
     return {
-        "weights": itemsize * (share if zero_stage == 3 else count),
-        "gradients": FLOAT32_BYTES * (share if zero_stage >= 2 else count)
-        + (itemsize * count if precision != "float32" else 0),
-        "optimizer": FLOAT32_BYTES * (len(MOMENTS) + masters) * (share if zero_stage >= 1 else count),
+        "weights": DTYPES[engine.precision].itemsize * _resident(sizes, engine, zero_stage, workers),
+        "gradients": FLOAT32_BYTES * (share if zero_stage >= 2 else count),
+        "optimizer": FLOAT32_BYTES * (len(MOMENTS) + masters) * moved,
+        "communication": FLOAT32_BYTES * _bucket(count, engine, workers),
     }
+
+
+def _resident(sizes: Sequence[int], engine: EngineConfig, zero_stage: int, workers: int) -> int:
+    """Elements of the weights that a worker keeps between steps."""
+    if zero_stage < 3:
+        return sum(sizes)
+    whole_below = engine.whole_below if isinstance(engine, DeepSpeedEngineConfig) else 0
+    return sum(size if size <= whole_below else -(-size // workers) for size in sizes)
+
+
+def _bucket(count: int, engine: EngineConfig, workers: int) -> int:
+    """Elements that travel at a time."""
+    if isinstance(engine, DeepSpeedEngineConfig):
+        return min(engine.bucket_size, count)
+    return count if workers > 1 else 0
 
 
 def _stages(experiment: Experiment) -> tuple[int, ...]:
     """The ZeRO stages at which the experiment could run."""
-    if experiment.engine.kind == "local":
+    if isinstance(experiment.engine, LocalEngineConfig):
         return (0,)
     return (0, 1, 2, 3) if len(experiment.model.players) == 1 else (0, 1, 2)
 

@@ -125,7 +125,7 @@ def _start(directory: Path, identity: dict[str, Any]) -> None:
     path = directory / WORK_FOLDER / "started.json"
     try:
         check_unchanged(str(directory), json.loads(path.read_text(encoding="utf-8")), identity)
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, json.JSONDecodeError):
         write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 

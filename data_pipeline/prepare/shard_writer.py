@@ -14,7 +14,7 @@ class ShardWriter:
     """Collects documents and writes a shard whenever the next one would make it too large."""
 
     def __init__(self, directory: Path, name: str, shard_bytes: int) -> None:
-        """Shards are called `name`-000 and so on, and have at most `shard_bytes` of text unless one document has more."""
+        """Shards are called `name`-000 and so on; each has at most `shard_bytes` of text, or one document."""
         self._directory, self._name, self._shard_bytes = directory, name, shard_bytes
         self._tokens: list[np.ndarray] = []
         self._sizes: list[int] = []

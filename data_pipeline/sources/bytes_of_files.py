@@ -42,7 +42,7 @@ def documents_in(
 ) -> Iterator[Found]:
     """The documents of [start, stop); those longer than `max_bytes` are counted and left out. BadInput: unreadable."""
     try:
-        with _opened(path, report) as stream:
+        with path.open("rb") as file, _content(path, file, report) as stream:
             if unit == "file":
                 yield from _whole(stream, max_bytes, report)
                 return
@@ -79,15 +79,16 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def _opened(path: Path, report: Report) -> BinaryIO:
+def _content(path: Path, file: BinaryIO, report: Report) -> BinaryIO:
     if not is_compressed(path):
-        return path.open("rb")
+        return file
     limit = (1 << 20) + MAX_EXPANSION * path.stat().st_size
-    if path.suffix == ".gz":
-        stream = cast(BinaryIO, gzip.open(path, "rb"))
-    else:
-        stream = cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
-    return cast(BinaryIO, io.BufferedReader(_Limited(stream, limit, report), 1 << 18))
+    stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else _zstandard(file)
+    return cast(BinaryIO, io.BufferedReader(_Limited(cast(BinaryIO, stream), limit, report), 1 << 18))
+
+
+def _zstandard(file: BinaryIO) -> zstandard.ZstdDecompressionReader:
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
 
 def _whole(stream: BinaryIO, max_bytes: int, report: Report) -> Iterator[Found]:

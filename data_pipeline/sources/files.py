@@ -36,8 +36,8 @@ class FilesConfig(CorpusConfig):
     kind: Literal["files"]
     directory: str
     train: Patterns = Field(min_length=1)
-    valid: Patterns = []
-    test: Patterns = []
+    valid: Patterns = Field(default=[])
+    test: Patterns = Field(default=[])
     document: DocumentUnit
     """A whole file, a line, or a paragraph (ended by lines that are empty but for white space)."""
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0)

@@ -74,6 +74,6 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> "D
     except (OSError, ValueError, RuntimeError) as error:
         raise BadInput(
             f"corpus.name {name} (config {config}, split {split}, revision {revision}): cannot be loaded "
-            f"({type(error).__name__}: {error}); check the names, or, without a network, load it once on a machine that "
-            "has one and copy the cache, or use corpus.kind files"
+            f"({type(error).__name__}: {error}); check the names, or, without a network, load it once on a machine "
+            "that has one and copy the cache, or use corpus.kind files"
         ) from error

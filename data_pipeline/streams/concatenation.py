@@ -47,7 +47,7 @@ class Epochs:
     """The concatenation of every epoch; the last two asked for are kept."""
 
     def __init__(self, documents: Documents, *, seed: int, shuffle: bool, separate_documents: bool) -> None:
-        """Each epoch has its own order of the documents if `shuffle`; ages start anew with a document if it is separate."""
+        """With `shuffle` each epoch has its own order; with `separate_documents` ages count from a document's start."""
         self.num_tokens = int(documents.lengths.sum())
         self._documents, self._seed = documents, seed
         self.shuffle, self._separate = shuffle, separate_documents

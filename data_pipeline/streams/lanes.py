@@ -1,12 +1,10 @@
 """Lanes for recurrent models: each row of the global batch reads one contiguous stretch of text, draw after draw.
 
-In every epoch the N tokens of the documents, in that epoch's order, are cut in G * R lanes of (N - 1) // (G * R) tokens.
-Draw d of the epoch has tokens d * L to (d + 1) * L of every lane, so a row's memory of the last draw is what comes just
-before it. What is left out each epoch: of each lane the tail shorter than L, and after the last lane fewer than
-G * R + 1 tokens. Labels are the next token of the concatenation, also across the ends of lanes.
+In every epoch the N tokens of the documents, in that epoch's order, are cut in G * R lanes of (N - 1) // (G * R)
+tokens. Draw d of the epoch has tokens d * L to (d + 1) * L of every lane, so a row's memory of the last draw is what
+comes just before it. What is left out each epoch: of each lane the tail shorter than L, and after the last lane fewer
+than G * R + 1 tokens. Labels are the next token of the concatenation, also across the ends of lanes.
 """
-
-import numpy as np
 
 from data_pipeline.batch import TokenBatch
 from data_pipeline.streams.concatenation import Documents, Epochs

@@ -10,9 +10,10 @@ import math
 
 import numpy as np
 
-from data_pipeline.mixing import keys, mix
+from data_pipeline.mixing import Words, keys, mix
 
-ROUNDS = 8
+ROUNDS = 16
+"""With 8, some orders of five things are twice as likely as others; from 12 on, none is found to be."""
 
 
 class Permutation:
@@ -20,7 +21,7 @@ class Permutation:
 
     def __init__(self, size: int, *path: int | str) -> None:
         """The permutation of range(size) that `path` (seed, epoch, what is shuffled) is the key of."""
-        if not 0 < size < 2**62:
+        if size < 1 or size >= 2**62:
             raise ValueError(f"size {size}: a permutation needs 0 < size < 2**62")
         self.size = size
         height = math.isqrt(size - 1) + 1
@@ -29,15 +30,16 @@ class Permutation:
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """int64 of the shape of `indices`, which must lie in range(size)."""
-        if indices.size and not (0 <= int(indices.min()) and int(indices.max()) < self.size):
+        if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= self.size):
             raise IndexError(f"indices must lie in range({self.size})")
         images = self._rounds(indices.astype(np.uint64))
         while (outside := images >= np.uint64(self.size)).any():
             images[outside] = self._rounds(images[outside])
         return images.astype(np.int64)
 
-    def _rounds(self, words: np.ndarray) -> np.ndarray:
-        left, right = words // self._width, words % self._width
+    def _rounds(self, words: Words) -> Words:
+        left: Words = words // self._width
+        right: Words = words % self._width
         for number, key in enumerate(self._keys):
             if number % 2:
                 right = (right + mix(left, key) % self._width) % self._width

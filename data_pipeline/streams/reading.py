@@ -23,7 +23,7 @@ def token_stream(
     shuffle: bool,
     separate_documents: bool,
 ) -> Stream:
-    """A stream of tokens; BadInput where the model reads something else, gives no length, or wants more than there is."""
+    """A stream of tokens; BadInput if the model reads something else, gives no length, or wants more than there is."""
     if reads == "vectors":
         raise cannot_be_read(kind, reads, "lanes", "samples")
     if length is None or length < 1:

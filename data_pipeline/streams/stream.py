@@ -31,7 +31,9 @@ class Draws(Config):
     def rows_of(self, draw: int, micro_batch: int) -> np.ndarray:
         """[R] int64: which rows of the draw the micro-batch has; ValueError for a place outside the run."""
         if draw < 0 or not 0 <= micro_batch < self.micro_batches:
-            raise ValueError(f"draw {draw}, micro_batch {micro_batch}: draws start at 0, and each has {self.micro_batches}")
+            raise ValueError(
+                f"draw {draw}, micro_batch {micro_batch}: draws start at 0, and each has {self.micro_batches}"
+            )
         return np.arange(micro_batch * self.rows, (micro_batch + 1) * self.rows)
 
 

@@ -19,17 +19,17 @@ from data_pipeline.streams.stream import Draws, no_whole_draw
 class Vectors:
     """A data set that fits in memory."""
 
-    values_ND: np.ndarray
+    values: np.ndarray
     """[N, D] float32."""
-    labels_N: np.ndarray
+    labels: np.ndarray
     """[N] int64: the class, or `IGNORED`."""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over values and labels."""
-        digest = hashlib.sha256(repr(self.values_ND.shape).encode())
-        digest.update(np.ascontiguousarray(self.values_ND, dtype="<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.labels_N, dtype="<i8").tobytes())
+        digest = hashlib.sha256(repr(self.values.shape).encode())
+        digest.update(np.ascontiguousarray(self.values, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
 
@@ -38,7 +38,7 @@ class VectorStream:
 
     def __init__(self, vectors: Vectors, *, draws: Draws) -> None:
         """BadInput if there are fewer vectors than rows in one draw."""
-        self._vectors, self._draws, self._num_vectors = vectors, draws, len(vectors.labels_N)
+        self._vectors, self._draws, self._num_vectors = vectors, draws, len(vectors.labels)
         if self._num_vectors < draws.total:
             raise no_whole_draw("vectors", self._num_vectors, draws.total, draws)
 
@@ -51,8 +51,8 @@ class VectorStream:
         place_R = self._draws.rows_of(draw, micro_batch) + number * self._draws.total
         row_R = Permutation(self._num_vectors, self._draws.seed, epoch, "vectors")(place_R)
         return VectorBatch(
-            values=torch.from_numpy(self._vectors.values_ND[row_R]),
-            labels=torch.from_numpy(self._vectors.labels_N[row_R]),
+            values=torch.from_numpy(self._vectors.values[row_R]),
+            labels=torch.from_numpy(self._vectors.labels[row_R]),
             sample_ids=torch.from_numpy(epoch * self._num_vectors + row_R),
         )
 

@@ -8,6 +8,4 @@ from data_pipeline.tokenizers.byte import ByteConfig
 from data_pipeline.tokenizers.byte_pairs import BytePairConfig, TokenizerFileConfig
 from data_pipeline.tokenizers.word import WordConfig
 
-TokenizerConfig = Annotated[
-    BytePairConfig | WordConfig | ByteConfig | TokenizerFileConfig, Field(discriminator="kind")
-]
+TokenizerConfig = Annotated[BytePairConfig | WordConfig | ByteConfig | TokenizerFileConfig, Field(discriminator="kind")]

@@ -9,7 +9,12 @@ from data_pipeline.tokenizers.byte_pairs import BytePairTokenizer
 from data_pipeline.tokenizers.tokenizer import SETTINGS_FILE, VOCABULARY_FILE, Tokenizer
 from data_pipeline.tokenizers.word import WordTokenizer
 
-READERS = {"byte": ByteTokenizer, "word": WordTokenizer, "bpe": BytePairTokenizer, "file": BytePairTokenizer}
+READERS: dict[str, type[Tokenizer]] = {
+    "byte": ByteTokenizer,
+    "word": WordTokenizer,
+    "bpe": BytePairTokenizer,
+    "file": BytePairTokenizer,
+}
 
 
 def load_tokenizer(directory: Path, expected_hash: str | None = None) -> Tokenizer:
@@ -21,10 +26,12 @@ def load_tokenizer(directory: Path, expected_hash: str | None = None) -> Tokeniz
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename}: no tokenizer here; prepare the data with `launch.py prepare`") from error
     except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
-        raise Corrupt(f"{directory / VOCABULARY_FILE}: not a stored tokenizer ({error}); prepare the data anew") from error
+        raise Corrupt(
+            f"{directory / VOCABULARY_FILE}: not a stored tokenizer ({error}); prepare the data anew"
+        ) from error
     if expected_hash is not None and tokenizer.hash != expected_hash:
         raise Corrupt(
-            f"{directory / VOCABULARY_FILE}: its hash is {tokenizer.hash}, but the shards were made with {expected_hash}; "
-            "restore the file, or prepare the data anew in another directory"
+            f"{directory / VOCABULARY_FILE}: its hash is {tokenizer.hash}, but the shards were made with "
+            f"{expected_hash}; restore the file, or prepare the data anew in another directory"
         )
     return tokenizer

@@ -35,6 +35,11 @@ class Tokenizer(abc.ABC):
     end_of_document: int
     """The id that ends every stored document; text never encodes to it, but for kind `word` with `end_of_line`."""
 
+    @classmethod
+    @abc.abstractmethod
+    def parse(cls, vocabulary: str, settings: dict[str, str | int | bool]) -> "Tokenizer":
+        """From the two files' content; ValueError or KeyError if it is not understood."""
+
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text, without an end of document."""

@@ -1,8 +1,6 @@
 """One player's parameters under DeepSpeed: its objective, optimizer, gradients and float32 masters."""
 
-import io
 from collections.abc import Iterable
-from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -98,10 +96,9 @@ class DeepSpeedPlayer:
     def _initialize(self, settings: dict[str, Any]) -> Any:
         import deepspeed
 
-        with redirect_stdout(io.StringIO()):  # it prints the memory in use at every step of the way
-            return deepspeed.initialize(
-                model=self.objective, optimizer=self.optimizer, config=settings, dist_init_required=False
-            )[0]
+        return deepspeed.initialize(
+            model=self.objective, optimizer=self.optimizer, config=settings, dist_init_required=False
+        )[0]
 
     def _shards(self, moved: dict[str, nn.Parameter]) -> Iterable[Shard]:
         if self.stage == 0:

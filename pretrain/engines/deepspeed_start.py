@@ -20,11 +20,9 @@ def start(group: Group, device: torch.device) -> None:
     os.environ["LOCAL_RANK"] = str(group.local_rank)
     if not dist.is_initialized():
         join_alone(device)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(deepspeed|torch)\.")
     import deepspeed
-    from deepspeed.utils import logger
 
-    logger.setLevel(logging.ERROR)
+    silence()
     forbid_compiling()
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
 
@@ -40,3 +38,13 @@ def forbid_compiling() -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def silence() -> None:
+    """Errors only; and no report of memory (each after a full garbage collection) from the bfloat16 optimizer's parts."""
+    from deepspeed.runtime import bf16_optimizer
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.ERROR)
+    bf16_optimizer.see_memory_usage = lambda message, force=False: None
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(deepspeed|torch)\.")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from data_pipeline.batch import IGNORED
 from data_pipeline.config import Config
+from kernels.linear_cross_entropy import linear_cross_entropy
 from pretrain.layers.precision import at_least_float32
 
 
@@ -98,8 +99,9 @@ class FullVocabulary(nn.Module):
         return at_least_float32(F.linear(hidden, weight, self.bias))
 
     def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = self.logits(hidden).flatten(0, -2)
-        return F.cross_entropy(logits, labels.flatten(), reduction="none", ignore_index=IGNORED).view(labels.shape)
+        weight = self.embedding if self.output is None else self.output
+        nats_N = linear_cross_entropy(hidden.flatten(0, -2), weight, self.bias, labels.flatten())
+        return nats_N.view(labels.shape)
 
     def flops_per_token(self) -> float:
         return 2.0 * self.embedding.numel()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipeline.batch import TokenBatch
 from data_pipeline.config import BadInput
-from evals.language_model import score_documents
+from evals.language_model import ALONE, TextScore, score_documents
 from pretrain.contract import Carry, Loss
 from pretrain.group import Group
 from pretrain.models.autoregressive.gpt import GPTConfig
@@ -27,13 +27,17 @@ class Texts:
     def __init__(self, lengths: tuple[int, ...], seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
         self.texts = [generator.integers(0, VOCAB, length).astype(np.uint16) for length in lengths]
-        self.num_documents = len(lengths)
 
-    def document(self, index: int) -> np.ndarray:
-        return self.texts[index]
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(text) for text in self.texts], dtype=np.int64)
 
-    def document_bytes(self, index: int) -> int:
-        return 3 * len(self.texts[index])
+    def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        found = [self.texts[number][offset] for number, offset in zip(documents.flat, offsets.flat, strict=True)]
+        return np.array(found, dtype=np.int64).reshape(documents.shape)
+
+    def document_bytes(self, number: int) -> int:
+        return 3 * len(self.texts[number])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,9 @@ def whole_documents(model: TransformerXL, texts: Texts) -> float:
     return total
 
 
-def scored(model: TransformerXL, texts: Texts, *, rows: int, segment: int, memory: int, group: Group = Group()):
+def scored(
+    model: TransformerXL, texts: Texts, *, rows: int, segment: int, memory: int, group: Group = ALONE
+) -> TextScore:
     @torch.no_grad()
     def score(batch: TokenBatch, carry: Carry | None) -> Loss:
         return model(batch, carry, player="model", step=0)
@@ -85,13 +91,14 @@ def test_short_memory_changes_the_score_but_not_with_the_batch(model: Transforme
     assert short == pytest.approx([short[0]] * 3, rel=1e-12)
     off = scored(model, texts, rows=3, segment=5, memory=0).nats
     whole = whole_documents(model, texts)
-    assert abs(short[0] - whole) > 1e-3 and abs(off - short[0]) > 1e-3
+    assert abs(short[0] - whole) > 1e-3
+    assert abs(off - short[0]) > 1e-3
 
 
 def test_documents_do_not_see_each_other(model: TransformerXL) -> None:
     apart = [scored(model, Texts((9,), seed=seed), rows=1, segment=4, memory=16).nats for seed in (1, 2)]
     both = Texts(())
-    both.texts, both.num_documents = [Texts((9,), seed=seed).document(0) for seed in (1, 2)], 2
+    both.texts = [Texts((9,), seed=seed).texts[0] for seed in (1, 2)]
     assert scored(model, both, rows=2, segment=4, memory=16).nats == pytest.approx(sum(apart), rel=1e-12)
 
 
@@ -135,7 +142,8 @@ def test_workers_share_the_documents_and_score_equally_often(model: TransformerX
     for thread in threads:
         thread.join()
     assert list(found.values()) == pytest.approx([whole_documents(model, texts)] * workers, rel=1e-12)
-    assert len(set(calls)) == 1 and calls[0] >= math.ceil(40 / 6)
+    assert len(set(calls)) == 1
+    assert calls[0] >= math.ceil(40 / 6)
 
 
 def test_max_tokens_takes_whole_documents_from_the_beginning(model: TransformerXL) -> None:
@@ -151,13 +159,16 @@ def test_max_tokens_cuts_a_single_long_document_and_says_so() -> None:
     assert (found.tokens, found.num_bytes, found.documents, found.cut) == (10, 30, 1, True)
 
 
-def score_uniform(texts: Texts, *, max_tokens: int | None = None, reads: str = "samples", segment: int = 6):
+def score_uniform(
+    texts: Texts, *, max_tokens: int | None = None, reads: str = "samples", segment: int = 6
+) -> TextScore:
     """Under a model that gives every token the probability 1 / V."""
 
     def score(batch: TokenBatch, carry: Carry | None) -> Loss:
         count = int((batch.labels >= 0).sum())
         assert bool((batch.age[:, 0] == 0).all()) or reads == "lanes"
-        return Loss(total=torch.tensor(count * math.log(VOCAB)), count=count, metrics={"twice": torch.tensor(2.0 * count)})
+        twice = torch.tensor(2.0 * count)
+        return Loss(total=torch.tensor(count * math.log(VOCAB)), count=count, metrics={"twice": twice})
 
     return score_documents(
         score, texts, start_token=END, reads=reads, segment_length=segment, rows=2, max_tokens=max_tokens
@@ -184,7 +195,7 @@ def test_samples_are_windows_each_starting_from_the_token_before() -> None:
     def score(batch: TokenBatch, carry: Carry | None) -> Loss:
         return gpt(batch, carry, player="model", step=0)
 
-    stream = torch.from_numpy(np.concatenate([[END], texts.document(0)]).astype(np.int64))
+    stream = torch.from_numpy(np.concatenate([[END], texts.texts[0]]).astype(np.int64))
     by_hand = 0.0
     for start, stop in ((0, 6), (6, 12), (12, 14)):
         age = torch.arange(stop - start)[None]

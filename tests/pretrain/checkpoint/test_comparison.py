@@ -119,7 +119,7 @@ def test_counters_and_scalars_are_compared_and_the_rest_is_not(tmp_path: Path) -
         "counters.more: none in a, 1 in b",
         "scalars.optimizer_steps: 7 in a, none in b",
     ]
-    other = DESCRIPTION.model_copy(update={"experiment": {}, "probe": {}, "data_fingerprint": ""})
+    other = DESCRIPTION.model_copy(update={"experiment": {}, "probe": {}, "data_fingerprint": {}})
     assert compared(tmp_path / "rest", tensors(), tensors(), description=other).equal
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from data_pipeline.config import Corrupt
 from pretrain.checkpoint import (
@@ -137,7 +138,7 @@ def test_files_are_plain_safetensors_with_aligned_elements(tmp_path: Path, monke
     whole = tensors()
     shares = [*cut(whole, 2, random.Random(5)), []]
     path = save_shares(tmp_path, 1, shares)[0]
-    found = {}
+    found: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         content = file.read_bytes()
         length = int.from_bytes(content[:8], "little")

@@ -366,13 +366,20 @@ def test_kill_9_between_two_system_calls(tmp_path: Path, monkeypatch: pytest.Mon
     assert leftovers(tmp_path) == []
 
 
-def test_a_damaged_replacement_does_not_cost_the_replaced(tmp_path: Path) -> None:
+def test_the_next_save_removes_what_a_killed_one_had_replaced(tmp_path: Path) -> None:
     saved(tmp_path, 1, whole=tensors(1))
     assert save_until(tmp_path, 1, tensors(2), "pointer moved") == -signal.SIGKILL
-    assert pointed_place(tmp_path) == Place(1, revision=1)
+    assert places(tmp_path) == [Place(1), Place(1, revision=1)]
+    saved(tmp_path, 2)
+    assert places(tmp_path) == [Place(1, revision=1), Place(2)]
+
+
+def test_a_replaced_checkpoint_stays_where_its_replacement_is_incomplete(tmp_path: Path) -> None:
+    saved(tmp_path, 1, whole=tensors(1))
+    assert save_until(tmp_path, 1, tensors(2), "pointer moved") == -signal.SIGKILL
     (checkpoints_of(tmp_path) / Place(1, revision=1).name / "worker-00000.safetensors").write_bytes(b"")
-    saved(tmp_path, 0)
-    move_pointer(tmp_path, Place(1, revision=1))
+    assert latest(tmp_path) == checkpoints_of(tmp_path) / Place(1).name
+    assert save_until(tmp_path, 2, tensors(3), "directory made") == -signal.SIGKILL
     path = latest(tmp_path)
-    assert path == checkpoints_of(tmp_path) / Place(1).name
+    assert path is not None
     assert holds(path, tensors(1))

@@ -1,6 +1,7 @@
 """Small runs for the engines' tests: a Transformer-XL on random tokens, a model of two players, and a reader in memory."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed import DeepSpeedEngineConfig
 from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
-from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
+from pretrain.models.autoregressive.transformer_xl import TransformerXL, TransformerXLConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
 from pretrain.trainer import Plan, Trainer
@@ -93,15 +94,15 @@ def zero(stage: int, **fields: Any) -> DeepSpeedEngineConfig:
     return DeepSpeedEngineConfig(kind="deepspeed", zero_stage=stage, **{"bucket_size": 500, "whole_below": 0, **fields})
 
 
-def trainer(engine: Any, group: Group, *, model: Model | None = None, steps: int = 20, clip: float = 0.5) -> Trainer:
+def trainer(engine: Any, group: Group, *, model: Callable[[], Model] = transformer_xl, clip: float = 0.5) -> Trainer:
     """At step 0. The clip is low enough that it is often reached."""
     seed_everything(SEED, INITIAL_WEIGHTS)
-    model = model or transformer_xl()
+    built = model()
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, gradient_clip=clip)
     return Trainer(
-        engine=engine.build(model, dict.fromkeys(model.players, optimizer), group, micro_batches=MICRO_BATCHES),
-        stream=RandomVectors() if isinstance(model, Clipped) else RandomTokens(),
-        plan=Plan(seed=SEED, total_steps=steps, micro_batches=MICRO_BATCHES, rows=ROWS),
+        engine=engine.build(built, dict.fromkeys(built.players, optimizer), group, micro_batches=MICRO_BATCHES),
+        stream=RandomTokens() if isinstance(built, TransformerXL) else RandomVectors(),
+        plan=Plan(seed=SEED, total_steps=100, micro_batches=MICRO_BATCHES, rows=ROWS),
         learning_rate=lambda player, step: 1e-2 * (0.9**step),
     )
 

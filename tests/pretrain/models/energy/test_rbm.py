@@ -76,7 +76,9 @@ def gibbs_kernel(model: RBM, monkeypatch: pytest.MonkeyPatch) -> Tensor:
             model.gibbs(states_SD, 1)
         hidden_SH, visible_SD = asked
         chosen_S = torch.where(h_H == 1, hidden_SH, 1 - hidden_SH).prod(-1)
-        kernel_SS += chosen_S[:, None] * torch.where(states_SD[None] == 1, visible_SD[:, None], 1 - visible_SD[:, None]).prod(-1)
+        kernel_SS += chosen_S[:, None] * torch.where(
+            states_SD[None] == 1, visible_SD[:, None], 1 - visible_SD[:, None]
+        ).prod(-1)
     return kernel_SS.detach()
 
 

@@ -1,0 +1,87 @@
+"""Preparing text from the driver's side: where it is computed, and what a person sees of it."""
+
+import time
+from contextlib import ExitStack
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cluster.topology import ray_session
+from data_pipeline import prepare as pipeline
+from data_pipeline.manifest import Manifest
+from data_pipeline.text import TextConfig
+
+ExecutorName = Literal["local", "ray"]
+
+LINE_SECONDS = 10.0
+"""Between two lines of one stage, where there is no terminal."""
+
+
+def prepare(config: TextConfig, *, executor: ExecutorName, workers: int, console: Console) -> Manifest:
+    """Make or finish the directory of token shards; raises BadInput or Refused where it cannot be made."""
+    with ExitStack() as stack:
+        shown = stack.enter_context(Stages(console))
+        work = stack.enter_context(_executor(executor, workers, stack))
+        manifest = pipeline.prepare(config, executor=work, report=shown.see)
+    for name, split in manifest.splits.items():
+        _say(
+            console,
+            f"{name}: {split.num_documents:,} documents, {split.num_tokens:,} tokens, {split.num_bytes:,} bytes",
+        )
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
+    _say(
+        console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
+    )
+    return manifest
+
+
+def _executor(name: ExecutorName, workers: int, stack: ExitStack) -> pipeline.Executor:
+    """Ray's tasks run in a session of ours, which listens on loopback only."""
+    if name == "local":
+        return pipeline.LocalExecutor(workers)
+    stack.enter_context(ray_session(workers))
+    from data_pipeline.prepare.ray_executor import RayExecutor
+
+    return RayExecutor(workers)
+
+
+class Stages:
+    """A bar for each stage on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.tasks: dict[str, TaskID] = {}
+        self.said_at = 0.0
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Stages":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def see(self, progress: pipeline.Progress) -> None:
+        if progress.stage == "finished":
+            return
+        numbers = f"{progress.documents:,} documents, {progress.num_bytes:,} bytes" if progress.documents else ""
+        if progress.stage not in self.tasks:
+            self.tasks[progress.stage] = self.bars.add_task(progress.stage, total=progress.total, numbers="")
+        self.bars.update(self.tasks[progress.stage], completed=progress.done, numbers=numbers)
+        now = time.monotonic()
+        if not self.console.is_terminal and (progress.done == progress.total or now - self.said_at > LINE_SECONDS):
+            self.said_at = now
+            _say(self.console, f"{progress.stage} {progress.done}/{progress.total}  {numbers}".rstrip())
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,94 @@
+"""Results as tables for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+from rich.console import Console
+from rich.table import Table
+
+from pretrain.contract import capabilities
+from pretrain.doctor import Finding
+from pretrain.models import MODEL_CONFIGS
+from pretrain.plan import Plan
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty one; columns whose name ends in `>` are aligned to the right."""
+    made = Table(title=title, title_justify="left")
+    for name in columns:
+        made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return made
+
+
+def bytes_text(count: float) -> str:
+    """Three figures and a unit.
+
+    >>> bytes_text(3_400_000)
+    '3.24 MiB'
+    """
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Its sums in lines, then the workers' memory as a table."""
+    for line in plan_lines(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(plan_table(plan))
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What does not depend on the workers."""
+    return [
+        f"{plan.name}: {plan.parameters:,} parameters ({plan.non_embedding_parameters:,} without embeddings)",
+        f"{plan.count_per_step:,} {plan.unit}s a step, {plan.total_count:,} in all; "
+        f"{plan.flops_per_step:.3g} FLOPs a step, {plan.total_flops:.3g} in all",
+        f"a checkpoint is {bytes_text(plan.checkpoint_bytes)}; the run needs {bytes_text(plan.disk_bytes)} of disk",
+    ]
+
+
+def plan_table(plan: Plan) -> Table:
+    """Memory of one worker by part."""
+    parts = ("weights", "gradients", "optimizer", "activations", "carry", "total")
+    made = table(f"memory of one worker, {plan.precision}", "workers>", "ZeRO>", *(f"{part}>" for part in parts))
+    for place in plan.placements:
+        values = [bytes_text(getattr(place.memory, part)) for part in parts]
+        made.add_row(str(place.workers), str(place.zero_stage), *values)
+    return made
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """What every model of the union can do, read from its class."""
+    rows = []
+    for kind, config in MODEL_CONFIGS.items():
+        model = get_type_hints(config.build)["return"]
+        can = capabilities(model)
+        rows.append(
+            {
+                "kind": kind,
+                "objective": model.__module__.split(".")[2],
+                "data": config.reads,
+                "evaluate": can.evaluate,
+                "sample": can.sample,
+                "latents": can.latents,
+                "control": can.control,
+            }
+        )
+    return rows
+
+
+def models_table() -> Table:
+    made = table("models", "kind", "objective", "reads", "evaluate p(x)", "sample", "latents", "control")
+    for row in model_rows():
+        cells = [("yes" if value else "no") if isinstance(value, bool) else str(value) for value in row.values()]
+        made.add_row(*cells)
+    return made
+
+
+def doctor_table(findings: Sequence[Finding]) -> Table:
+    made = table("this machine", "what", "", "found", "remedy")
+    for finding in findings:
+        made.add_row(finding.name, finding.verdict, finding.detail, finding.remedy)
+    return made

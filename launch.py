@@ -1,0 +1,364 @@
+"""The verbs of Segue: each parses its arguments and calls one function. Heavy imports wait until a verb needs them."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cluster.terminal import console, say, say_error, write_text
+
+if TYPE_CHECKING:
+    from pretrain.experiment import Experiment
+
+EXIT_CODES = """\
+[bold]Exit codes[/bold]
+
+0  done
+
+1  different (checkpoints compare), something is wrong (doctor), or a failure of no other kind
+
+2  bad input
+
+3  refused, as it would harm a run: it is live, there already, or its experiment has changed
+
+4  data or checkpoint corrupt
+
+5  stopped as asked, after saving
+
+6  gave up after failures without progress
+
+130  interrupted twice"""
+
+INTERRUPTED = 130
+
+
+class Verbs(TyperGroup):
+    """Turns what a user caused into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from data_pipeline.config import SegueError
+
+        try:
+            return super().invoke(ctx)
+        except SegueError as error:
+            say_error(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            say_error("interrupted; what was saved before is whole")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Distributed pretraining that carries on: across segments, crashes and cluster sizes.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+checkpoints = typer.Typer(help="List, verify or compare checkpoints.", no_args_is_help=True)
+app.add_typer(checkpoints, name="checkpoints")
+
+
+class LauncherName(StrEnum):
+    auto = "auto"
+    ray = "ray"
+    inline = "inline"
+
+
+class ExecutorChoice(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+Recipe = Annotated[
+    str, typer.Argument(help="A recipe's name (`recipes` lists them) or a YAML file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes, such as steps=100 model.num_layers=12.", metavar="[KEY=VALUE]...")
+]
+RunDirectory = Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LauncherOption = Annotated[
+    LauncherName,
+    typer.Option(help="inline: one worker, in this process; ray: in processes; auto: inline for one worker."),
+]
+CheckpointStep = Annotated[
+    int | None, typer.Option("--checkpoint", metavar="STEP", help="Of this step, instead of the newest good one.")
+]
+
+
+@app.command()
+def prepare(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes at a time; as many as processors, if not given.")
+    ] = None,
+    executor: Annotated[
+        ExecutorChoice, typer.Option(help="Processes of this machine, or Ray tasks.")
+    ] = ExecutorChoice.local,
+) -> None:
+    """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
+    from cluster.prepare import prepare as prepare_text
+    from data_pipeline.text import TextConfig
+
+    data = load_experiment(recipe, overrides).data
+    if not isinstance(data, TextConfig):
+        say(f"data.kind {data.kind} is made while training: there is nothing to prepare")
+        return
+    prepare_text(data, executor=executor.value, workers=workers or os.cpu_count() or 1, console=console())
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A new directory for the run; runs/NAME of the recipe, if not given.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the micro-batches of a step.")] = 1,
+    launcher: LauncherOption = LauncherName.auto,
+    dry_run: Annotated[bool, typer.Option(help="Print what would run and what it needs, and stop.")] = False,
+) -> None:
+    """Start a run. SIGTERM or Ctrl-C saves it and stops; `resume` goes on."""
+    from cluster.train import dry_run as describe
+    from cluster.train import train as train_run
+
+    experiment = load_experiment(recipe, overrides)
+    if dry_run:
+        describe(experiment, workers=workers, launcher=launcher.value, console=console())
+        return
+    directory = run or Path("runs") / experiment.name
+    train_run(experiment, directory, workers=workers, launcher=launcher.value, console=console())
+
+
+@app.command()
+def resume(
+    directory: RunDirectory,
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(help="As many as at the last start, if not given.")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A key whose change is meant, such as steps. May be repeated."),
+    ] = None,
+    launcher: LauncherOption = LauncherName.auto,
+) -> None:
+    """Go on with a run from its newest good checkpoint, on any number of workers that divides the micro-batches."""
+    from cluster.train import resume as resume_run
+
+    resume_run(
+        directory,
+        workers=workers,
+        overrides=tuple(overrides or ()),
+        allowed=tuple(allow or ()),
+        launcher=launcher.value,
+        console=console(),
+    )
+
+
+@app.command()
+def evaluate(
+    directory: RunDirectory,
+    split: Annotated[str, typer.Option(help="Which held-out documents.")] = "valid",
+    checkpoint: CheckpointStep = None,
+    memory_length: Annotated[
+        int | None, typer.Option(help="Another length of memory (or context) than in training.", metavar="M")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+) -> None:
+    """Score held-out data with a run's newest checkpoint: with memory, and with memory off."""
+    from evals.evaluate import evaluate_run
+
+    result = evaluate_run(directory, split=split, checkpoint=checkpoint, memory_length=memory_length)
+    for line in result.lines():
+        say(line)
+    if json_file is not None:
+        write_text(json_file, "--json", json.dumps(result.to_json(), indent=2) + "\n")
+
+
+@app.command()
+def sample(
+    directory: RunDirectory,
+    prompt: Annotated[str | None, typer.Option(help="How the text begins.")] = None,
+    tokens: Annotated[int, typer.Option(help="How many to write after the prompt.")] = 100,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal samples.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that make up this probability.")] = None,
+    count: Annotated[int, typer.Option(help="How many images.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="File for the text, or PNG for images.", metavar="FILE")] = None,
+    checkpoint: CheckpointStep = None,
+) -> None:
+    """Write text with a language model, or draw images (a PNG, and an .npy beside it) with another."""
+    from cluster.sampling import sample_text, sample_vectors, write_images
+
+    if prompt is None:
+        path = out or directory / "samples.png"
+        write_images(sample_vectors(directory, count=count, seed=seed, step=checkpoint), path)
+        say(f"{count} samples: {path} and {path.with_suffix('.npy')}")
+        return
+    text = sample_text(
+        directory,
+        prompt=prompt,
+        num_tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        step=checkpoint,
+    )
+    print(text)
+    if out is not None:
+        write_text(out, "--out", text)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(help="For this number of workers; may be repeated. All that are possible, if not given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a run needs: parameters, FLOPs, memory of a worker by part, disk."""
+    from pretrain.plan import plan as make_plan
+
+    made = make_plan(load_experiment(recipe, overrides), workers or None)
+    if as_json:
+        print(json.dumps(made.to_json(), indent=2))
+        return
+    from cluster.tables import show_plan
+
+    show_plan(made, console())
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """What each model can do: evaluate p(x), sample, extract latents, control."""
+    from cluster.tables import model_rows, models_table
+
+    if as_json:
+        print(json.dumps(model_rows(), indent=2))
+    else:
+        console().print(models_table())
+
+
+@app.command()
+def recipes() -> None:
+    """The recipes that come with Segue."""
+    from pretrain.config import recipe_names, recipe_path
+
+    for name in recipe_names():
+        print(f"{name:40} {recipe_path(name)}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has for a run, and what is wrong with it."""
+    from pretrain.doctor import diagnose
+
+    findings = diagnose(Path())
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings], indent=2))
+    else:
+        from cluster.tables import doctor_table
+
+        console().print(doctor_table(findings))
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def data(
+    directory: Annotated[Path, typer.Argument(help="Prepared data.", metavar="DIR", show_default=False)],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its hash.")] = False,
+) -> None:
+    """What prepared data holds."""
+    from data_pipeline.inspect import inspect
+
+    print(inspect(directory, verify=verify))
+
+
+@checkpoints.command("list")
+def list_checkpoints(directory: RunDirectory) -> None:
+    """All checkpoints of a run."""
+    from cluster.inspection import checkpoints_table
+
+    console().print(checkpoints_table(directory))
+
+
+@checkpoints.command("verify")
+def verify_checkpoints(
+    directory: Annotated[
+        Path, typer.Argument(help="A run's directory, or a checkpoint's.", metavar="DIR", show_default=False)
+    ],
+) -> None:
+    """Read every byte of a run's checkpoints (or of one) and compare it with its hash."""
+    from cluster.inspection import verify
+
+    for line in verify(directory):
+        print(line)
+
+
+@checkpoints.command("compare")
+def compare_checkpoints(
+    a: Annotated[
+        Path, typer.Argument(help="A run (its newest checkpoint), or a checkpoint's directory.", show_default=False)
+    ],
+    b: Annotated[Path, typer.Argument(help="Another.", show_default=False)],
+) -> None:
+    """Whether two checkpoints are equal in every bit: weights, optimizer, memory, counters. Exit code 1 if not."""
+    from cluster.inspection import compare
+
+    equal, lines = compare(a, b)
+    for line in lines:
+        print(line)
+    if not equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def quickstart(
+    corpus: Annotated[Path | None, typer.Option(help="Your own text: a file or a directory.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Where the run goes; runs/quickstart, if not given.")] = None,
+) -> None:
+    """The main job, end to end, in minutes: prepare, train, lose a worker, carry on, evaluate, sample."""
+    from cluster.quickstart import quickstart as run_quickstart
+
+    run_quickstart(corpus=corpus, run=run, console=console())
+
+
+def load_experiment(recipe: str, overrides: list[str] | None) -> "Experiment":
+    """The recipe with the overrides of the command line."""
+    from pretrain import config
+    from pretrain.experiment import Experiment
+
+    return config.load(Experiment, config.recipe_path(recipe), tuple(overrides or ()))
+
+
+def main() -> None:
+    """The console script `segue`."""
+    code: object = 0
+    try:
+        app(prog_name="segue")
+    except SystemExit as ended:
+        code = ended.code
+    if "deepspeed" in sys.modules:
+        # ZeRO-3 now and then aborts while the interpreter ends; by now all is written.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+    sys.exit(code if isinstance(code, int | str) else 0)
+
+
+if __name__ == "__main__":
+    main()

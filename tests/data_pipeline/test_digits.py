@@ -1,0 +1,70 @@
+"""The digits: scaled, split, and read as independent vectors."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from data_pipeline.config import BadInput
+from data_pipeline.digits import DigitsConfig
+from data_pipeline.streams import Stream
+
+CONFIG = DigitsConfig(kind="digits")
+
+
+def test_the_splits_are_all_images_once() -> None:
+    train, valid = CONFIG.vectors("train"), CONFIG.vectors("valid")
+    images, labels = load_digits(return_X_y=True)
+    both = np.concatenate([np.c_[train.values * 16, train.labels], np.c_[valid.values * 16, valid.labels]])
+    original = np.c_[images, labels]
+    assert np.array_equal(both[np.lexsort(both.T)], original[np.lexsort(original.T)])
+    assert 0.07 < len(valid.labels) / len(labels) < 0.13
+    assert set(valid.labels) == set(range(10))
+
+
+def test_values_are_scaled_or_binary() -> None:
+    plain = CONFIG.vectors("train").values
+    binary = DigitsConfig(kind="digits", binarize=True).vectors("train").values
+    assert plain.dtype == binary.dtype == np.float32
+    assert (plain.min(), plain.max()) == (0.0, 1.0)
+    assert np.array_equal(binary, (plain > 0.5).astype(np.float32))
+    assert CONFIG.fingerprint() != DigitsConfig(kind="digits", binarize=True).fingerprint()
+
+
+def test_an_epoch_has_each_image_at_most_once_in_any_order() -> None:
+    stream = CONFIG.stream(reads="vectors", length=None, micro_batches=5, rows=20, seed=3)
+    again = CONFIG.stream(reads="vectors", length=None, micro_batches=5, rows=20, seed=3)
+    assert isinstance(stream, Stream)
+    num_images = len(CONFIG.vectors("train").labels)
+    places = [(draw, number) for draw in range(2 * stream.draws_per_epoch) for number in range(5)]
+    ids = torch.cat([stream.micro_batch(*place).sample_ids for place in places])
+    assert len(ids.unique()) == len(ids) == 2 * (num_images // 100) * 100
+    for draw, number in reversed(places[::7]):
+        one, other = stream.micro_batch(draw, number), again.micro_batch(draw, number)
+        assert torch.equal(one.values, other.values)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_rows_are_the_images_that_their_ids_say() -> None:
+    vectors = CONFIG.vectors("valid")
+    stream = CONFIG.stream(reads="vectors", length=None, micro_batches=2, rows=8, seed=0, split="valid")
+    draw = stream.draws_per_epoch + 1
+    batch = stream.micro_batch(draw, 1)
+    rows = batch.sample_ids.numpy() - len(vectors.labels)
+    assert np.array_equal(batch.values.numpy(), vectors.values[rows])
+    assert np.array_equal(batch.labels.numpy(), vectors.labels[rows])
+    assert stream.fingerprint() != CONFIG.stream(
+        reads="vectors", length=None, micro_batches=2, rows=8, seed=0
+    ).fingerprint()
+
+
+@pytest.mark.parametrize("reads", ["lanes", "samples"])
+def test_digits_are_no_tokens(reads: str) -> None:
+    with pytest.raises(BadInput, match=f"digits cannot be read as {reads}, only as vectors"):
+        CONFIG.stream(reads=reads, length=8, micro_batches=1, rows=1, seed=0)
+    assert CONFIG.vocab_size() is None
+
+
+def test_a_draw_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"has \d+ vectors.*micro_batches 100 x rows 100 needs at least 10000"):
+        CONFIG.stream(reads="vectors", length=None, micro_batches=100, rows=100, seed=0)

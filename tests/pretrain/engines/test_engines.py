@@ -1,0 +1,195 @@
+"""Every engine against the local one: the same losses at any ZeRO stage and worker count, before and after a resume.
+
+DeepSpeed starts slowly, so each kind of worker makes all its runs in one process, and the tests read what it left.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from pretrain.group import Group
+from tests.pretrain.engines.runs import Clipped, Run, furthest, local, run, transformer_xl, zero
+from tests.processes import run_workers
+
+STEPS, HALF = 20, 10
+STAGES = (0, 1, 2, 3)
+Runs = dict[Any, Run]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pre": dict(norm="pre", same_length=True),
+    "untied": dict(vocabulary=dict(kind="full", tied=False), share_biases=False),
+    "adaptive": dict(vocabulary=dict(kind="adaptive", cutoffs=(8, 20), div_val=2, embedding_width=12)),
+    "no memory": dict(memory_length=0),
+}
+
+
+def engine(stage: int | None, precision: str) -> Any:
+    return local(precision=precision) if stage is None else zero(stage, precision=precision)
+
+
+def matrix(group: Group) -> Runs:
+    """By (precision, stage; None: local): a whole run, its first half, and its second half resumed from the first's end."""
+    left: Runs = {}
+    for precision in ("float32", "bfloat16"):
+        for stage in (None, *STAGES):
+            chosen = engine(stage, precision)
+            left[precision, stage, "whole"] = run(chosen, group, STEPS)
+            left[precision, stage, "first"] = first = run(chosen, group, HALF)
+            left[precision, stage, "second"] = run(chosen, group, HALF, after=first)
+    return left
+
+
+def game(group: Group) -> Runs:
+    """By stage (None: local): a run of the game whose weights are clipped after each turn, and its resumed halves."""
+    left: Runs = {}
+    for stage in (None, 0, 1, 2):
+        chosen = engine(stage, "float32")
+        left[stage, "whole"] = run(chosen, group, HALF, model=Clipped)
+        left[stage, "first"] = first = run(chosen, group, HALF // 2, model=Clipped)
+        left[stage, "second"] = run(chosen, group, HALF // 2, model=Clipped, after=first)
+    return left
+
+
+def variants(group: Group) -> Runs:
+    """By (variant, stage; None: local): short runs of other Transformer-XLs, with their activations recomputed."""
+    left: Runs = {}
+    for name, changes in VARIANTS.items():
+        for stage in (None, 3):
+            chosen = engine(stage, "float32").model_copy(update={"activation_checkpointing": True})
+            left[name, stage] = run(chosen, group, 5, model=lambda changes=changes: transformer_xl(**changes))
+    return left
+
+
+def stages_in_turn(group: Group) -> list[Run]:
+    """One run whose stage changes at every quarter."""
+    runs = [run(zero(0), group, STEPS // 5)]
+    for stage in (1, 2, 3, 0):
+        runs.append(run(zero(stage), group, STEPS // 5, after=runs[-1]))
+    return runs
+
+
+def alone(group: Group) -> dict[str, Any]:
+    return {"matrix": matrix(group), "game": game(group), "variants": variants(group)}
+
+
+def together(group: Group, at_one: Runs) -> dict[str, Any]:
+    """As `alone`, and the second half of each run that one worker began."""
+    seconds = {
+        (precision, stage): run(engine(stage, precision), group, HALF // 2, after=at_one[precision, stage, "first"])
+        for precision in ("float32", "bfloat16")
+        for stage in (None, *STAGES)
+    }
+    return {"matrix": matrix(group), "game": game(group), "chain": stages_in_turn(group), "grown": seconds}
+
+
+def alone_again(group: Group, grown: Runs) -> Runs:
+    """The last quarter of each run that went from one worker to two."""
+    return {key: run(engine(key[1], key[0]), group, HALF // 2, after=after) for key, after in grown.items()}
+
+
+@pytest.fixture(scope="module")
+def one() -> dict[str, Any]:
+    return run_workers(1, alone)[0]
+
+
+@pytest.fixture(scope="module")
+def two(one: dict[str, Any]) -> dict[str, Any]:
+    return run_workers(2, together, one["matrix"])[0]
+
+
+@pytest.fixture(scope="module")
+def shrunk(two: dict[str, Any]) -> Runs:
+    return run_workers(1, alone_again, two["grown"])[0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_equals_the_local_engine(one: dict[str, Any], precision: str, stage: int) -> None:
+    got, expected = one["matrix"][precision, stage, "whole"], one["matrix"][precision, None, "whole"]
+    assert furthest(got.losses, expected.losses) < 1e-6
+    assert furthest(got.norms, expected.norms) < 1e-5
+    assert abs(got.probe - expected.probe) < 1e-6 * expected.probe
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [None, *STAGES])
+def test_does_not_depend_on_the_number_of_workers(
+    one: dict[str, Any], two: dict[str, Any], precision: str, stage: int | None
+) -> None:
+    got, expected = two["matrix"][precision, stage, "whole"], one["matrix"][precision, stage, "whole"]
+    assert got.sample_ids == expected.sample_ids
+    assert furthest(got.losses, expected.losses) < 1e-5
+    assert furthest(got.norms, expected.norms) < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [None, *STAGES])
+def test_resume_is_bit_exact_at_the_same_size(
+    one: dict[str, Any], two: dict[str, Any], precision: str, stage: int | None
+) -> None:
+    for runs in (one["matrix"], two["matrix"]):
+        whole, first, second = (runs[precision, stage, part] for part in ("whole", "first", "second"))
+        assert first.losses + second.losses == whole.losses
+        assert_same_bits(second, whole)
+
+
+def assert_same_bits(got: Run, expected: Run) -> None:
+    assert got.memory.names() == expected.memory.names()
+    assert got.counters == expected.counters
+    assert got.probe == expected.probe
+    for name, tensor in expected.memory.tensors.items():
+        assert torch.equal(got.memory.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [None, *STAGES])
+def test_resumes_at_two_workers_and_again_at_one(
+    one: dict[str, Any], two: dict[str, Any], shrunk: Runs, precision: str, stage: int | None
+) -> None:
+    whole = one["matrix"][precision, stage, "whole"]
+    losses = [run.losses for run in (one["matrix"][precision, stage, "first"], two["grown"][precision, stage])]
+    assert furthest([*losses[0], *losses[1], *shrunk[precision, stage].losses], whole.losses) < 1e-5
+    assert shrunk[precision, stage].counters == whole.counters
+
+
+def test_changes_its_stage_in_the_middle(two: dict[str, Any]) -> None:
+    losses = [loss for run in two["chain"] for loss in run.losses]
+    assert furthest(losses, two["matrix"]["float32", 0, "whole"].losses) < 1e-5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pieces_tile_every_tensor_and_are_the_same_for_all_engines(
+    one: dict[str, Any], two: dict[str, Any], workers: int
+) -> None:
+    runs = (one if workers == 1 else two)["matrix"]
+    names = runs["float32", None, "whole"].memory.names()
+    for key, left in runs.items():
+        assert left.memory.untiled == [], key
+        assert left.memory.names() == names, key
+        assert all(t.dtype == torch.float32 for n, t in left.memory.tensors.items() if not n.startswith("carry")), key
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [None, *STAGES])
+def test_learns(one: dict[str, Any], precision: str, stage: int | None) -> None:
+    losses = one["matrix"][precision, stage, "whole"].losses
+    assert losses[-1] < losses[0] - 0.4
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], stage: int) -> None:
+    expected = one["game"][None, "whole"]
+    for runs in (one["game"], two["game"]):
+        assert furthest(runs[stage, "whole"].losses, expected.losses) < 1e-5
+        assert furthest(runs[stage, "whole"].norms, expected.norms) < 1e-5
+        assert_same_bits(runs[stage, "second"], runs[stage, "whole"])
+        weights = [t for n, t in runs[stage, "whole"].memory.tensors.items() if n.startswith("weights/")]
+        assert max(float(weight.abs().max()) for weight in weights) <= 0.3  # what after_turn clips them to
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stage_3_trains_variants_and_recomputes_activations(one: dict[str, Any], name: str) -> None:
+    got, expected = one["variants"][name, 3], one["variants"][name, None]
+    assert furthest(got.losses, expected.losses) < 1e-6
+    assert furthest(got.norms, expected.norms) < 1e-5
