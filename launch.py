@@ -283,9 +283,9 @@ def data(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its hash.")] = False,
 ) -> None:
     """What prepared data holds."""
-    from data_pipeline.inspect import inspect
+    from data_pipeline.summary import summarize
 
-    print(inspect(directory, verify=verify))
+    print(summarize(directory, verify=verify))
 
 
 @checkpoints.command("list")

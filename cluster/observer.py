@@ -32,8 +32,8 @@ OnStatus = Callable[[list[WorkerStatus]], None]
 class Observer:
     """One worker's side: `run` reports to its watch, the supervisor asks it from another thread."""
 
-    def __init__(self, *, rank: int = 0, node: str = "127.0.0.1", on_step: Callable[[], None] | None = None) -> None:
-        self.rank, self.node, self.on_step = rank, node, on_step
+    def __init__(self, *, on_step: Callable[[], None] | None = None) -> None:
+        self.on_step = on_step
         self.trainer: Trainer | None = None
         self.stop_requested = False
         self.loss: float | None = None
@@ -48,9 +48,10 @@ class Observer:
             self.trainer.request_stop()
 
     def status(self) -> WorkerStatus:
+        """As of a worker alone on this machine; the supervisor knows rank and node better."""
         trainer = self.trainer
         step, phase = (0, "starting") if trainer is None else (trainer.step, trainer.stopwatch.phase)
-        return WorkerStatus(self.rank, os.getpid(), self.node, step, phase, self.loss)
+        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss)
 
     def _see_trainer(self, trainer: Trainer) -> None:
         self.trainer = trainer

@@ -1,7 +1,10 @@
 """Preparing text from the driver's side: where it is computed, and what a person sees of it."""
 
+import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -9,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cluster.topology import ray_session
 from data_pipeline import prepare as pipeline
+from data_pipeline.config import BadInput
 from data_pipeline.manifest import Manifest
 from data_pipeline.text import TextConfig
 
@@ -22,6 +26,7 @@ def prepare(config: TextConfig, *, executor: ExecutorName, workers: int, console
     """Make or finish the directory of token shards; raises BadInput or Refused where it cannot be made."""
     with ExitStack() as stack:
         shown = stack.enter_context(Stages(console))
+        stack.enter_context(_nothing_left_of_bad_input(Path(config.directory)))
         work = stack.enter_context(_executor(executor, workers, stack))
         manifest = pipeline.prepare(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
@@ -34,6 +39,18 @@ def prepare(config: TextConfig, *, executor: ExecutorName, workers: int, console
         console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
     )
     return manifest
+
+
+@contextmanager
+def _nothing_left_of_bad_input(directory: Path) -> Iterator[None]:
+    """Remove a directory that was made for a corpus in which there was nothing to make shards of."""
+    made = not directory.exists()
+    try:
+        yield
+    except BadInput:
+        if made and not any(directory.rglob("*.npy")):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _executor(name: ExecutorName, workers: int, stack: ExitStack) -> pipeline.Executor:

@@ -32,7 +32,7 @@ def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
 
 
 def open_checkpoint(directory: Path, step: int | None = None) -> checkpoint.CheckpointReader:
-    """A run's newest good checkpoint or that of a step, or a checkpoint by its directory; raises BadInput or Corrupt."""
+    """A run's newest good checkpoint or that of a step, or one by its directory; raises BadInput or Corrupt."""
     if (directory / MANIFEST).is_file():
         return checkpoint.CheckpointReader(directory)
     if not directory.is_dir():

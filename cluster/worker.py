@@ -52,7 +52,6 @@ class Worker:
 
         from pretrain.group import join
 
-        self.observer.rank, self.observer.node = seat.rank, seat.node
         group = join(
             seat.rank,
             seat.world_size,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -152,7 +152,7 @@ class WorkerGroup:
         for member in self.members:
             if member.answer in answered:
                 try:
-                    member.status = ray.get(member.answer)
+                    member.status = replace(ray.get(member.answer), rank=member.seat.rank, node=member.seat.node)
                 except ray.exceptions.RayError:
                     continue  # its result tells
                 member.answer, member.asked_at = member.actor.status.remote(), now

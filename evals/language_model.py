@@ -67,6 +67,9 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
+        """NaN where the tokens were made of no text."""
+        if self.num_bytes == 0:
+            return math.nan
         return units.bits_per_byte(self.nats, self.num_bytes)
 
 
@@ -190,7 +193,7 @@ def _nothing(start_token: int) -> TokenBatch:
 
 
 def _add(sums: dict[str, float], loss: Loss) -> None:
-    for name, value in {"nats": loss.total, "count": loss.count, **loss.metrics}.items():
+    for name, value in {"nats": loss.total, "count": torch.tensor(loss.count), **loss.metrics}.items():
         sums[name] = sums.get(name, 0.0) + float(value)
 
 

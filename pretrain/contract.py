@@ -10,7 +10,7 @@ Shape legend: R rows of a micro-batch, L positions of a segment, V vocabulary.
 import abc
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -44,12 +44,12 @@ class Model(nn.Module, abc.ABC):
     """What one count is, for the logs (nats/token, images/s)."""
 
     @abc.abstractmethod
-    def forward(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
-        """The objective that `player` descends, on one micro-batch."""
+    def forward(self, batch: Any, carry: Carry | None, *, player: str, step: int) -> Loss:
+        """The objective that `player` descends, on one micro-batch of the kind that the model's config `reads`."""
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Any) -> int:
         """What the loss of this batch will be a sum over, known before forward: rows, unless overridden."""
-        return batch.rows
+        return int(batch.rows)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """Whose move it is, in order, within one step."""

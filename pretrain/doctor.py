@@ -49,7 +49,7 @@ def diagnose(directory: Path = Path(".")) -> list[Finding]:
         ("python", check_python),
         ("torch", lambda: check_torch(tested)),
         ("accelerators", check_accelerators),
-        *((name, lambda name=name: check_package(name, tested)) for name in (*REQUIRED, *OPTIONAL)),  # type: ignore[misc]
+        *((name, lambda name=name: check_package(name, tested)) for name in (*REQUIRED, *OPTIONAL)),
         ("c++ compiler", check_compiler),
         ("memory", check_memory),
         ("shared memory", check_shared_memory),

@@ -16,6 +16,7 @@ import zstandard
 
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import Report
+from data_pipeline.sources.zstandard_frames import check_whole
 
 DocumentUnit = Literal["file", "line", "blank_line"]
 
@@ -88,6 +89,7 @@ def _content(path: Path, file: BinaryIO, report: Report) -> BinaryIO:
 
 
 def _zstandard(file: BinaryIO) -> zstandard.ZstdDecompressionReader:
+    check_whole(file)
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
 
@@ -131,44 +133,45 @@ def _each_line(
     for offset, line in lines:
         if offset >= stop:
             return
-        if line is None:
-            report.add("too_long")
-        else:
-            yield Found(offset, _without_newline(line))
+        yield from _finished(offset, line, max_bytes, report)
 
 
 def _paragraphs(
     lines: Iterator[tuple[int, bytes | None]], start: int, stop: int, max_bytes: int, report: Report
 ) -> Iterator[Found]:
     ours = start == 0
-    paragraph: list[bytes] = []
-    size, first, too_long = 0, 0, False
+    paragraph: bytearray | None = bytearray()
+    first: int | None = None
     for offset, line in lines:
         if line is not None and not line.strip():
-            if size:
-                yield from _finished(first, paragraph, too_long, report)
-            paragraph, size, too_long, ours = [], 0, False, offset < stop
+            if first is not None:
+                yield from _finished(first, paragraph, max_bytes, report)
+            paragraph, first, ours = bytearray(), None, offset < stop
             if not ours:
                 return
         elif ours:
-            first = offset if size == 0 else first
-            size += max_bytes + 1 if line is None else len(line)
-            too_long = too_long or size > max_bytes + 1
-            if too_long or line is None:
-                paragraph.clear()
-            else:
-                paragraph.append(line)
+            first = offset if first is None else first
+            paragraph = _longer(paragraph, line, max_bytes)
         elif offset >= stop:
             return
-    if size:
-        yield from _finished(first, paragraph, too_long, report)
+    if first is not None:
+        yield from _finished(first, paragraph, max_bytes, report)
 
 
-def _finished(first: int, paragraph: list[bytes], too_long: bool, report: Report) -> Iterator[Found]:
-    if too_long:
+def _longer(paragraph: bytearray | None, line: bytes | None, max_bytes: int) -> bytearray | None:
+    """The paragraph with one more line; None once it is too long."""
+    if paragraph is None or line is None or len(paragraph) > max_bytes + 2:
+        return None
+    paragraph += line
+    return paragraph
+
+
+def _finished(first: int, content: bytes | bytearray | None, max_bytes: int, report: Report) -> Iterator[Found]:
+    data = None if content is None else _without_newline(bytes(content))
+    if data is None or len(data) > max_bytes:
         report.add("too_long")
     else:
-        yield Found(first, _without_newline(b"".join(paragraph)))
+        yield Found(first, data)
 
 
 def _without_newline(line: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 Rajbhandari et al. 2020 (https://arxiv.org/abs/1910.02054): stage 0 replicates all, 1 cuts the optimizer's state, 2 the
 gradients as well, 3 the weights as well. Each player has a DeepSpeed engine of its own over the one model. The numbers
-are those of the local engine, up to the rounding of a sum's order, since loss, gradients and updates are scaled as there:
-DeepSpeed sums over workers and micro-batches (`scale_wrt_gas=False`) in float32, and lets us set the boundary.
+are those of the local engine up to the order of a sum: gradients of micro-batches and workers are added up in float32
+and never averaged, optimizer and clipping are the same, and masters and moments are float32.
 
 Only `pretrain.engines.deepspeed_*` import `deepspeed`, and only when an engine is built.
 """
@@ -110,7 +110,9 @@ class DeepSpeedEngine:
         freeze_others(self.model, player)
         self.model.train()
 
-    def accumulate(self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool) -> Loss:
+    def accumulate(
+        self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
+    ) -> Loss:
         batch = to_device(batch, self.device)
         return self.players[player].accumulate(batch, carry, step=step, scale=scale, last=last)
 

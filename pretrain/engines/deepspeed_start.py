@@ -34,14 +34,14 @@ def join_alone(device: torch.device) -> None:
 
 
 def forbid_compiling() -> None:
-    """`init_distributed` would compile a shared-memory collective (50 s, needs a C++ compiler) where it thinks it can."""
+    """`init_distributed` would compile a shared-memory collective: 50 s, and it needs a C++ compiler."""
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def silence() -> None:
-    """Errors only; and no report of memory (each after a full garbage collection) from the bfloat16 optimizer's parts."""
+    """Errors only, and no report of memory, with a full garbage collection each, from the bfloat16 optimizer."""
     from deepspeed.runtime import bf16_optimizer
     from deepspeed.utils import logger
 

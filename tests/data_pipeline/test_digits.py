@@ -53,9 +53,10 @@ def test_rows_are_the_images_that_their_ids_say() -> None:
     rows = batch.sample_ids.numpy() - len(vectors.labels)
     assert np.array_equal(batch.values.numpy(), vectors.values[rows])
     assert np.array_equal(batch.labels.numpy(), vectors.labels[rows])
-    assert stream.fingerprint() != CONFIG.stream(
-        reads="vectors", length=None, micro_batches=2, rows=8, seed=0
-    ).fingerprint()
+    assert (
+        stream.fingerprint()
+        != CONFIG.stream(reads="vectors", length=None, micro_batches=2, rows=8, seed=0).fingerprint()
+    )
 
 
 @pytest.mark.parametrize("reads", ["lanes", "samples"])

@@ -32,7 +32,6 @@ from pretrain.checkpoint import (
     verify,
 )
 from pretrain.checkpoint.layout import Place, checkpoints_of, leftovers, places, pointer_of
-from pretrain.checkpoint.pointer import pointed_place
 from pretrain.group import Group
 from tests.pretrain.checkpoint.cases import DESCRIPTION, cut, same_bits, save_shares, saved, tensors
 

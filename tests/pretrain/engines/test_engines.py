@@ -17,10 +17,10 @@ STAGES = (0, 1, 2, 3)
 Runs = dict[Any, Run]
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "pre": dict(norm="pre", same_length=True),
-    "untied": dict(vocabulary=dict(kind="full", tied=False), share_biases=False),
-    "adaptive": dict(vocabulary=dict(kind="adaptive", cutoffs=(8, 20), div_val=2, embedding_width=12)),
-    "no memory": dict(memory_length=0),
+    "pre": {"norm": "pre", "same_length": True},
+    "untied": {"vocabulary": {"kind": "full", "tied": False}, "share_biases": False},
+    "adaptive": {"vocabulary": {"kind": "adaptive", "cutoffs": (8, 20), "div_val": 2, "embedding_width": 12}},
+    "no memory": {"memory_length": 0},
 }
 
 
@@ -29,7 +29,7 @@ def engine(stage: int | None, precision: str) -> Any:
 
 
 def matrix(group: Group) -> Runs:
-    """By (precision, stage; None: local): a whole run, its first half, and its second half resumed from the first's end."""
+    """By (precision, stage; None: local): a whole run, its first half, and the second half resumed from there."""
     left: Runs = {}
     for precision in ("float32", "bfloat16"):
         for stage in (None, *STAGES):
@@ -185,7 +185,7 @@ def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], 
         assert furthest(runs[stage, "whole"].norms, expected.norms) < 1e-5
         assert_same_bits(runs[stage, "second"], runs[stage, "whole"])
         weights = [t for n, t in runs[stage, "whole"].memory.tensors.items() if n.startswith("weights/")]
-        assert max(float(weight.abs().max()) for weight in weights) <= 0.3  # what after_turn clips them to
+        assert max(float(weight.abs().max()) for weight in weights) <= 0.25  # what after_turn clips them to
 
 
 @pytest.mark.parametrize("name", VARIANTS)

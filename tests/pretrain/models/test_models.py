@@ -11,19 +11,19 @@ from pretrain.contract import LanguageModel, capabilities
 from pretrain.models import MODEL_CONFIGS, ModelConfig
 
 SMALL: dict[str, dict[str, Any]] = {
-    "transformer_xl": dict(
-        vocab_size=9,
-        num_layers=2,
-        width=8,
-        num_heads=2,
-        head_width=4,
-        inner_width=8,
-        segment_length=5,
-        memory_length=5,
-    ),
-    "gpt": dict(vocab_size=9, num_layers=2, width=8, num_heads=2, inner_width=8, context_length=6),
-    "wgan": dict(num_values=6, latent_width=2, generator_widths=[4], critic_widths=[4]),
-    "rbm": dict(num_visible=6, num_hidden=3),
+    "transformer_xl": {
+        "vocab_size": 9,
+        "num_layers": 2,
+        "width": 8,
+        "num_heads": 2,
+        "head_width": 4,
+        "inner_width": 8,
+        "segment_length": 5,
+        "memory_length": 5,
+    },
+    "gpt": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 8, "context_length": 6},
+    "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
+    "rbm": {"num_visible": 6, "num_hidden": 3},
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -40,7 +40,7 @@ def num_parameters(**settings: Any) -> int:
 
 def transformer_xl(sizes: tuple[int, ...], **settings: Any) -> int:
     names = ("vocab_size", "num_layers", "width", "num_heads", "head_width", "inner_width")
-    lengths = dict(segment_length=150, memory_length=150)
+    lengths = {"segment_length": 150, "memory_length": 150}
     return num_parameters(kind="transformer_xl", **dict(zip(names, sizes, strict=True)), **lengths, **settings)
 
 
@@ -85,7 +85,7 @@ def test_transformer_xl_on_enwik8(sizes: tuple[int, ...], millions: int) -> None
     ],
 )
 def test_gpt_2_sizes(num_layers: int, width: int, num_heads: int, count: int) -> None:
-    sizes = dict(num_layers=num_layers, width=width, num_heads=num_heads, inner_width=4 * width)
+    sizes = {"num_layers": num_layers, "width": width, "num_heads": num_heads, "inner_width": 4 * width}
     assert num_parameters(kind="gpt", vocab_size=50257, context_length=1024, **sizes) == count
 
 

@@ -1,5 +1,6 @@
 """Sampling against brute force, from a model whose probabilities are written down."""
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -38,17 +39,40 @@ def kept(logits: Tensor) -> list[int]:
     return [token for token, value in enumerate(logits.tolist()) if value != NEVER]
 
 
-@pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9, 0.999])
-def test_top_p_keeps_the_smallest_set_with_that_mass(p: float) -> None:
+def check_nucleus(keep: Callable[[Tensor, float], Tensor], p: float) -> None:
+    """Against every set of tokens: none that is smaller reaches p, none of the same size holds more."""
     for seed in range(20):
         torch.manual_seed(seed)
         logits = 2 * torch.randn(6, dtype=torch.float64)
-        mass, left = logits.softmax(0).tolist(), kept(keep_top_p(logits, p))
+        mass, left = logits.softmax(0).tolist(), kept(keep(logits, p))
         assert sum(mass[token] for token in left) >= p
         for size in range(len(left)):
             assert all(sum(mass[token] for token in others) < p for others in combinations(range(6), size))
         rivals = [sum(mass[token] for token in others) for others in combinations(range(6), len(left))]
-        assert sum(mass[token] for token in left) == pytest.approx(max(rivals), abs=1e-15)
+        assert abs(sum(mass[token] for token in left) - max(rivals)) < 1e-15
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9, 0.999])
+def test_top_p_keeps_the_smallest_set_with_that_mass(p: float) -> None:
+    check_nucleus(keep_top_p, p)
+
+
+def one_too_few(logits: Tensor, p: float) -> Tensor:
+    return keep_top_k(logits, max(len(kept(keep_top_p(logits, p))) - 1, 1))
+
+
+def one_too_many(logits: Tensor, p: float) -> Tensor:
+    return keep_top_k(logits, len(kept(keep_top_p(logits, p))) + 1)
+
+
+def all_that_are_likely(logits: Tensor, p: float) -> Tensor:
+    return logits.masked_fill(logits.softmax(-1) < 1 - p, NEVER)
+
+
+@pytest.mark.parametrize("mutant", [one_too_few, one_too_many, all_that_are_likely])
+def test_a_wrong_nucleus_fails(mutant: Callable[[Tensor, float], Tensor]) -> None:
+    with pytest.raises(AssertionError):
+        check_nucleus(mutant, 0.5)
 
 
 def test_filters_leave_what_they_keep_as_it_was() -> None:
@@ -112,16 +136,16 @@ def test_global_randomness_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    generate(random_bigrams_of_zeros(), [0], num_tokens=3)
+    generate(uniform_bigrams(), [0], num_tokens=3)
     assert torch.equal(torch.rand(4), expected)
 
 
-def random_bigrams_of_zeros() -> Bigrams:
+def uniform_bigrams() -> Bigrams:
     return Bigrams(torch.zeros(5, 5))
 
 
 def test_a_stopped_row_repeats_the_stop() -> None:
-    model = random_bigrams_of_zeros()
+    model = uniform_bigrams()
     free = generate(model, [0], num_tokens=30, rows=4, seed=2)
     stopped = generate(model, [0], num_tokens=30, rows=4, seed=2, stop_id=4)
     longest = 0

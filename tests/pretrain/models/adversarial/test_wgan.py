@@ -16,7 +16,7 @@ from pretrain.models.adversarial.wgan import WGAN
 
 
 def configure(**settings: Any) -> WGANConfig:
-    sizes = dict(num_values=5, latent_width=3, generator_widths=[8], critic_widths=[8, 6])
+    sizes = {"num_values": 5, "latent_width": 3, "generator_widths": [8], "critic_widths": [8, 6]}
     return WGANConfig(kind="wgan", **{**sizes, **settings})
 
 
@@ -90,7 +90,7 @@ def test_gradients_equal_finite_differences(player: str, randomised: Any) -> Non
 
 
 def test_trained_critic_estimates_the_distance() -> None:
-    """Three points against one: W1 is their mean distance; the penalty lets slopes exceed 1 by distance / (2 penalty)."""
+    """Three points against one: W1 is their mean distance; slopes may exceed 1 by distance / (2 penalty)."""
     torch.manual_seed(0)
     model = configure(num_values=2, generator_widths=[], critic_widths=[32, 32], penalty=50.0).build()
     with torch.no_grad():

@@ -4,6 +4,7 @@ Shape legend: B rows, L positions, H heads, D head width, W model width, V vocab
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.batch import IGNORED
 from data_pipeline.config import BadInput
+from pretrain.contract import Carry
 from pretrain.models import GPTConfig
 from pretrain.models.autoregressive.gpt import GPT
 
@@ -21,7 +23,7 @@ VOCABULARY, CONTEXT = 11, 10
 
 
 def configure(**settings: Any) -> GPTConfig:
-    sizes = dict(num_layers=2, width=8, num_heads=2, inner_width=20, context_length=CONTEXT)
+    sizes = {"num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 20, "context_length": CONTEXT}
     return GPTConfig(kind="gpt", **{"vocab_size": VOCABULARY, **sizes, **settings})
 
 
@@ -92,16 +94,26 @@ def test_uniform_model_has_the_vocabulary_as_perplexity(token_batch: Any) -> Non
     assert math.exp(loss.total.item() / loss.count) == pytest.approx(VOCABULARY, rel=1e-14)
 
 
-def test_gradient_comes_from_the_prefix_alone(randomised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokens = randomised(configure().build()), tokens_of(1, CONTEXT)
-    embedded = model.vocabulary.embed(tokens).detach().requires_grad_()
-    monkeypatch.setattr(model.vocabulary, "embed", lambda ids: embedded)
-    logits = logits_of(model, tokens)
+def check_causal_gradient(model: GPT, tokens_BL: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded = model.vocabulary.embed(tokens_BL).detach().requires_grad_()
+    with monkeypatch.context() as patch:
+        patch.setattr(model.vocabulary, "embed", lambda ids: embedded)
+        logits = logits_of(model, tokens_BL)
     for position in range(CONTEXT):
         row = logits[0, position]
         (slope,) = torch.autograd.grad((row * torch.randn_like(row)).sum(), embedded, retain_graph=True)
         touched = slope[0].abs().amax(-1) > 0
         assert touched.tolist() == [True] * (position + 1) + [False] * (CONTEXT - position - 1)
+
+
+def test_gradient_comes_from_the_prefix_alone(randomised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = randomised(configure().build()), tokens_of(1, CONTEXT)
+    check_causal_gradient(model, tokens, monkeypatch)
+    everything = torch.zeros(1, 1, CONTEXT, CONTEXT, dtype=torch.bool)
+    for mutant in (everything, everything.logical_not().triu(2)):
+        monkeypatch.setattr(model, "_masked", lambda age, mutant=mutant: mutant)
+        with pytest.raises(AssertionError):
+            check_causal_gradient(model, tokens, monkeypatch)
 
 
 def test_without_positions_the_prefix_is_a_set(randomised: Any) -> None:
@@ -114,14 +126,27 @@ def test_without_positions_the_prefix_is_a_set(randomised: Any) -> None:
     assert_equal(logits_of(model, moved)[:, -1], logits_of(model, tokens)[:, -1])
 
 
-@pytest.mark.parametrize("chunks", [[1] * CONTEXT, [3, 1, 6], [CONTEXT]])
-def test_cached_logits_equal_the_full_pass(chunks: list[int], randomised: Any) -> None:
-    model, tokens = randomised(configure().build()), tokens_of(2, CONTEXT)
+def check_cache(model: GPT, chunks: list[int], corrupt: Callable[[Carry], Carry] = lambda state: state) -> None:
+    tokens = tokens_of(2, CONTEXT)
     expected, state, read = logits_of(model, tokens), model.begin(2), 0
     for chunk in tokens.split(chunks, dim=1):
-        logits, state = model.advance(chunk, state)
+        logits, state = model.advance(chunk, corrupt(state))
         read += chunk.shape[1]
         assert_equal(logits, expected[:, read - 1])
+
+
+@pytest.mark.parametrize("chunks", [[1] * CONTEXT, [3, 1, 6], [CONTEXT]])
+def test_cached_logits_equal_the_full_pass(chunks: list[int], randomised: Any) -> None:
+    check_cache(randomised(configure().build()), chunks)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["of another row", "values for keys", "of another head"])
+def test_a_wrong_cache_fails(axis: int, randomised: Any) -> None:
+    def corrupt(state: Carry) -> Carry:
+        return {name: value.flip(axis) if name == "cache.01" else value for name, value in state.items()}
+
+    with pytest.raises(AssertionError):
+        check_cache(randomised(configure().build()), [3, 1, 6], corrupt)
 
 
 @pytest.mark.parametrize("context_length", [2, 5, 8])

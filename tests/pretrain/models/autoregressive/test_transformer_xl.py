@@ -25,7 +25,15 @@ BOTH_NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 
 
 def configure(**settings: Any) -> TransformerXLConfig:
-    sizes = dict(num_layers=3, width=8, num_heads=2, head_width=3, inner_width=10, segment_length=4, memory_length=4)
+    sizes = {
+        "num_layers": 3,
+        "width": 8,
+        "num_heads": 2,
+        "head_width": 3,
+        "inner_width": 10,
+        "segment_length": 4,
+        "memory_length": 4,
+    }
     return TransformerXLConfig(kind="transformer_xl", **{"vocab_size": VOCABULARY, **sizes, **settings})
 
 
@@ -123,8 +131,20 @@ class EmbeddingProbe:
         self.seen: list[Tensor] = []
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        self.seen.append(self.embed(tokens).detach().requires_grad_())
+        self.seen.append(self.embed(tokens).data.clone().requires_grad_())
         return self.seen[-1]
+
+
+def check_reach_of_gradient(model: TransformerXL, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one segment, where no memory is detached."""
+    probe, reach = EmbeddingProbe(model), model.config.num_layers * window
+    tokens = tokens_of(1, reach + 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.vocabulary, "embed", probe)
+        logits = in_segments(model, tokens, tokens.shape[1], window)[0, -1]
+    (slope,) = torch.autograd.grad((logits * torch.randn_like(logits)).sum(), probe.seen[0])
+    touched = slope[0].abs().amax(-1) > 0
+    assert touched.tolist() == [False] * 3 + [True] * (reach + 1)
 
 
 @BOTH_NORMS
@@ -132,16 +152,13 @@ class EmbeddingProbe:
 def test_gradient_reaches_exactly_layers_times_window(
     norm: str, num_layers: int, window: int, randomised: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one segment, where no memory is detached."""
     config = configure(norm=norm, num_layers=num_layers, memory_length=window, same_length=True)
-    model, reach = randomised(config.build()), num_layers * window
-    probe = EmbeddingProbe(model)
-    monkeypatch.setattr(model.vocabulary, "embed", probe)
-    tokens = tokens_of(1, reach + 4)
-    logits = in_segments(model, tokens, tokens.shape[1], window)[0, -1]
-    (slope,) = torch.autograd.grad((logits * torch.randn_like(logits)).sum(), probe.seen[0])
-    touched = slope[0].abs().amax(-1) > 0
-    assert touched.tolist() == [False] * 3 + [True] * (reach + 1)
+    model, true_mask = randomised(config.build()), transformer_xl.window_mask
+    check_reach_of_gradient(model, window, monkeypatch)
+    for wrong in (1, -1):
+        monkeypatch.setattr(transformer_xl, "window_mask", lambda w, keys, wrong=wrong: true_mask(w + wrong, keys))
+        with pytest.raises(AssertionError):
+            check_reach_of_gradient(model, window, monkeypatch)
 
 
 @BOTH_NORMS
@@ -155,19 +172,27 @@ def test_values_reach_as_far_through_memory(norm: str, randomised: Any) -> None:
         assert torch.equal(in_segments(model, changed, 3, 4)[0, -1], before) is not reaches
 
 
-def test_no_gradient_goes_into_memory_but_values_come_out(randomised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokens = randomised(configure().build()), tokens_of(2, 8)
-    probe = EmbeddingProbe(model)
-    monkeypatch.setattr(model.vocabulary, "embed", probe)
-    h_BLW, memory = model.hidden(tokens[:, :4], ages_of(tokens)[:, :4], model.empty_memory(2, 4))
-    assert h_BLW.requires_grad
-    h_BLW, _ = model.hidden(tokens[:, 4:], ages_of(tokens)[:, 4:], memory)
-    first, second = torch.autograd.grad(h_BLW.sum(), probe.seen, allow_unused=True)
+def check_detached_memory(model: TransformerXL, tokens_BL: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe, age_BL = EmbeddingProbe(model), ages_of(tokens_BL)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.vocabulary, "embed", probe)
+        h_BLW, memory = model.hidden(tokens_BL[:, :4], age_BL[:, :4], model.empty_memory(2, 4))
+        assert h_BLW.requires_grad
+        h_BLW, _ = model.hidden(tokens_BL[:, 4:], age_BL[:, 4:], memory)
+    first, second = torch.autograd.grad(h_BLW.square().sum(), probe.seen, allow_unused=True)
     assert first is None
     assert second.abs().max() > 0
+
+
+def test_no_gradient_goes_into_memory_but_values_come_out(randomised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = randomised(configure().build()), tokens_of(2, 8)
+    check_detached_memory(model, tokens, monkeypatch)
     changed = tokens.clone()
     changed[:, 3] = (changed[:, 3] + 1) % VOCABULARY
     assert not torch.equal(in_segments(model, changed, 4, 4)[:, 4:], in_segments(model, tokens, 4, 4)[:, 4:])
+    monkeypatch.setattr(torch.Tensor, "detach", lambda self: self)
+    with pytest.raises(AssertionError):
+        check_detached_memory(model, tokens, monkeypatch)
 
 
 def perplexity(model: TransformerXL, tokens_BL: Tensor, length: int, memory_length: int, token_batch: Any) -> float:

@@ -1,0 +1,43 @@
+"""A run's model as it was saved, on one process."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from data_pipeline.config import BadInput
+from pretrain import checkpoint
+from pretrain.checkpoint.layout import MANIFEST
+from pretrain.contract import Model
+from pretrain.models import ModelConfig
+
+
+def open_checkpoint(directory: Path, step: int | None = None) -> checkpoint.CheckpointReader:
+    """A run's newest good checkpoint, or that of a step; BadInput where there is none such."""
+    if step is None:
+        reader = checkpoint.newest_good(directory, log=lambda _: None)
+        if reader is None:
+            raise BadInput(f"{directory} has no checkpoint yet; train until it has saved one")
+        return reader
+    found = checkpoint.list_checkpoints(directory)
+    for info in reversed(found):
+        if info.step == step:
+            return checkpoint.CheckpointReader(info.path)
+    steps = ", ".join(str(info.step) for info in found) or "none"
+    raise BadInput(f"checkpoint {step}: {directory} has no checkpoint of this step; it has {steps}")
+
+
+def checkpoint_hash(reader: checkpoint.CheckpointReader) -> str:
+    """Of the manifest, which holds the hash of every tensor."""
+    return str(json.loads((reader.path / MANIFEST).read_bytes())["hash"])
+
+
+def load_model(
+    reader: checkpoint.CheckpointReader, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
+) -> Model:
+    """The saved weights in a model of `config`, in evaluation mode; they are rounded to `dtype`, as in training."""
+    model = config.build()
+    model.load_state_dict(checkpoint.gather_weights(reader) | checkpoint.gather_tensors(reader, kind="buffers"))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model.to(device).eval()

@@ -1,0 +1,274 @@
+"""Held-out scores of a run from one of its checkpoints, on one process, with the record of how they were measured."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import TokenBatch, VectorBatch, to_device
+from data_pipeline.config import BadInput
+from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
+from evals.held_out import HeldOut, open_split
+from evals.language_model import Score, TextScore, score_documents
+from evals.metric import Metric
+from evals.vectors import open_vectors, score_vectors
+from pretrain import config
+from pretrain.checkpoint import CheckpointReader
+from pretrain.contract import Carry, Loss, Model
+from pretrain.engines.engine import DTYPES, choose_device
+from pretrain.experiment import Experiment
+from pretrain.group import Group
+from pretrain.models import MODEL_CONFIGS, ModelConfig
+from pretrain.run_directory import read_experiment
+from pretrain.units import LN2
+
+MEMORY, NO_MEMORY, WINDOWS = "memory", "memory off", "windows"
+ROWS = 16
+
+
+class ScoresTokens(Protocol):
+    """What language models have besides the contract."""
+
+    def token_nats(self, batch: TokenBatch, carry: Carry | None) -> tuple[Tensor, Carry | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """What was measured, and how."""
+
+    protocol: dict[str, Any]
+    """What all metrics share."""
+    metrics: tuple[Metric, ...]
+    scores: dict[str, TextScore]
+    """Of text, by how it was read: `memory`, `memory off`, or `windows` for models without memory."""
+
+    @property
+    def with_memory(self) -> TextScore:
+        return self._score(MEMORY)
+
+    @property
+    def without_memory(self) -> TextScore:
+        return self._score(NO_MEMORY)
+
+    def _score(self, name: str) -> TextScore:
+        if name not in self.scores:
+            raise BadInput(
+                f"there is no score with {name}: this model was scored by {', '.join(self.scores) or 'image'}"
+            )
+        return self.scores[name]
+
+    def metric(self, name: str) -> Metric:
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        p = self.protocol
+        head = f"{p['split']} of {p['run']}: checkpoint of step {p['checkpoint']['step']}, {p['dtype']}"
+        return [head, *_text_lines(self.scores), *([] if self.scores else map(_metric_line, self.metrics))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "protocol": self.protocol,
+            "metrics": [metric.to_json() for metric in self.metrics],
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+        }
+
+
+def evaluate_run(
+    directory: Path,
+    *,
+    split: str = "valid",
+    checkpoint: int | None = None,
+    memory_length: int | None = None,
+    segment_length: int | None = None,
+    clamp_length: int | None = None,
+    same_length: bool | None = None,
+    rows: int = ROWS,
+    max_tokens: int | None = None,
+) -> EvaluationResult:
+    """Scores with the newest good checkpoint, or that of step `checkpoint`, in the run's precision.
+
+    Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
+    off. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. BadInput or Corrupt
+    where run, checkpoint, split or data cannot be used.
+    """
+    experiment = read_experiment(directory)
+    experiment.check_vocabulary()
+    reader = open_checkpoint(directory, checkpoint)
+    asked = {"memory_length": memory_length, "clamp_length": clamp_length, "same_length": same_length}
+    overrides = {name: value for name, value in asked.items() if value is not None}
+    protocol: dict[str, Any] = {
+        "run": experiment.name,
+        "split": split,
+        "data": experiment.data.kind,
+        "model": experiment.model.kind,
+        "checkpoint": {"step": reader.step, "hash": checkpoint_hash(reader)},
+        "dtype": experiment.engine.precision,
+        "rows": rows,
+    }
+    if experiment.model.reads == "vectors":
+        if overrides or segment_length or max_tokens:
+            raise BadInput(
+                f"{directory}: model.kind {experiment.model.kind} reads no text, so lengths mean nothing to it"
+            )
+        return _evaluate_vectors(experiment, reader, protocol)
+    held_out = open_split(experiment.data, split)
+    length = segment_length or experiment.model.length or 1
+    scores: dict[str, TextScore] = {}
+    metrics: list[Metric] = []
+    for name, model_config in _ways(experiment.model, overrides).items():
+        scores[name] = _score_text(experiment, reader, model_config, held_out, length, rows, max_tokens)
+        details = protocol | _text_protocol(held_out, scores[name], model_config, length)
+        metrics += text_metrics(name, scores[name], details)
+    return EvaluationResult(protocol, tuple(metrics), scores)
+
+
+def _ways(model: ModelConfig, overrides: Mapping[str, Any]) -> dict[str, ModelConfig]:
+    """The model's configuration by how it reads: memory off sees all of the segment so far, and nothing before it."""
+    if model.reads == "samples":
+        if overrides:
+            raise BadInput(
+                f"{next(iter(overrides))}: model.kind {model.kind} has no memory; use segment_length for its windows"
+            )
+        return {WINDOWS: model}
+    off = {"memory_length": 0, "same_length": False}
+    ways = {NO_MEMORY: _changed(model, dict(overrides) | off)}
+    with_memory = dict(overrides)
+    if with_memory.get("memory_length") == 0:
+        return ways
+    return {MEMORY: _changed(model, with_memory)} | ways
+
+
+def _changed(model: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+    values = model.model_dump() | dict(overrides)
+    unknown = [name for name in overrides if name not in type(model).model_fields]
+    if unknown:
+        raise BadInput(f"{unknown[0]}: model.kind {model.kind} has no such setting")
+    return config.parse(MODEL_CONFIGS[model.kind], values, source="evaluation")
+
+
+@torch.no_grad()
+def _score_text(
+    experiment: Experiment,
+    reader: CheckpointReader,
+    model_config: ModelConfig,
+    held_out: HeldOut,
+    segment_length: int,
+    rows: int,
+    max_tokens: int | None,
+) -> TextScore:
+    device = choose_device("auto", Group())
+    model = load_model(reader, model_config, dtype=DTYPES[experiment.engine.precision], device=device)
+    return score_documents(
+        token_score(model, device),
+        held_out.documents,
+        start_token=held_out.start_token,
+        reads="lanes" if model_config.reads == "lanes" else "samples",
+        segment_length=segment_length,
+        rows=rows,
+        new_carry=model.initial_carry,
+        max_tokens=max_tokens,
+    )
+
+
+def token_score(model: Model, device: torch.device) -> Score:
+    """Sums in float64, with those of squares for the standard error."""
+    scorer = cast(ScoresTokens, model)
+
+    def score(batch: TokenBatch, carry: Carry | None) -> Loss:
+        nats_RL, following = scorer.token_nats(cast(TokenBatch, to_device(batch, device)), carry)
+        nats_RL = nats_RL.double()
+        return Loss(nats_RL.sum(), model.count(batch), following, {"squared_nats": nats_RL.square().sum()})
+
+    return score
+
+
+def _text_protocol(held_out: HeldOut, score: TextScore, model: ModelConfig, segment_length: int) -> dict[str, Any]:
+    memory = {
+        name: getattr(model, name) for name in ("memory_length", "clamp_length", "same_length") if hasattr(model, name)
+    }
+    return {
+        "documents": score.documents,
+        "tokens": score.tokens,
+        "bytes": score.num_bytes,
+        "bytes_estimated": score.cut,
+        "documents_joined": held_out.joined,
+        "lanes": "one per document" if model.reads == "lanes" else f"one per window of {segment_length} tokens",
+        "lane_starts_from": held_out.starts_from,
+        "tokens_dropped": 0,
+        "segment_length": segment_length,
+        **memory,
+        "tokenizer_hash": held_out.tokenizer,
+        "data_fingerprint": held_out.fingerprint,
+    }
+
+
+def text_metrics(name: str, score: TextScore, protocol: dict[str, Any]) -> list[Metric]:
+    """Nats per token, perplexity, and bits per byte where the tokens were made of text."""
+    n, mean = score.tokens, score.nats_per_token
+    spread = score.metrics["squared_nats"] / n - mean**2
+    stderr = math.sqrt(max(spread, 0.0) / max(n - 1, 1))
+
+    def metric(what: str, value: float, unit: str, stderr: float) -> Metric:
+        return Metric(f"{name}/{what}", value, unit, "lower", n, stderr, protocol)
+
+    found = [
+        metric("nats_per_token", mean, "nats/token", stderr),
+        metric("perplexity", score.perplexity, "per token", score.perplexity * stderr),
+    ]
+    if score.num_bytes:
+        found.append(metric("bits_per_byte", score.bits_per_byte, "bits/byte", stderr * n / LN2 / score.num_bytes))
+    return found
+
+
+def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+    vectors = open_vectors(experiment.data, protocol["split"])
+    protocol |= {"data_fingerprint": vectors.fingerprint, "seed": experiment.seed, "carry": "fresh in every batch"}
+    device = choose_device("auto", Group())
+    model = load_model(reader, experiment.model, dtype=DTYPES[experiment.engine.precision], device=device)
+    metrics: list[Metric] = []
+    for player in model.players:
+        found = score_vectors(
+            vector_score(model, player, reader.step, device),
+            vectors,
+            rows=protocol["rows"],
+            seed=experiment.seed,
+            new_carry=model.initial_carry,
+        )
+        unit = f"per {model.unit}"
+        metrics += [
+            Metric(f"{player}/{name}", value, unit, "lower", found.count, None, protocol)
+            for name, value in found.means.items()
+        ]
+    return EvaluationResult(protocol, tuple(metrics), {})
+
+
+def vector_score(
+    model: Model, player: str, step: int, device: torch.device
+) -> Callable[[VectorBatch, Carry | None], Loss]:
+    """The objective of one player."""
+
+    @torch.no_grad()
+    def score(batch: VectorBatch, carry: Carry | None) -> Loss:
+        return cast(Loss, model(to_device(batch, device), carry, player=player, step=step))
+
+    return score
+
+
+def _text_lines(scores: Mapping[str, TextScore]) -> list[str]:
+    lines: list[str] = []
+    for name, score in scores.items():
+        if not lines:
+            lines.append(f"{score.documents:,} documents, {score.tokens:,} tokens, {score.num_bytes:,} bytes")
+        per_byte = f"{score.bits_per_byte:.4f} bits/byte, " if score.num_bytes else ""
+        lines.append(f"{name:10}  {per_byte}perplexity {score.perplexity:.2f}, {score.nats_per_token:.4f} nats/token")
+    return lines
+
+
+def _metric_line(metric: Metric) -> str:
+    return f"{metric.name:24}  {metric.value:.4f} {metric.unit}, over {metric.count:,}"

@@ -1,0 +1,49 @@
+"""Who sits where, and where they meet."""
+
+import socket
+
+import psutil
+import pytest
+
+from cluster.topology import LOOPBACK, Location, free_port, interface_of, meeting_address, seats
+from data_pipeline.config import BadInput
+
+
+def test_ranks_go_node_by_node() -> None:
+    nodes = ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.3", "10.0.0.2"]
+    seated = seats([Location(node, 100 + i, (str(i),)) for i, node in enumerate(nodes)])
+    by_rank = sorted(seated, key=lambda seat: seat.rank)
+    assert [seat.rank for seat in by_rank] == [0, 1, 2, 3, 4]
+    assert [seat.node for seat in by_rank] == sorted(nodes)
+    assert [seat.local_rank for seat in by_rank] == [0, 1, 0, 1, 0]
+    assert {seat.world_size for seat in seated} == {5}
+
+
+def test_workers_of_a_node_see_each_others_gpus_in_the_order_of_local_ranks() -> None:
+    seated = seats([Location("a", 1, ("3",)), Location("b", 2, ("0",)), Location("a", 3, ("1",))])
+    assert [seat.gpus for seat in seated] == [("3", "1"), ("0",), ("3", "1")]
+    assert [seat.gpus[seat.local_rank] for seat in seated] == ["3", "0", "1"]
+
+
+def test_one_node_meets_on_loopback_and_several_at_the_leader() -> None:
+    alone = seats([Location("10.0.0.1", 1, ()), Location("10.0.0.1", 2, ())])
+    assert meeting_address(alone) == LOOPBACK
+    several = seats([Location("10.0.0.2", 1, ()), Location("10.0.0.1", 2, ())])
+    assert meeting_address(several) == "10.0.0.2"
+
+
+def test_a_free_port_can_be_listened_on_and_a_taken_one_is_not_given() -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        ports = {free_port(LOOPBACK) for _ in range(50)}
+        assert taken.getsockname()[1] not in ports
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, ports.pop()))
+        listener.listen()
+
+
+def test_interfaces_are_found_by_address() -> None:
+    assert any(entry.address == LOOPBACK for entry in psutil.net_if_addrs()[interface_of(LOOPBACK)])
+    with pytest.raises(BadInput, match=r"203\.0\.113\.7"):
+        interface_of("203.0.113.7")
