@@ -1,4 +1,4 @@
-"""Preparing with Ray tasks: on a cluster that this process is connected to, or on one of its own, bound to loopback.
+"""Preparing with Ray tasks, on the cluster that this process is connected to.
 
 The directory of the shards and the corpus must be at the same paths on every machine.
 """
@@ -10,39 +10,28 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from data_pipeline.config import SegueError
+from data_pipeline.config import BadInput, SegueError
 from data_pipeline.prepare.executor import IN_FLIGHT, checked
-
-LOOPBACK = "127.0.0.1"
-STORE_BYTES = 128 << 20
-"""Shared memory of a Ray of our own: tasks exchange little, since they read and write files."""
 
 
 class RayExecutor:
-    """Plain Ray tasks, a bounded number at a time."""
+    """Plain Ray tasks, a bounded number at a time. It starts no Ray, which is for the session that binds it to loopback."""
 
     def __init__(self, workers: int) -> None:
         """At most `workers` tasks at a time, of one processor each; BadInput unless workers >= 1."""
         self.workers = checked(workers)
-        self._owned = False
 
     def __enter__(self) -> Self:
+        """BadInput if this process is connected to no Ray."""
         if not ray.is_initialized():
-            ray.init(
-                address="local",
-                num_cpus=self.workers,
-                object_store_memory=STORE_BYTES,
-                dashboard_host=LOOPBACK,
-                _node_ip_address=LOOPBACK,
-                log_to_driver=False,
+            raise BadInput(
+                "executor ray: this process is connected to no Ray; start one first (`launch.py prepare` does), or use "
+                "the executor local"
             )
-            self._owned = True
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._owned:
-            ray.shutdown()
-            self._owned = False
+        """Nothing: the tasks of a `map` end with it."""
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         task = ray.remote(num_cpus=1)(function)

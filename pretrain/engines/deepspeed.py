@@ -8,6 +8,8 @@ and never averaged, optimizer and clipping are the same, and masters and moments
 Only `pretrain.engines.deepspeed_*` import `deepspeed`, and only when an engine is built.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -147,10 +149,18 @@ class DeepSpeedEngine:
             player.refresh_weights()
         restore_buffers(self.model, reader)
 
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Within, every worker may call any method of the model, alike or not; entered and left by all together."""
+        with ExitStack() as stack:
+            for player in self.players.values():
+                stack.enter_context(player.whole_weights())
+            yield
+
     def close(self) -> None:
-        """Take DeepSpeed's hooks off the model."""
+        """Take DeepSpeed off the model, so that another engine may be built in this process."""
         for player in self.players.values():
-            player.engine.destroy()
+            player.close()
 
 
 def check_can_cut(model: Model, stage: int) -> None:

@@ -1,10 +1,12 @@
 """One player's parameters under DeepSpeed: its objective, optimizer, gradients and float32 masters."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from data_pipeline.batch import Batch
 from pretrain.contract import Carry, Loss, Model
@@ -85,6 +87,7 @@ class DeepSpeedPlayer:
         self.weights = dict(model.player_parameters(player))
         initial = {name: weight.detach().clone() for name, weight in self.weights.items()}
         moved = round_weights(self.weights, dtype) if stage == 0 and dtype != torch.float32 else self.weights
+        self.linear = functional.linear
         self.objective = Objective(model, model if stage == 3 else moved.values())
         self.optimizer = optimizer.build(moved.values())
         self.engine = self._initialize(settings)
@@ -126,7 +129,7 @@ class DeepSpeedPlayer:
             group["lr"] = learning_rate
         if self.stage == 0:
             return self._update_replicated()
-        if self.stage == 3:
+        if self.stage == 3 and self.group.world_size > 1:
             sharded_gradients(self.engine.optimizer).mul_(self.group.world_size)
         self.engine.step()
         if self.stage == 3:
@@ -153,6 +156,17 @@ class DeepSpeedPlayer:
         elif self.masters_differ:
             for shard in self.shards:
                 self.weights[shard.name].copy_(shard.moved)
+
+    def whole_weights(self) -> AbstractContextManager[Any]:
+        """Within, the model has its whole weights and no hooks; collective."""
+        from deepspeed import zero
+
+        return zero.unwrap_model_for_generation(self.engine) if self.stage == 3 else nullcontext()
+
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off the parameters; stage 3 put its own `linear` in torch's place."""
+        self.engine.destroy()
+        functional.linear = self.linear
 
     @torch.no_grad()
     def adopt_weights(self) -> None:

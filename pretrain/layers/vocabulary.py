@@ -151,22 +151,24 @@ class AdaptiveVocabulary(nn.Module):
         order_N, cluster_N, counts = self._by_cluster(labels.flatten())
         hidden_NW, label_N = hidden.flatten(0, -2)[order_N], labels.flatten()[order_N]
         entry_N = torch.where(cluster_N == 0, label_N, self.sizes[0] + cluster_N - 1)
-        head_N = F.cross_entropy(self._head_logits(hidden_NW), entry_N, reduction="none")
+        head_N = linear_cross_entropy(self._narrow(0, hidden_NW), *self._head(), entry_N)
         tails = [torch.zeros_like(head_N[: counts[0]])]
         pieces = list(zip(hidden_NW.split(counts), label_N.split(counts), strict=True))
         for index, (piece_NW, ids) in enumerate(pieces[1:], start=1):
-            tail_logits = self._tail_logits(index, piece_NW)
-            tails.append(F.cross_entropy(tail_logits, ids - self.starts[index], reduction="none"))
+            tails.append(
+                linear_cross_entropy(self._narrow(index, piece_NW), *self._tail(index), ids - self.starts[index])
+            )
         nats_N = head_N + torch.cat(tails)
         return nats_N.new_zeros(labels.numel()).index_copy(0, order_N, nats_N).view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., W] -> [..., V] log-probabilities."""
-        head = self._head_logits(hidden).log_softmax(-1)
+        head = at_least_float32(F.linear(self._narrow(0, hidden), *self._head())).log_softmax(-1)
         parts = [head[..., : self.sizes[0]]]
         for index in range(1, len(self.sizes)):
             cluster = head[..., self.sizes[0] + index - 1, None]
-            parts.append(cluster + self._tail_logits(index, hidden).log_softmax(-1))
+            tail = at_least_float32(F.linear(self._narrow(index, hidden), *self._tail(index)))
+            parts.append(cluster + tail.log_softmax(-1))
         return torch.cat(parts, dim=-1)
 
     def flops_per_token(self) -> float:
@@ -182,14 +184,14 @@ class AdaptiveVocabulary(nn.Module):
         counts = cluster.bincount(minlength=len(self.sizes) + 1).tolist()[:-1]
         return order_N[: sum(counts)], cluster_N[: sum(counts)], counts
 
-    def _head_logits(self, hidden: Tensor) -> Tensor:
+    def _head(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the frequent tokens and of one entry per cluster."""
         weight = torch.cat([self._output(0), self.cluster_weight])
-        bias = torch.cat([self.bias[: self.sizes[0]], self.cluster_bias])
-        return at_least_float32(F.linear(self._narrow(0, hidden), weight, bias))
+        return weight, torch.cat([self.bias[: self.sizes[0]], self.cluster_bias])
 
-    def _tail_logits(self, index: int, hidden: Tensor) -> Tensor:
-        bias = self.bias[self.starts[index] : self.starts[index] + self.sizes[index]]
-        return at_least_float32(F.linear(self._narrow(index, hidden), self._output(index), bias))
+    def _tail(self, index: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a cluster's tokens."""
+        return self._output(index), self.bias[self.starts[index] : self.starts[index] + self.sizes[index]]
 
     def _output(self, index: int) -> Tensor:
         return self.embeddings[index] if self.outputs is None else self.outputs[index]

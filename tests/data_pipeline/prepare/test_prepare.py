@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.topology import ray_session
 from data_pipeline.config import BadInput, Corrupt, Refused
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import LocalExecutor, Progress, prepare
+from data_pipeline.prepare.ray_executor import RayExecutor
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config, write_files
 
@@ -61,12 +63,11 @@ def test_two_workers_write_the_same_bytes_as_one(corpus: Path, tmp_path: Path) -
     assert len(content_of(tmp_path / "one")) > 20
 
 
-@pytest.mark.slow
 def test_ray_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
-    from data_pipeline.prepare.ray_executor import RayExecutor
-
+    with pytest.raises(BadInput, match="connected to no Ray"):
+        RayExecutor(2).__enter__()
     run(text_config(tmp_path / "one", corpus))
-    with RayExecutor(2) as executor:
+    with ray_session(2), RayExecutor(2) as executor:
         prepare(text_config(tmp_path / "ray", corpus), executor=executor, report=lambda _: None)
         (corpus / "file-003.txt").write_bytes(b"\xff")
         strict = {**text_config(tmp_path / "x", corpus).corpus.model_dump(), "invalid_utf8": "stop"}

@@ -1,6 +1,7 @@
 """Small runs for the engines' tests: a Transformer-XL on random tokens, a game of two players, a reader in memory."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -132,6 +133,11 @@ class Memory:
         return self.tensors[name].reshape(-1)[start : start + count].clone()
 
 
+def copies(trained: Trainer) -> list[Piece]:
+    """This worker's pieces as they are now."""
+    return [Piece(p.name, p.shape, p.start, p.tensor.detach().clone()) for p in trained.pieces()]
+
+
 @dataclass
 class Run:
     """What a run left: numbers by step, and a checkpoint of its last step."""
@@ -142,6 +148,15 @@ class Run:
     memory: Memory
     counters: dict[str, int]
     probe: float
+    likelihood: list[float]
+    """-log p of a batch's rows, taken with whole weights in the middle of the run; empty where the model has none."""
+
+
+def likelihood(trained: Trainer) -> list[float]:
+    with getattr(trained.engine, "whole_weights", nullcontext)(), torch.no_grad():
+        trained.engine.model.eval()
+        score = getattr(trained.engine.model, "log_prob", None)
+        return score(trained.stream.micro_batch(0, 0)).tolist() if score else []
 
 
 def run(engine: Any, group: Group, steps: int, *, after: Run | None = None, **options: Any) -> Run:
@@ -149,16 +164,18 @@ def run(engine: Any, group: Group, steps: int, *, after: Run | None = None, **op
     trained = trainer(engine, group, **options)
     if after is not None:
         trained.restore(after.memory, after.counters)
-    reports = list(islice(trained.steps(), steps))
+    reports = list(islice(trained.steps(), steps // 2))
+    middle = likelihood(trained)
+    reports += islice(trained.steps(), steps - steps // 2)
     turns = [turn for report in reports for turn in report.turns]
-    pieces = [Piece(p.name, p.shape, p.start, p.tensor.detach().clone()) for p in trained.pieces()]
     left = Run(
         losses=[turn.loss for turn in turns],
         norms=[turn.gradient_norm for turn in turns],
         sample_ids=[turn.sample_ids for turn in turns],
-        memory=Memory([piece for found in group.gather(pieces) for piece in found]),
+        memory=Memory([piece for found in group.gather(copies(trained)) for piece in found]),
         counters=trained.counters(),
         probe=trained.probe(),
+        likelihood=middle,
     )
     if isinstance(engine, DeepSpeedEngineConfig):
         trained.engine.close()

@@ -3,13 +3,15 @@
 DeepSpeed starts slowly, so each kind of worker makes all its runs in one process, and the tests read what it left.
 """
 
+import math
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 
 from pretrain.group import Group
-from tests.pretrain.engines.runs import Clipped, Run, furthest, local, run, transformer_xl, zero
+from tests.pretrain.engines.runs import Clipped, Memory, Run, copies, furthest, local, run, trainer, transformer_xl, zero
 from tests.processes import run_workers
 
 STEPS, HALF = 20, 10
@@ -61,16 +63,34 @@ def variants(group: Group) -> Runs:
     return left
 
 
+def spoiled(group: Group) -> dict[int, tuple[float, bool, float]]:
+    """By stage: the norm of a gradient that is not a number, whether any weight moved, and the next loss."""
+    left = {}
+    for stage in STAGES:
+        trained = trainer(zero(stage), group)
+        list(islice(trained.steps(), 2))
+        before = Memory(copies(trained))
+        batch = trained.stream.micro_batch(0, 0)
+        trained.engine.begin_turn("model")
+        trained.engine.accumulate(batch, trained.carries[0], player="model", step=2, scale=float("nan"), last=True)
+        norm = trained.engine.update("model", 1e-2)
+        after = Memory(copies(trained))
+        moved = any(not torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
+        left[stage] = (norm, moved, next(trained.steps()).loss)
+        trained.engine.close()
+    return left
+
+
 def stages_in_turn(group: Group) -> list[Run]:
     """One run whose stage changes at every quarter."""
     runs = [run(zero(0), group, STEPS // 5)]
-    for stage in (1, 2, 3, 0):
-        runs.append(run(zero(stage), group, STEPS // 5, after=runs[-1]))
+    for stage in (1, 2, 3, 0):  # at stage 3 the small parameters stay whole, the others do not
+        runs.append(run(zero(stage, whole_below=100), group, STEPS // 5, after=runs[-1]))
     return runs
 
 
 def alone(group: Group) -> dict[str, Any]:
-    return {"matrix": matrix(group), "game": game(group), "variants": variants(group)}
+    return {"matrix": matrix(group), "game": game(group), "variants": variants(group), "spoiled": spoiled(group)}
 
 
 def together(group: Group, at_one: Runs) -> dict[str, Any]:
@@ -107,9 +127,11 @@ def shrunk(two: dict[str, Any]) -> Runs:
 @pytest.mark.parametrize("stage", STAGES)
 def test_equals_the_local_engine(one: dict[str, Any], precision: str, stage: int) -> None:
     got, expected = one["matrix"][precision, stage, "whole"], one["matrix"][precision, None, "whole"]
-    assert furthest(got.losses, expected.losses) < 1e-6
-    assert furthest(got.norms, expected.norms) < 1e-5
-    assert abs(got.probe - expected.probe) < 1e-6 * expected.probe
+    # DeepSpeed's own linear at stage 3 may round a product to bfloat16 before it adds the bias.
+    limit = 1e-3 if (precision, stage) == ("bfloat16", 3) else 1e-6
+    assert furthest(got.losses, expected.losses) < limit
+    assert furthest(got.norms, expected.norms) < 10 * limit
+    assert furthest([got.probe, *got.likelihood], [expected.probe, *expected.likelihood]) < limit
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -186,6 +208,14 @@ def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], 
         assert_same_bits(runs[stage, "second"], runs[stage, "whole"])
         weights = [t for n, t in runs[stage, "whole"].memory.tensors.items() if n.startswith("weights/")]
         assert max(float(weight.abs().max()) for weight in weights) <= 0.25  # what after_turn clips them to
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_that_is_not_finite_moves_nothing(one: dict[str, Any], stage: int) -> None:
+    norm, moved, loss = one["spoiled"][stage]
+    assert not math.isfinite(norm)
+    assert not moved
+    assert math.isfinite(loss)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
