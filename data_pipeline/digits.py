@@ -21,7 +21,7 @@ class DigitsConfig(Config):
     binarize: bool = False
     """Pixels above 0.5 become 1, the others 0."""
 
-    def vocab_size(self) -> None:
+    def vocab_size(self) -> int | None:
         """None: not tokens."""
 
     def stream(

@@ -15,7 +15,7 @@ from data_pipeline.prepare.executor import IN_FLIGHT, checked
 
 
 class RayExecutor:
-    """Plain Ray tasks, a bounded number at a time. It starts no Ray, which is for the session that binds it to loopback."""
+    """Plain Ray tasks, a bounded number at a time. It starts no Ray: a session does, which binds it to loopback."""
 
     def __init__(self, workers: int) -> None:
         """At most `workers` tasks at a time, of one processor each; BadInput unless workers >= 1."""

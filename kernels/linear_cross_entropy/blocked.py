@@ -4,8 +4,8 @@ The forward pass already knows the gradient by the logits but for one factor per
 
     d nats_n / d z_nv = p_nv - [v = label_n],
 
-so it keeps that, in the dtype of the hidden states, in place of the logits; backward is two matrix products. Softmax and
-logarithm are in float32 (float64 for float64 inputs).
+so it keeps that, in the dtype of the hidden states, in place of the logits; backward is two matrix products. Softmax
+and logarithm are in float32 (float64 for float64 inputs).
 
 Shape legend: N rows, W width, V vocabulary, R rows of a block.
 """

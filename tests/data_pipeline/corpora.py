@@ -11,7 +11,22 @@ from data_pipeline.text import TextConfig
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 """Public benchmark texts, where this checkout has them beside it."""
 
-WORDS = "the a cat dog naïve 東京 sat; ran\tso\n\n  odd_name(x) = 3.14 <eos> <unk> I'm".split(" ")
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "naïve",
+    "東京",
+    "sat;",
+    "ran\tso\n\n",
+    "",
+    "odd_name(x)",
+    "3.14",
+    "<eos>",
+    "<unk>",
+    "I'm",
+]
 
 
 def write_files(directory: Path, *, count: int = 24, seed: int = 0, words: int = 300) -> Path:

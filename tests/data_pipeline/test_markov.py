@@ -87,7 +87,7 @@ def test_streams_read_the_documents(reads: str) -> None:
 def test_it_cannot_be_read_as_vectors_or_in_other_splits() -> None:
     with pytest.raises(BadInput, match="markov cannot be read as vectors, only as lanes or samples"):
         CONFIG.stream(reads="vectors", length=None, micro_batches=1, rows=1, seed=0)
-    with pytest.raises(BadInput, match="split 'test'.*train, valid"):
+    with pytest.raises(BadInput, match=r"split 'test'.*train, valid"):
         CONFIG.stream(reads="lanes", length=4, micro_batches=1, rows=1, seed=0, split="test")
     with pytest.raises(BadInput, match="length None"):
         CONFIG.stream(reads="lanes", length=None, micro_batches=1, rows=1, seed=0)
