@@ -174,11 +174,12 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
     """Score held-out data with a run's newest checkpoint: with memory, and with memory off."""
+    from cluster.tables import metrics_table
     from evals.evaluate import evaluate_run
 
     result = evaluate_run(directory, split=split, checkpoint=checkpoint, memory_length=memory_length)
-    for line in result.lines():
-        say(line)
+    say(result.lines()[0])
+    console().print(metrics_table(result.metrics))
     if json_file is not None:
         write_text(json_file, "--json", json.dumps(result.to_json(), indent=2) + "\n")
 

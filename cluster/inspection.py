@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cluster.sampling import open_checkpoint
 from cluster.tables import bytes_text, table
 from data_pipeline.config import BadInput, Corrupt
+from evals.checkpointed import open_checkpoint
 from pretrain import checkpoint
 from pretrain.checkpoint.layout import MANIFEST
 
@@ -46,10 +46,15 @@ def verify(directory: Path) -> list[str]:
 
 def compare(a: Path, b: Path) -> tuple[bool, list[str]]:
     """Whether the checkpoints are equal in every bit, and what to say of it."""
-    first, second = open_checkpoint(a), open_checkpoint(b)
+    first, second = _open(a), _open(b)
     found = checkpoint.compare(first, second)
     if found.equal:
         return True, [f"equal in every bit: {len(found.tensors)} tensors of {first.path} and {second.path}"]
     differences = found.differences
     more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
     return False, [f"different: {first.path} and {second.path}", *differences[:SHOWN], *more]
+
+
+def _open(path: Path) -> checkpoint.CheckpointReader:
+    """A run's newest good checkpoint, or the one whose own directory this is."""
+    return checkpoint.CheckpointReader(path) if (path / MANIFEST).is_file() else open_checkpoint(existing(path))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.observer import Observer
+from evals.in_training import score_held_out
 from pretrain.group import Group
 from pretrain.run import run
 from pretrain.run_directory import read_experiment
@@ -24,4 +25,11 @@ class Job:
 def work(job: Job, group: Group, observer: Observer) -> int:
     """Train to the end of the run as one of its workers; returns the last step."""
     experiment = read_experiment(job.directory)
-    return run(experiment, job.directory, group, allowed=job.allowed, watch=observer.watch())
+    return run(
+        experiment,
+        job.directory,
+        group,
+        evaluators=(score_held_out,),
+        allowed=job.allowed,
+        watch=observer.watch(),
+    )

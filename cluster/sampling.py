@@ -14,12 +14,13 @@ from data_pipeline.config import BadInput
 from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from pretrain import checkpoint
-from pretrain.checkpoint.layout import MANIFEST
+from evals.checkpointed import load_model, open_checkpoint
 from pretrain.contract import LanguageModel, Model, Sampler
+from pretrain.engines.engine import choose_device
 from pretrain.experiment import Experiment
+from pretrain.group import Group
 from pretrain.rng import seed_everything
-from pretrain.samplers.tokens import evaluating, generate
+from pretrain.samplers.tokens import generate
 
 TOKENIZER = "tokenizer"
 """Folder of a run directory: the tokenizer's copy, so that a run can be sampled without its data."""
@@ -31,32 +32,14 @@ def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
         experiment.data.load_tokenizer().save(directory / TOKENIZER)
 
 
-def open_checkpoint(directory: Path, step: int | None = None) -> checkpoint.CheckpointReader:
-    """A run's newest good checkpoint or that of a step, or one by its directory; raises BadInput or Corrupt."""
-    if (directory / MANIFEST).is_file():
-        return checkpoint.CheckpointReader(directory)
+def saved_model(directory: Path, step: int | None) -> tuple[Model, Experiment]:
+    """The model of a checkpoint in float32, and the experiment that it belongs to; raises BadInput or Corrupt."""
     if not directory.is_dir():
         raise BadInput(f"{directory}: there is no such directory")
-    if step is None:
-        reader = checkpoint.newest_good(directory, log=lambda _: None)
-        if reader is None:
-            raise BadInput(f"{directory} has no checkpoint yet")
-        return reader
-    found = checkpoint.list_checkpoints(directory)
-    for info in reversed(found):
-        if info.step == step:
-            return checkpoint.CheckpointReader(info.path)
-    steps = ", ".join(str(info.step) for info in found) or "none"
-    raise BadInput(f"--checkpoint {step}: {directory} has no checkpoint of this step; it has {steps}")
-
-
-def load_model(reader: checkpoint.CheckpointReader) -> tuple[Model, Experiment]:
-    """The checkpoint's model with its float32 weights, on the CPU, and the experiment that it belongs to."""
+    reader = open_checkpoint(directory, step)
     experiment = Experiment.model_validate(reader.manifest.experiment)
-    model = experiment.model.build()
-    buffers = checkpoint.gather_tensors(reader, kind="buffers")
-    model.load_state_dict(checkpoint.gather_weights(reader) | buffers)
-    return model, experiment
+    device = choose_device("auto", Group())
+    return load_model(reader, experiment.model, dtype=torch.float32, device=device), experiment
 
 
 def sample_text(
@@ -74,7 +57,7 @@ def sample_text(
 
     Raises BadInput where the model is no language model, or an argument is out of its range.
     """
-    model, experiment = load_model(open_checkpoint(directory, step))
+    model, experiment = saved_model(directory, step)
     if not isinstance(model, LanguageModel):
         raise BadInput(
             f"{directory}: {experiment.model.kind} writes no text; leave --prompt out to sample images of it"
@@ -103,14 +86,13 @@ def _encode(prompt: str, tokenizer: Tokenizer | None, experiment: Experiment) ->
 @torch.no_grad()
 def sample_vectors(directory: Path, *, count: int, seed: int = 0, step: int | None = None) -> Tensor:
     """[count, D] float32 draws of a model that samples whole rows; raises BadInput where it does not."""
-    model, experiment = load_model(open_checkpoint(directory, step))
+    model, experiment = saved_model(directory, step)
     if not isinstance(model, Sampler):
         raise BadInput(f"{directory}: {experiment.model.kind} draws no images; give it a --prompt")
     if count < 1:
         raise BadInput(f"--count {count}: must be at least 1")
     seed_everything(seed, "sample")
-    with evaluating(model):
-        return model.sample(count).float()
+    return model.sample(count).float().cpu()
 
 
 def write_images(values_ND: Tensor, path: Path) -> None:

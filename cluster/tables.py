@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 from rich.console import Console
 from rich.table import Table
 
+from evals.metric import Metric
 from pretrain.contract import capabilities
 from pretrain.doctor import Finding
 from pretrain.models import MODEL_CONFIGS
@@ -91,4 +92,12 @@ def doctor_table(findings: Sequence[Finding]) -> Table:
     made = table("this machine", "what", "", "found", "remedy")
     for finding in findings:
         made.add_row(finding.name, finding.verdict, finding.detail, finding.remedy)
+    return made
+
+
+def metrics_table(metrics: Sequence[Metric]) -> Table:
+    made = table("held-out scores", "metric", "value>", "standard error>", "unit", "over>")
+    for metric in metrics:
+        error = "" if metric.stderr is None else f"{metric.stderr:.4f}"
+        made.add_row(metric.name, f"{metric.value:.4f}", error, metric.unit, f"{metric.count:,}")
     return made

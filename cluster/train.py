@@ -15,8 +15,10 @@ from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.progress import Display
 from cluster.sampling import TOKENIZER, keep_tokenizer
 from cluster.stop import StopSignals
-from cluster.tables import show_plan
+from cluster.tables import bytes_text, show_plan
 from data_pipeline.config import BadInput, Preempted, Refused
+from evals.held_out import open_split
+from evals.vectors import open_vectors
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.group import Group, check_divides
@@ -64,6 +66,7 @@ def train(
     GaveUp where it failed again and again.
     """
     check(experiment, workers, launcher)
+    check_disk(experiment, directory, workers)
     with _new_run(directory, experiment):
         return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()))
 
@@ -103,6 +106,21 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     check_divides(workers, experiment.batch.micro_batches)
     experiment.check_vocabulary()
     experiment.stream()
+    if experiment.evaluate.every is not None:
+        open_held_out = open_vectors if experiment.model.reads == "vectors" else open_split
+        open_held_out(experiment.data, experiment.evaluate.split)
+
+
+def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:
+    """Raise BadInput unless all checkpoints that the run will keep fit on its disk."""
+    needed = plan(experiment, [workers]).disk_bytes
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise BadInput(
+            f"--run {directory}: {experiment.checkpoint.keep + 1} checkpoints need {bytes_text(needed)}, where "
+            f"{bytes_text(free)} are free; free some, choose another disk, or set a smaller checkpoint.keep"
+        )
 
 
 def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console: Console) -> None:

@@ -44,7 +44,7 @@ class Finding:
 
 def diagnose(directory: Path = Path(".")) -> list[Finding]:
     """All findings, for runs that will lie in `directory`."""
-    tested = tested_versions(CONSTRAINTS)
+    tested = pinned_versions(CONSTRAINTS)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", check_python),
         ("torch", lambda: check_torch(tested)),
@@ -68,7 +68,7 @@ def _safely(name: str, check: Callable[[], Finding]) -> Finding:
         return Finding(name, "warn", f"could not be examined: {type(error).__name__}: {error}", "look at it by hand")
 
 
-def tested_versions(constraints: Path) -> dict[str, str]:
+def pinned_versions(constraints: Path) -> dict[str, str]:
     """Package -> version that the tests ran with; empty where the file is not there (an installed wheel)."""
     return dict(_pins(constraints.read_text(encoding="utf-8"))) if constraints.is_file() else {}
 
@@ -77,7 +77,7 @@ def _pins(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         name, separator, pinned = line.split("#")[0].strip().partition("==")
         if separator:
-            yield _canonical(name), pinned.strip()
+            yield _canonical(name.strip()), pinned.strip()
 
 
 def _canonical(name: str) -> str:

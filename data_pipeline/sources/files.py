@@ -43,7 +43,7 @@ class FilesConfig(CorpusConfig):
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Where no `valid` files are given: the share of the train documents, by hash of the id, that becomes "valid"."""
     invalid_utf8: InvalidUtf8 = "skip"
-    max_document_bytes: int = Field(default=1 << 26, ge=1)
+    max_document_bytes: int = Field(default=1 << 30, ge=1)
     """Longer documents are left out and counted."""
 
     def located(self) -> Self:

@@ -20,6 +20,8 @@ from data_pipeline.tokenizers.tokenizer import END_OF_DOCUMENT, Tokenizer, Token
 LONGEST_CALL = 1 << 16
 """Characters encoded in one call, where it can be divided: a giant document would take memory in proportion."""
 
+PARTS_AT_A_TIME = 256
+
 BOUNDARY = re.compile(r"(?<=\S) (?=\S)")
 
 
@@ -99,9 +101,14 @@ class BytePairTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         parts = [list(divided(text, LONGEST_CALL)) if self.kind == "bpe" else [text] for text in texts]
         flat = [part for of_text in parts for part in of_text]
-        encoded = self._library.encode_batch_fast(flat, add_special_tokens=False)
-        ids = iter(np.array(one.ids, dtype=self.dtype) for one in encoded)
+        ids = self._ids(flat)
         return [np.concatenate([next(ids) for _ in of_text]) for of_text in parts]
+
+    def _ids(self, parts: Sequence[str]) -> Iterator[Tokens]:
+        """Of each part; the library's results, far larger than the ids, are kept for a few parts only."""
+        for start in range(0, len(parts), PARTS_AT_A_TIME):
+            group = self._library.encode_batch_fast(parts[start : start + PARTS_AT_A_TIME], add_special_tokens=False)
+            yield from (np.array(one.ids, dtype=self.dtype) for one in group)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return str(self._library.decode([int(i) for i in ids], skip_special_tokens=False))

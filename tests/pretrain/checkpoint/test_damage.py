@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from data_pipeline.config import BadInput, Corrupt
 from pretrain.checkpoint import (
@@ -208,6 +209,14 @@ def test_a_dtype_that_the_file_does_not_have_is_refused(tmp_path: Path) -> None:
     edit(path, lambda values: values["tensors"]["x"].update(dtype="F32"))
     with pytest.raises(Corrupt, match=r"piece x\|0: is torch.int32 .*but torch.float32"):
         CheckpointReader(path).read("x", 0, 1)
+
+
+def test_the_same_bytes_in_another_shape_are_refused(tmp_path: Path) -> None:
+    path = small(tmp_path, 1)
+    save_file({"x|2": torch.tensor([[1], [1]], dtype=torch.int32)}, path / SECOND)
+    edit(path, lambda values: values["files"].update({SECOND: (path / SECOND).stat().st_size}))
+    with pytest.raises(Corrupt, match=r"piece x\|2: is torch.int32 \[2, 1\], but torch.int32 \[2\] was written"):
+        CheckpointReader(path).read("x", 2, 2)
 
 
 def test_another_format_is_no_damage(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed import DeepSpeedEngineConfig
 from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
+from pretrain.models.adversarial.wgan import WGANConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXL, TransformerXLConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
@@ -83,6 +84,12 @@ def transformer_xl(**changes: Any) -> Model:
     small |= {"segment_length": LENGTH, "memory_length": 6}
     noisy = {"dropout": 0.1, "attention_dropout": 0.1, "initial_std": 0.1}
     return TransformerXLConfig.model_validate({"kind": "transformer_xl", **small, **noisy, **changes}).build()
+
+
+def wgan() -> Model:
+    """The real game, small."""
+    sizes = {"num_values": 4, "latent_width": 3, "generator_widths": (8,), "critic_widths": (8,), "critic_steps": 2}
+    return WGANConfig.model_validate({"kind": "wgan", **sizes}).build()
 
 
 def local(**fields: Any) -> LocalEngineConfig:

@@ -10,8 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from data_pipeline.config import BadInput
 from pretrain.group import Group
-from tests.pretrain.engines.runs import Clipped, Memory, Run, copies, furthest, local, run, trainer, transformer_xl, zero
+from tests.pretrain.engines.runs import (
+    Clipped,
+    Memory,
+    Run,
+    copies,
+    furthest,
+    local,
+    run,
+    trainer,
+    transformer_xl,
+    wgan,
+    zero,
+)
 from tests.processes import run_workers
 
 STEPS, HALF = 20, 10
@@ -50,6 +63,25 @@ def game(group: Group) -> Runs:
         left[stage, "whole"] = run(chosen, group, HALF, model=Clipped)
         left[stage, "first"] = first = run(chosen, group, HALF // 2, model=Clipped)
         left[stage, "second"] = run(chosen, group, HALF // 2, model=Clipped, after=first)
+        left[stage, "wgan"] = run(chosen, group, HALF // 2, model=wgan)
+    return left
+
+
+def movers(group: Group) -> dict[tuple[int, str], set[str]]:
+    """By (stage, player): whose weights one turn of the player moved."""
+    left = {}
+    for stage in (0, 1, 2):
+        trained = trainer(zero(stage), group, model=Clipped)
+        for player in ("critic", "generator", "critic"):
+            before = Memory(copies(trained)).tensors
+            trained.engine.begin_turn(player)
+            batch = trained.stream.micro_batch(0, 0)
+            trained.engine.accumulate(batch, None, player=player, step=0, scale=1.0, last=True)
+            trained.engine.update(player, 1e-2)
+            after = Memory(copies(trained)).tensors
+            moved = [n for n in before if n.startswith("weights/") and not torch.equal(before[n], after[n])]
+            left[stage, player] = {name.split("/")[1].split(".")[0] for name in moved}
+        trained.engine.close()
     return left
 
 
@@ -90,7 +122,13 @@ def stages_in_turn(group: Group) -> list[Run]:
 
 
 def alone(group: Group) -> dict[str, Any]:
-    return {"matrix": matrix(group), "game": game(group), "variants": variants(group), "spoiled": spoiled(group)}
+    return {
+        "matrix": matrix(group),
+        "game": game(group),
+        "variants": variants(group),
+        "spoiled": spoiled(group),
+        "movers": movers(group),
+    }
 
 
 def together(group: Group, at_one: Runs) -> dict[str, Any]:
@@ -210,6 +248,19 @@ def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], 
         assert max(float(weight.abs().max()) for weight in weights) <= 0.25  # what after_turn clips them to
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_wgan_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], stage: int) -> None:
+    for runs in (one["game"], two["game"]):
+        assert furthest(runs[stage, "wgan"].losses, one["game"][None, "wgan"].losses) < 1e-5
+        assert furthest(runs[stage, "wgan"].norms, one["game"][None, "wgan"].norms) < 1e-5
+
+
+@pytest.mark.parametrize("player", ["critic", "generator"])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_turn_moves_its_player_alone(one: dict[str, Any], stage: int, player: str) -> None:
+    assert one["movers"][stage, player] == {player}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_gradient_that_is_not_finite_moves_nothing(one: dict[str, Any], stage: int) -> None:
     norm, moved, loss = one["spoiled"][stage]
@@ -223,3 +274,9 @@ def test_stage_3_trains_variants_and_recomputes_activations(one: dict[str, Any],
     got, expected = one["variants"][name, 3], one["variants"][name, None]
     assert furthest(got.losses, expected.losses) < 1e-6
     assert furthest(got.norms, expected.norms) < 1e-5
+
+
+@pytest.mark.parametrize("model", [Clipped, wgan])
+def test_stage_3_refuses_two_players(model: Any) -> None:
+    with pytest.raises(BadInput, match="zero_stage=3 cuts every weight"):
+        trainer(zero(3), Group(), model=model)

@@ -1,0 +1,159 @@
+"""What each verb prints and writes when all is well."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pretrain.config import RECIPES, recipe_names
+from pretrain.models import MODEL_CONFIGS
+from tests.cli.command_line import LAUNCH, ROOT, Forks, files_below
+
+TINY = sorted(path.stem for path in (RECIPES / "tiny").glob("*.yaml"))
+
+TEXT = """
+name: own_text
+steps: 6
+model: {kind: gpt, vocab_size: 257, num_layers: 1, width: 16, num_heads: 2, inner_width: 32, context_length: 8}
+data:
+  kind: text
+  directory: prepared
+  corpus: {kind: files, directory: corpus, train: ["*.txt"], document: line}
+  tokenizer: {kind: byte}
+batch: {micro_batches: 2, rows: 2}
+optimizer: {learning_rate: 0.01}
+schedule: {kind: constant}
+engine: {kind: local, device: cpu}
+checkpoint: {every: 3}
+evaluate: {every: 6}
+log: {tensorboard: false, every: 2}
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['launch.py', '--help']\n"
+        "try: runpy.run_path('launch.py', run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "heavy = {'torch', 'ray', 'deepspeed', 'numpy', 'pydantic', 'rich.progress'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for number in (*range(7), 130):
+        assert re.search(rf"^ {number}  \w", done.stdout, re.MULTILINE), f"exit code {number} is documented"
+
+
+def test_every_verb_has_help() -> None:
+    done = subprocess.run([sys.executable, LAUNCH, "--help"], capture_output=True, text=True, timeout=60)
+    verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
+    assert verbs == [
+        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "quickstart",
+        "checkpoints",
+    ]  # fmt: skip
+
+
+def test_models(segue: Forks, tmp_path: Path) -> None:
+    rows = json.loads(segue.run("models", "--json", cwd=tmp_path).out)
+    assert [row["kind"] for row in rows] == list(MODEL_CONFIGS)
+    by_kind = {row["kind"]: row for row in rows}
+    assert by_kind["gpt"] == {
+        "kind": "gpt", "objective": "autoregressive", "data": "samples",
+        "evaluate": "exact", "sample": True, "latents": False, "control": True,
+    }  # fmt: skip
+    assert by_kind["rbm"]["evaluate"] == "unnormalized"
+    assert by_kind["wgan"]["evaluate"] == "no"
+    shown = segue.run("models", cwd=tmp_path).out
+    assert all(kind in shown for kind in MODEL_CONFIGS)
+
+
+@pytest.mark.parametrize("recipe", TINY)
+def test_plan_and_dry_run(segue: Forks, tmp_path: Path, recipe: str) -> None:
+    plan = json.loads(segue.run("plan", recipe, "--json", cwd=tmp_path).out)
+    assert {place["workers"] for place in plan["placements"]} == {1, 2}
+    assert plan["name"] == recipe
+    dry = segue.run("train", recipe, "--dry-run", "--workers", "2", "steps=7", cwd=tmp_path)
+    assert (dry.code, dry.err) == (0, "")
+    resolved, _, needs = dry.out.partition(f"{recipe}: ")
+    values = yaml.safe_load(resolved)
+    assert values["steps"] == 7
+    assert values["model"]["kind"] == recipe.removeprefix("tiny_")
+    assert f"{plan['parameters']:,} parameters" in needs
+    assert f"{7 * plan['count_per_step']:,} in all" in needs
+    assert "of disk" in needs
+    assert files_below(tmp_path) == {}
+
+
+def test_recipes(segue: Forks, tmp_path: Path) -> None:
+    lines = segue.run("recipes", cwd=tmp_path).out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+
+
+def test_doctor(segue: Forks, tmp_path: Path) -> None:
+    result = segue.run("doctor", "--json", cwd=tmp_path)
+    findings = {finding["name"]: finding["verdict"] for finding in json.loads(result.out)}
+    assert {"torch", "ray", "deepspeed", "disk", "loopback"} <= set(findings)
+    assert result.code == (1 if "bad" in findings.values() else 0)
+
+
+def test_text_from_files_to_sample(segue: Forks, tmp_path: Path) -> None:
+    """The tokenizer goes into the run, so that it is sampled without its data."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    lines = [f"{a} and {b} make {a + b}" for a in range(20) for b in range(20)]
+    (corpus / "sums.txt").write_text("\n".join(lines))
+    (tmp_path / "own.yaml").write_text(TEXT)
+    prepared = segue.run("prepare", "own.yaml", "--workers", "1", cwd=tmp_path)
+    assert prepared.code == 0, prepared
+    assert "vocabulary 257" in prepared.out
+    looked_at = segue.run("data", "prepared", "--verify", cwd=tmp_path)
+    assert looked_at.code == 0, looked_at
+    assert "train: " in looked_at.out
+    trained = segue.run("train", "own.yaml", cwd=tmp_path)
+    assert trained.code == 0, trained
+    assert trained.out.splitlines()[0].startswith("step 2/6  loss ")
+    assert "step 6/6  evaluated: valid/" in trained.out
+    run = tmp_path / "runs" / "own_text"
+    evaluated = segue.run("evaluate", run, "--json", "result.json", cwd=tmp_path)
+    assert evaluated.code == 0, evaluated
+    metrics = {m["name"]: m["value"] for m in json.loads((tmp_path / "result.json").read_text())["metrics"]}
+    assert f"{metrics['windows/bits_per_byte']:.4f}" in evaluated.out
+    shutil.rmtree(tmp_path / "prepared")
+    asked = ("sample", run, "--prompt", "1 and 2 make", "--tokens", "9", "--seed", "7")
+    sampled = segue.run(*asked, "--out", "text.txt", cwd=tmp_path)
+    assert sampled.code == 0, sampled
+    assert sampled.out.startswith("1 and 2 make")
+    assert (tmp_path / "text.txt").read_text() == sampled.out.removesuffix("\n")
+    assert segue.run(*asked, cwd=tmp_path).out == sampled.out
+    assert segue.run(*asked[:-1], "8", cwd=tmp_path).out != sampled.out
+    refused = segue.run("resume", run, "steps=8", "--allow", "steps", cwd=tmp_path)
+    assert refused.code == 2
+    assert "launch.py prepare" in refused.one_message()
+
+
+@pytest.mark.parametrize("recipe", ["tiny_wgan", "tiny_rbm"])
+def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
+    trained = segue.run("train", recipe, "--run", "run", cwd=tmp_path)
+    assert trained.code == 0, trained
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        drawn = segue.run("sample", "run", "--count", "10", "--seed", seed, "--out", f"{name}.png", cwd=tmp_path)
+        assert drawn.code == 0, drawn
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    assert a.shape == (10, 64)
+    assert a.min() >= 0.0
+    assert a.max() <= 1.0
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    from matplotlib.image import imread
+
+    assert imread(tmp_path / "a.png").shape[:2] == ((3 * 9 + 1) * 8, (4 * 9 + 1) * 8)
+    text = segue.run("sample", "run", "--prompt", "x", cwd=tmp_path)
+    assert text.code == 2
+    assert "writes no text" in text.one_message()
