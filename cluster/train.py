@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from cluster.progress import Display
 from cluster.sampling import TOKENIZER, keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
-from data_pipeline.config import BadInput, Preempted, Refused
+from data_pipeline.config import BadInput, GaveUp, Preempted, Refused
 from evals.held_out import open_split
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
@@ -65,6 +65,8 @@ def train(
     Raises BadInput or Refused, leaving nothing behind, where something is wrong; Preempted where a signal stopped it;
     GaveUp where it failed again and again.
     """
+    if (directory / EXPERIMENT).exists():
+        create(directory, experiment)  # refuses
     check(experiment, workers, launcher)
     check_disk(experiment, directory, workers)
     with _new_run(directory, experiment):
@@ -133,15 +135,17 @@ def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console
 def last_workers(directory: Path) -> int:
     """How many workers the run had at its last start, by its events; 1 before the first."""
     path = directory / "events.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return next((row["workers"] for row in reversed(rows) if row["event"] in ("started", "resumed")), 1)
+    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
+        with suppress(json.JSONDecodeError):  # a line torn by a kill
+            row = json.loads(line)
+            if row["event"] in ("started", "resumed"):
+                return int(row["workers"])
+    return 1
 
 
 @contextmanager
 def _new_run(directory: Path, experiment: Experiment) -> Iterator[None]:
     """Hold a new run directory; what is bad input after all leaves nothing of it."""
-    if (directory / EXPERIMENT).exists():
-        create(directory, experiment)  # refuses
     made = _make(directory)
     try:
         with Lease(directory):
@@ -194,8 +198,8 @@ def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tup
 
                 device = experiment.engine.device
                 last_step = Supervisor(job, start.workers, device=device, on_status=see, on_loss=display.say).run()
-        except Preempted:
-            record_event(directory, "preempted")
+        except (Preempted, GaveUp) as end:
+            record_event(directory, "preempted" if isinstance(end, Preempted) else "gave_up")
             raise
     display.say(f"finished at step {last_step}: {directory} (checkpoints/, metrics.jsonl, tensorboard/)")
     return last_step

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from data_pipeline.config import Corrupt, Preempted
-from pretrain import checkpoint
+from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.hardware import peak_flops, resident_bytes
@@ -96,32 +96,26 @@ def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:
 
 def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> bool:
     """Restore the newest good checkpoint, if there is any; refuses one of another experiment or other data."""
-    reader = checkpoint.newest_good(
-        directory,
-        log=lambda line: record_event(directory, "fallback", message=line),
-        group=trainer.engine.group,
-    )
-    if reader is None:
-        return False
-    manifest = reader.manifest
-    saved = Experiment.model_validate(manifest.experiment)
-    refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
-    refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
-    trainer.restore(reader, manifest.counters)
-    expected, found = manifest.probe["nats"], trainer.probe()
-    if abs(found - expected) > PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0):
-        raise Corrupt(
-            f"{reader.path}: the restored model scores its probe at {found:.6g} nats, it was saved at {expected:.6g}; "
-            f"the checkpoint is not of this model, or was damaged in memory"
-        )
-    return True
+    group = trainer.engine.group
 
+    def log(line: str) -> None:
+        if group.leads:
+            record_event(directory, "fallback", message=line)
 
-def _log(trainer: Trainer, experiment: Experiment, directory: Path) -> AbstractContextManager[MetricsLog | None]:
-    """The leader's; opening it drops the rows that are about to be computed again."""
-    if not trainer.engine.group.leads:
-        return nullcontext()
-    return MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
+    for reader in checkpoint.good_checkpoints(directory, log=log, group=group):
+        manifest = reader.manifest
+        saved = config.parse(Experiment, dict(manifest.experiment), source=str(reader.path))
+        refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
+        refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
+        trainer.restore(reader, manifest.counters)
+        expected, found = manifest.probe["nats"], trainer.probe()
+        assert isinstance(expected, float)
+        if abs(found - expected) <= PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0):
+            return True
+        log(f"{reader.path.name} scores its probe at {found:.6g} nats, it was saved at {expected:.6g}; going back")
+    if checkpoint.list_checkpoints(directory):
+        raise Corrupt(f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each")
+    return False
 
 
 def _evaluate(

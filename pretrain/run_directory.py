@@ -29,7 +29,7 @@ def create(directory: Path, experiment: Experiment) -> None:
         raise Refused(f"{directory} holds a run already: go on with `resume {directory}`, or choose another --run")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        held = sorted(path.name for path in directory.iterdir() if path.name != "lease.json")
+        held = sorted(path.name for path in directory.iterdir() if not path.name.startswith(("lease.json", ".lease-")))
         if held:
             raise BadInput(f"--run {directory} is not empty (it holds {held[0]}) and is not a run; choose another")
         write_experiment(directory, experiment)

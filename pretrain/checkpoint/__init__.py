@@ -6,7 +6,7 @@ from pretrain.checkpoint.listing import CheckpointInfo, list_checkpoints
 from pretrain.checkpoint.manifest import Description, Manifest
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.checkpoint.pointer import move_pointer
-from pretrain.checkpoint.read import CheckpointReader, latest, newest_good, verify
+from pretrain.checkpoint.read import CheckpointReader, good_checkpoints, latest, newest_good, verify
 from pretrain.checkpoint.retention import discard, retain
 from pretrain.checkpoint.write import NotSaved, Phase, check_space, save
 
@@ -26,6 +26,7 @@ __all__ = [
     "discard",
     "gather_tensors",
     "gather_weights",
+    "good_checkpoints",
     "latest",
     "list_checkpoints",
     "move_pointer",

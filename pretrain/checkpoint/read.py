@@ -107,18 +107,25 @@ def newest_good(run: Path, *, log: Callable[[str], None], group: Group = ALONE) 
     Called by every worker of the group: each verifies a share of the pieces, and all come to the same checkpoint. `log`
     is told on the leader which were passed over, and why. Raises Corrupt on all where there are only damaged ones.
     """
+    reader = next(good_checkpoints(run, log=log, group=group), None)
+    if reader is None and (damaged := ", ".join(place.name for place in reversed(places(run)))):
+        raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint is left; damaged: {damaged}")
+    return reader
+
+
+def good_checkpoints(run: Path, *, log: Callable[[str], None], group: Group = ALONE) -> Iterator[CheckpointReader]:
+    """The checkpoints of which every byte is as it was written, newest first, each examined when it is asked for.
+
+    Called by every worker of the group alike; each verifies a share of the pieces.
+    """
     candidates: list[Place] = group.gather(newest_first(run, log=log) if group.leads else None)[0]
     for place in candidates:
         path = checkpoints_of(run) / place.name
         reader, problems = _examine(path, group)
         if reader is not None and not problems:
-            return reader
-        if group.leads:
+            yield reader
+        elif group.leads:
             log(f"{path.name} is damaged, going back to the checkpoint before: {'; '.join(problems)}")
-    if candidates:
-        damaged = ", ".join(place.name for place in candidates)
-        raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint is left; damaged: {damaged}")
-    return None
 
 
 def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:

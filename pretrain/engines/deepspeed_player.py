@@ -69,7 +69,7 @@ def move_gradient_to(master: nn.Parameter) -> Any:
 
 
 class DeepSpeedPlayer:
-    """See the module; `settings` is DeepSpeed's own configuration."""
+    """A DeepSpeed engine and what it needs beside it; `settings` is DeepSpeed's own configuration."""
 
     def __init__(
         self,
@@ -85,15 +85,16 @@ class DeepSpeedPlayer:
         self.player, self.group, self.stage = player, group, stage
         self.clip = optimizer.gradient_clip
         self.weights = dict(model.player_parameters(player))
-        initial = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        moved = round_weights(self.weights, dtype) if stage == 0 and dtype != torch.float32 else self.weights
+        rounds = dtype != torch.float32
+        initial = {name: w.detach().clone() for name, w in self.weights.items()} if rounds and stage > 0 else {}
+        moved = round_weights(self.weights, dtype) if rounds and stage == 0 else self.weights
         self.linear = functional.linear
         self.objective = Objective(model, model if stage == 3 else moved.values())
         self.optimizer = optimizer.build(moved.values())
         self.engine = self._initialize(settings)
         self.shards = list(self._shards(moved))
-        self.masters_differ = stage > 0 or dtype != torch.float32
-        for shard in self.shards:  # DeepSpeed made its masters from rounded weights
+        self.masters_differ = rounds or stage > 0
+        for shard in self.shards if initial else ():  # DeepSpeed has made its masters from rounded weights
             shard.of(shard.moved).copy_(initial[shard.name].view(-1)[shard.start : shard.start + shard.count])
 
     def _initialize(self, settings: dict[str, Any]) -> Any:

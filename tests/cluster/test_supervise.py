@@ -118,6 +118,18 @@ def test_asked_to_stop_all_save_and_another_number_goes_on(tmp_path: Path, conso
     assert events(run)[2] | {"time": ""} == {"time": "", "event": "resumed", "step": saved, "workers": 1}
 
 
+def test_ray_listens_on_loopback_only() -> None:
+    session = psutil.Process().children(recursive=True)
+    listening = {
+        connection.laddr
+        for process in session
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 3
+    assert [address for address in listening if address.ip not in ("127.0.0.1", "::ffff:127.0.0.1", "::1")] == []
+
+
 def test_what_a_user_can_mend_is_not_tried_again(tmp_path: Path, console: Console, undisturbed: Path) -> None:
     """A damaged checkpoint is found in the workers; the driver raises it as it was raised there."""
     run = tmp_path / "run"

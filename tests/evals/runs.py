@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_pipeline.prepare import prepare
+from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.text import TextConfig
 from pretrain import config, run_directory
 from pretrain.experiment import Experiment
@@ -26,7 +26,7 @@ def prepared_text(directory: Path, lines: int = 60) -> str:
     override = TEXT % (directory / "shards", corpus)
     prepared = config.load(Experiment, config.recipe_path("tiny_transformer_xl"), [override]).data
     assert isinstance(prepared, TextConfig)
-    prepare(prepared)
+    prepare(prepared, executor=LocalExecutor(1), report=lambda progress: None)
     return override
 
 

@@ -26,7 +26,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def recurrent(text: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment]:
     directory = tmp_path_factory.mktemp("runs") / "recurrent"
-    return directory, finished_run(directory, "tiny_transformer_xl", text, *BYTES, steps=4)
+    return directory, finished_run(directory, "tiny_transformer_xl", text, *BYTES, "model.initial_std=0.3", steps=4)
 
 
 def whole_documents(directory: Path, experiment: Experiment, split: str = "valid") -> tuple[float, int, int]:

@@ -45,24 +45,27 @@ def test_a_score_leaves_no_trace_in_the_run(recipe: str) -> None:
         assert torch.equal(one.tensor, other.tensor), one.name
 
 
-def scores_of_a_worker(group: Group, recipe: str, overrides: tuple[str, ...]) -> dict[str, float]:
-    experiment = load(recipe, *overrides)
-    trainer = experiment.trainer(group)
-    next(trainer.steps())
-    return score_held_out(trainer, experiment)
+CASES = {
+    "local": ("tiny_transformer_xl", ("data.num_held_out=5", "batch.rows=2")),
+    "zero 3": ("tiny_transformer_xl", (DEEPSPEED % 3, "data.num_held_out=5", "batch.rows=2")),
+    "images": ("tiny_wgan", ("batch.rows=50",)),
+}
+"""Five documents in batches of two: one worker has a batch more than the other, and both must call as often."""
 
 
-@pytest.mark.parametrize(
-    ("recipe", "overrides"),
-    [
-        ("tiny_transformer_xl", ("engine.precision=float32", "data.num_held_out=5", "batch.rows=2")),
-        ("tiny_transformer_xl", (DEEPSPEED % 3, "data.num_held_out=5", "batch.rows=2")),
-        ("tiny_wgan", ("batch.rows=50",)),
-    ],
-    ids=["local", "zero-3", "images"],
-)
-def test_two_workers_score_as_one(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Five documents in batches of two: one worker has a batch more than the other, and both must call as often."""
-    alone = scores_of_a_worker(Group(), recipe, tuple(o for o in overrides if not o.startswith("engine={")))
-    for found in run_workers(2, scores_of_a_worker, recipe, overrides):
-        assert found == pytest.approx(alone, rel=2e-5)
+def scores_of_a_worker(group: Group, cases: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, dict[str, float]]:
+    scores = {}
+    for name, (recipe, overrides) in cases.items():
+        experiment = load(recipe, *overrides)
+        trainer = experiment.trainer(group)
+        next(trainer.steps())
+        scores[name] = score_held_out(trainer, experiment)
+    return scores
+
+
+def test_two_workers_score_as_one() -> None:
+    alone = scores_of_a_worker(Group(), {name: CASES[name] for name in ("local", "images")})
+    alone["zero 3"] = alone["local"]
+    for found in run_workers(2, scores_of_a_worker, CASES):
+        for name in CASES:
+            assert found[name] == pytest.approx(alone[name], rel=2e-5), name

@@ -78,6 +78,20 @@ class Clipped(Model):
             parameter.clamp_(-0.25, 0.25)
 
 
+class Sometimes(Model):
+    """Its second layer takes part in some steps alone, and there in the odd micro-batches alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        hidden = self.first(batch.values)
+        if step % 3 != 1 and int(batch.sample_ids[0]) // ROWS % 2:
+            hidden = self.second(hidden)
+        return Loss(hidden.square().sum(), batch.rows)
+
+
 def transformer_xl(**changes: Any) -> Model:
     """Two layers with dropout, memory, tied embeddings and shared biases."""
     small = {"vocab_size": VOCABULARY, "num_layers": 2, "width": 12, "num_heads": 2, "head_width": 6, "inner_width": 20}

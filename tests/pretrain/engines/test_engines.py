@@ -16,6 +16,7 @@ from tests.pretrain.engines.runs import (
     Clipped,
     Memory,
     Run,
+    Sometimes,
     copies,
     furthest,
     local,
@@ -95,6 +96,11 @@ def variants(group: Group) -> Runs:
     return left
 
 
+def unused(group: Group) -> Runs:
+    """By stage (None: local): a model in which some weights get no gradient in some micro-batches and steps."""
+    return {stage: run(engine(stage, "float32"), group, 8, model=Sometimes) for stage in (None, *STAGES)}
+
+
 def spoiled(group: Group) -> dict[int, tuple[float, bool, float]]:
     """By stage: the norm of a gradient that is not a number, whether any weight moved, and the next loss."""
     left = {}
@@ -127,6 +133,7 @@ def alone(group: Group) -> dict[str, Any]:
         "game": game(group),
         "variants": variants(group),
         "spoiled": spoiled(group),
+        "unused": unused(group),
         "movers": movers(group),
     }
 
@@ -267,6 +274,12 @@ def test_a_gradient_that_is_not_finite_moves_nothing(one: dict[str, Any], stage:
     assert not math.isfinite(norm)
     assert not moved
     assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_weights_without_a_gradient_get_a_zero_one(one: dict[str, Any], stage: int) -> None:
+    assert furthest(one["unused"][stage].losses, one["unused"][None].losses) < 1e-5
+    assert furthest(one["unused"][stage].norms, one["unused"][None].norms) < 1e-5
 
 
 @pytest.mark.parametrize("name", VARIANTS)
