@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,6 +14,7 @@ from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
+from evals.result import MEMORY, NO_MEMORY, WINDOWS, EvaluationResult
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
 from pretrain.checkpoint import CheckpointReader
@@ -26,7 +26,6 @@ from pretrain.models import MODEL_CONFIGS, ModelConfig
 from pretrain.run_directory import read_experiment
 from pretrain.units import LN2
 
-MEMORY, NO_MEMORY, WINDOWS = "memory", "memory off", "windows"
 ROWS = 16
 
 
@@ -34,49 +33,6 @@ class ScoresTokens(Protocol):
     """What language models have besides the contract."""
 
     def token_nats(self, batch: TokenBatch, carry: Carry | None) -> tuple[Tensor, Carry | None]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """What was measured, and how."""
-
-    protocol: dict[str, Any]
-    """What all metrics share."""
-    metrics: tuple[Metric, ...]
-    scores: dict[str, TextScore]
-    """Of text, by how it was read: `memory`, `memory off`, or `windows` for models without memory."""
-
-    @property
-    def with_memory(self) -> TextScore:
-        return self._score(MEMORY)
-
-    @property
-    def without_memory(self) -> TextScore:
-        return self._score(NO_MEMORY)
-
-    def _score(self, name: str) -> TextScore:
-        if name not in self.scores:
-            raise BadInput(
-                f"there is no score with {name}: this model was scored by {', '.join(self.scores) or 'image'}"
-            )
-        return self.scores[name]
-
-    def metric(self, name: str) -> Metric:
-        return next(metric for metric in self.metrics if metric.name == name)
-
-    def lines(self) -> list[str]:
-        """The result for people."""
-        p = self.protocol
-        head = f"{p['split']} of {p['run']}: checkpoint of step {p['checkpoint']['step']}, {p['dtype']}"
-        return [head, *_text_lines(self.scores), *([] if self.scores else map(_metric_line, self.metrics))]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "protocol": self.protocol,
-            "metrics": [metric.to_json() for metric in self.metrics],
-            "scores": {name: asdict(score) for name, score in self.scores.items()},
-        }
 
 
 def evaluate_run(
@@ -258,17 +214,3 @@ def vector_score(
         return cast(Loss, model(to_device(batch, device), carry, player=player, step=step))
 
     return score
-
-
-def _text_lines(scores: Mapping[str, TextScore]) -> list[str]:
-    lines: list[str] = []
-    for name, score in scores.items():
-        if not lines:
-            lines.append(f"{score.documents:,} documents, {score.tokens:,} tokens, {score.num_bytes:,} bytes")
-        per_byte = f"{score.bits_per_byte:.4f} bits/byte, " if score.num_bytes else ""
-        lines.append(f"{name:10}  {per_byte}perplexity {score.perplexity:.2f}, {score.nats_per_token:.4f} nats/token")
-    return lines
-
-
-def _metric_line(metric: Metric) -> str:
-    return f"{metric.name:24}  {metric.value:.4f} {metric.unit}, over {metric.count:,}"

@@ -118,6 +118,13 @@ def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: 
     return False
 
 
+def _log(trainer: Trainer, experiment: Experiment, directory: Path) -> AbstractContextManager[MetricsLog | None]:
+    """The leader's; opening it drops the rows that are about to be computed again."""
+    if not trainer.engine.group.leads:
+        return nullcontext()
+    return MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
+
+
 def _evaluate(
     report: StepReport, trainer: Trainer, experiment: Experiment, evaluators: tuple[Evaluator, ...]
 ) -> dict[str, float]:

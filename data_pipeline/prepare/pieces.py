@@ -129,11 +129,10 @@ def priority(document_id: str) -> float:
     return fraction_of(f"sample/{document_id}")
 
 
-def sample(task: SampleTask) -> list[tuple[float, str]]:
-    """(priority, text) of the piece's documents in the sample."""
+def sample(task: SampleTask) -> list[str]:
+    """The texts of the piece's documents in the sample, in the corpus's order."""
     documents = (document for split, document in task.corpus.read(task.piece, Report()) if split == "train")
-    ranked = ((priority(document.id), document.text) for document in documents)
-    return [(rank, text) for rank, text in ranked if rank <= task.highest]
+    return [document.text for document in documents if priority(document.id) <= task.highest]
 
 
 def encode(task: EncodeTask) -> Encoded:

@@ -184,18 +184,20 @@ def _tokenizer(
 def _sample(
     config: "TextConfig", pieces: Sequence[Piece], scans: Sequence[Scan], executor: Executor, report: Listener
 ) -> Iterable[str]:
-    """The texts to train on, in their fixed order."""
+    """The texts to train on, in the corpus's order."""
     chosen = first_of([one for scan in scans for one in scan.sample], config.tokenizer.wanted_sample_bytes)
     if not chosen:
         return []
     highest = chosen[-1][0]
     corpus = config.corpus.located()
     wanted = [piece for piece, scan in zip(pieces, scans, strict=True) if any(p <= highest for p, _ in scan.sample)]
-    ranked: list[tuple[float, str]] = []
+    texts: list[str] = []
+    num_bytes = 0
     for number, found in enumerate(executor.map(sample, [SampleTask(corpus, piece, highest) for piece in wanted])):
-        ranked += found
-        report(Progress("sample", number + 1, len(wanted), len(ranked), sum(len(text) for _, text in found)))
-    return [text for _, text in sorted(ranked)]
+        texts += found
+        num_bytes += sum(len(text.encode()) for text in found)
+        report(Progress("sample", number + 1, len(wanted), len(texts), num_bytes))
+    return texts
 
 
 def _encode(

@@ -22,7 +22,7 @@ LONGEST_CALL = 1 << 16
 
 PARTS_AT_A_TIME = 256
 
-BOUNDARY = re.compile(r"(?<=\S) (?=\S)")
+BOUNDARY = re.compile(r" (?=\S)")
 
 
 class BytePairConfig(TokenizerTraining):
@@ -123,8 +123,8 @@ class BytePairTokenizer(Tokenizer):
 def divided(text: str, length: int) -> Iterator[str]:
     """The text in parts of at least `length` characters, cut only where the byte-level pre-tokenizer cuts as well.
 
-    That is before a single space between other characters: its pattern lets a word begin with a space, but joins a
-    space to what comes before it only in runs of white space.
+    That is before a space that something else than white space follows: its pattern gives that space to what follows,
+    and leaves it out of the white space before.
     """
     start = 0
     while boundary := BOUNDARY.search(text, start + length):

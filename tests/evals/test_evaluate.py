@@ -10,7 +10,7 @@ import torch
 from data_pipeline.batch import TokenBatch
 from data_pipeline.config import BadInput
 from evals.checkpointed import open_checkpoint
-from evals.evaluate import EvaluationResult, evaluate_run
+from evals.evaluate import evaluate_run
 from pretrain.checkpoint import gather_weights
 from pretrain.experiment import Experiment
 from tests.evals.runs import finished_run, prepared_text
@@ -181,7 +181,7 @@ def test_no_run_and_no_checkpoint(tmp_path: Path) -> None:
 
 def test_markov_tokens_have_no_bytes(tmp_path: Path) -> None:
     finished_run(tmp_path / "run", "tiny_transformer_xl")
-    result: EvaluationResult = evaluate_run(tmp_path / "run")
+    result = evaluate_run(tmp_path / "run")
     assert [m.name.split("/")[1] for m in result.metrics] == ["nats_per_token", "perplexity"] * 2
     assert "bits/byte" not in "".join(result.lines())
     json.dumps(result.to_json(), allow_nan=False)

@@ -162,6 +162,17 @@ def test_a_corpus_that_changes_underway_is_noticed(corpus: Path, tmp_path: Path)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+def test_pieces_of_other_text_are_made_again(corpus: Path, tmp_path: Path) -> None:
+    config = text_config(tmp_path / "out", corpus, tokenizer={"kind": "byte"})
+    run(config)
+    (tmp_path / "out" / "manifest.json").unlink()
+    path = corpus / "file-007.txt"
+    path.write_text(path.read_text().replace("cat", "dog"))
+    run(config)
+    run(text_config(tmp_path / "fresh", corpus, tokenizer={"kind": "byte"}))
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "fresh")
+
+
 @pytest.mark.parametrize("kind", ["tokens", "offsets", "bytes"])
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_a_damaged_directory_is_noticed_and_repaired(kind: str, damage: str, corpus: Path, tmp_path: Path) -> None:

@@ -44,15 +44,15 @@ def engine(stage: int | None, precision: str) -> Any:
     return local(precision=precision) if stage is None else zero(stage, precision=precision)
 
 
-def matrix(group: Group) -> Runs:
+def matrix(group: Group, steps: int) -> Runs:
     """By (precision, stage; None: local): a whole run, its first half, and the second half resumed from there."""
     left: Runs = {}
     for precision in ("float32", "bfloat16"):
         for stage in (None, *STAGES):
             chosen = engine(stage, precision)
-            left[precision, stage, "whole"] = run(chosen, group, STEPS)
-            left[precision, stage, "first"] = first = run(chosen, group, HALF)
-            left[precision, stage, "second"] = run(chosen, group, HALF, after=first)
+            left[precision, stage, "whole"] = run(chosen, group, steps)
+            left[precision, stage, "first"] = first = run(chosen, group, steps // 2)
+            left[precision, stage, "second"] = run(chosen, group, steps // 2, after=first)
     return left
 
 
@@ -121,15 +121,15 @@ def spoiled(group: Group) -> dict[int, tuple[float, bool, float]]:
 
 def stages_in_turn(group: Group) -> list[Run]:
     """One run whose stage changes at every quarter."""
-    runs = [run(zero(0), group, STEPS // 5)]
+    runs = [run(zero(0), group, HALF // 5)]
     for stage in (1, 2, 3, 0):  # at stage 3 the small parameters stay whole, the others do not
-        runs.append(run(zero(stage, whole_below=100), group, STEPS // 5, after=runs[-1]))
+        runs.append(run(zero(stage, whole_below=100), group, HALF // 5, after=runs[-1]))
     return runs
 
 
 def alone(group: Group) -> dict[str, Any]:
     return {
-        "matrix": matrix(group),
+        "matrix": matrix(group, STEPS),
         "game": game(group),
         "variants": variants(group),
         "spoiled": spoiled(group),
@@ -145,7 +145,7 @@ def together(group: Group, at_one: Runs) -> dict[str, Any]:
         for precision in ("float32", "bfloat16")
         for stage in (None, *STAGES)
     }
-    return {"matrix": matrix(group), "game": game(group), "chain": stages_in_turn(group), "grown": seconds}
+    return {"matrix": matrix(group, HALF), "game": game(group), "chain": stages_in_turn(group), "grown": seconds}
 
 
 def alone_again(group: Group, grown: Runs) -> Runs:
@@ -155,17 +155,17 @@ def alone_again(group: Group, grown: Runs) -> Runs:
 
 @pytest.fixture(scope="module")
 def one() -> dict[str, Any]:
-    return run_workers(1, alone)[0]
+    return run_workers(1, alone, timeout=500)[0]
 
 
 @pytest.fixture(scope="module")
 def two(one: dict[str, Any]) -> dict[str, Any]:
-    return run_workers(2, together, one["matrix"])[0]
+    return run_workers(2, together, one["matrix"], timeout=500)[0]
 
 
 @pytest.fixture(scope="module")
 def shrunk(two: dict[str, Any]) -> Runs:
-    return run_workers(1, alone_again, two["grown"])[0]
+    return run_workers(1, alone_again, two["grown"], timeout=500)[0]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -185,9 +185,9 @@ def test_does_not_depend_on_the_number_of_workers(
     one: dict[str, Any], two: dict[str, Any], precision: str, stage: int | None
 ) -> None:
     got, expected = two["matrix"][precision, stage, "whole"], one["matrix"][precision, stage, "whole"]
-    assert got.sample_ids == expected.sample_ids
-    assert furthest(got.losses, expected.losses) < 1e-5
-    assert furthest(got.norms, expected.norms) < 1e-5
+    assert got.sample_ids == expected.sample_ids[:HALF]
+    assert furthest(got.losses, expected.losses[:HALF]) < 1e-5
+    assert furthest(got.norms, expected.norms[:HALF]) < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
