@@ -53,7 +53,10 @@ def run_workers(world_size: int, function: Callable[..., Any], *arguments: Any, 
         workers = [
             subprocess.Popen(
                 [sys.executable, "-c", code, str(rank), str(world_size), port, place],
-                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             for rank in range(world_size)
         ]

@@ -34,4 +34,7 @@ def test_numbers_reach_tensorboard(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, first_step=0, tensorboard=True) as log:
         log.write({"step": 1, "loss": 2.5, "unit": "nats", "seconds": {"data": 0.25}})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]} == {"loss": 2.5, "seconds/data": 0.25}
+    assert {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]} == {
+        "loss": 2.5,
+        "seconds/data": 0.25,
+    }
