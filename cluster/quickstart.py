@@ -78,7 +78,7 @@ def quickstart(*, corpus: Path | None = None, run: Path | None = None, console: 
         experiment = _fitted(experiment)
         _train_and_lose_a_worker(tour, experiment, directory)
         _train_undisturbed(tour, experiment, directory)
-    _evaluate(tour, directory)
+    _evaluate(tour, experiment, directory)
     _sample(tour, directory)
     _draw(tour, directory)
     tour.did("in all", f"{time.monotonic() - tour.started:.0f} s, at most {memory.peak / 2**30:.1f} GiB of memory")
@@ -196,10 +196,10 @@ def _last(run: Path) -> Path:
     return found
 
 
-def _evaluate(tour: Tour, directory: Path) -> None:
+def _evaluate(tour: Tour, experiment: Experiment, directory: Path) -> None:
     tour.head("4  Score held-out text, with memory and with memory off")
     with tour.timed() as seconds:
-        result = evaluate_run(directory, split="valid")
+        result = evaluate_run(directory, split="valid", max_tokens=experiment.evaluate.max_tokens)
         for line in result.lines():
             tour.console.print(line, highlight=False)
         with_memory, without = result.with_memory, result.without_memory

@@ -1,11 +1,13 @@
 """The driver's signals: SIGTERM, SIGUSR1 or Ctrl-C ask the run to save and stop; a second Ctrl-C ends it at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+NOTICE = b"stopping: the step in hand is finished and saved; Ctrl-C now ends it at once\n"
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -34,5 +36,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.asked:
+            os.write(2, NOTICE)  # the only way to write that a handler may take
         self.asked = True
         self.then()

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, GaveUp
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,6 +27,7 @@ RAY_ENVIRONMENT = {
 OBJECT_STORE_BYTES = 80 * 2**20
 """Close to Ray's least: workers send each other nothing through it."""
 
+START_ATTEMPTS = 3
 PLACEMENT_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
 
@@ -67,19 +68,33 @@ def ray_session(workers: int) -> Iterator[None]:
         return
     directory = tempfile.mkdtemp(prefix="segue-", dir="/tmp")  # Ray's sockets are below it; their paths must be short
     try:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=directory,
-        )
+        _start(directory, workers)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(directory: str, workers: int) -> None:
+    """Start Ray on this machine; once more where its servers took longer than it waits (30 s, no switch)."""
+    import ray
+
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=directory,
+            )
+            return
+        except Exception as error:  # Ray raises just this
+            ray.shutdown()
+            if attempt + 1 == START_ATTEMPTS:
+                raise GaveUp(f"Ray does not start on this machine, in {START_ATTEMPTS} attempts: {error}") from error
 
 
 def bundle(device: str, workers: int) -> dict[str, float]:

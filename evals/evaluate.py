@@ -92,12 +92,10 @@ def _ways(model: ModelConfig, overrides: Mapping[str, Any]) -> dict[str, ModelCo
                 f"{next(iter(overrides))}: model.kind {model.kind} has no memory; use segment_length for its windows"
             )
         return {WINDOWS: model}
-    off = {"memory_length": 0, "same_length": False}
-    ways = {NO_MEMORY: _changed(model, dict(overrides) | off)}
-    with_memory = dict(overrides)
-    if with_memory.get("memory_length") == 0:
-        return ways
-    return {MEMORY: _changed(model, with_memory)} | ways
+    without = {NO_MEMORY: _changed(model, dict(overrides) | {"memory_length": 0, "same_length": False})}
+    if overrides.get("memory_length", getattr(model, "memory_length", 0)) == 0:
+        return without
+    return {MEMORY: _changed(model, overrides)} | without
 
 
 def _changed(model: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:

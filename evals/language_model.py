@@ -140,7 +140,9 @@ def score_documents(
     for batch in shares[group.rank]:
         carry = new_carry(len(batch)) if reads == "lanes" else None
         for offset in range(0, batch[0].length, segment_length):
-            tokens = segment(documents, batch, offset, segment_length, start_token)
+            unfinished = sum(lane.length > offset for lane in batch)
+            carry = _first_rows(carry, unfinished)
+            tokens = segment(documents, batch[:unfinished], offset, segment_length, start_token)
             loss = score(tokens, carry)
             carry = loss.carry
             calls += 1
@@ -184,6 +186,11 @@ def segment(documents: Documents, lanes: Sequence[Lane], offset: int, length: in
         age=torch.from_numpy(np.broadcast_to(position_L, place_RL.shape).copy()),
         sample_ids=torch.from_numpy(document_R1[:, 0].copy()),
     )
+
+
+def _first_rows(carry: Carry | None, rows: int) -> Carry | None:
+    """The carry of the lanes that go on: they stand first, since lanes are ordered longest first."""
+    return None if carry is None else {name: value[:rows] for name, value in carry.items()}
 
 
 def _nothing(start_token: int) -> TokenBatch:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch.py"
+WAIT_SECONDS = 200
+"""Far more than anything takes, on a machine that many share."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Forks:
             [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, *arguments: object, cwd: Path, timeout: int = 120) -> Ended:
+    def run(self, *arguments: object, cwd: Path, timeout: int = WAIT_SECONDS) -> Ended:
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         with tempfile.TemporaryDirectory() as place:
@@ -74,12 +76,12 @@ def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def ended(process: subprocess.Popen[str], *, timeout: float = 60) -> Ended:
+def ended(process: subprocess.Popen[str], *, timeout: float = WAIT_SECONDS) -> Ended:
     out, err = process.communicate(timeout=timeout)
     return Ended(process.returncode, out, err)
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], *, timeout: float = 60) -> None:
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], *, timeout: float = WAIT_SECONDS) -> None:
     """Until metrics.jsonl has this step."""
     deadline = time.monotonic() + timeout
     path = run / "metrics.jsonl"

@@ -65,6 +65,13 @@ def test_one_segment_for_all_is_the_same_with_memory_off(recurrent: tuple[Path, 
     assert result.with_memory.nats == pytest.approx(result.without_memory.nats, rel=1e-6)
 
 
+def test_no_memory_is_scored_once(recurrent: tuple[Path, Experiment]) -> None:
+    directory, _ = recurrent
+    result = evaluate_run(directory, memory_length=0)
+    assert list(result.scores) == ["memory off"]
+    assert result.without_memory == evaluate_run(directory).without_memory
+
+
 def test_the_same_for_any_rows(recurrent: tuple[Path, Experiment]) -> None:
     directory, _ = recurrent
     found = [evaluate_run(directory, rows=rows).with_memory.nats for rows in (1, 3, 16)]

@@ -111,6 +111,12 @@ def test_parameters_are_the_published_ones(name: str) -> None:
     assert planned(name).parameters == pytest.approx(1e6 * MILLIONS[name], rel=0.01)
 
 
+def test_parameters_are_exact_where_they_were_published_so() -> None:
+    """Said in the authors' scripts (https://github.com/kimiyoung/transformer-xl), and the released GPT-2's count."""
+    assert planned("transformer_xl_wikitext103_base").parameters == 151_107_538
+    assert planned("gpt2_124m").parameters == 124_439_808
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED_BATCH))
 def test_tokens_of_a_step_are_the_published_ones(name: str) -> None:
     assert planned(name).count_per_step == PUBLISHED_BATCH[name]

@@ -63,6 +63,7 @@ def test_two_workers_write_the_same_bytes_as_one(corpus: Path, tmp_path: Path) -
     assert len(content_of(tmp_path / "one")) > 20
 
 
+@pytest.mark.slow
 def test_ray_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="connected to no Ray"):
         RayExecutor(2).__enter__()
