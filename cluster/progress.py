@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from cluster.observer import WorkerStatus
 from pretrain.experiment import Experiment
@@ -51,7 +51,6 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
@@ -72,7 +71,9 @@ class Display:
     def update(self, statuses: list[WorkerStatus]) -> None:
         """Show what is new."""
         if statuses:
-            self.bar.update(self.task, description=statuses[0].phase)
+            phase = statuses[0].phase
+            rare = phase in ("evaluate", "save") or statuses[0].step == 0
+            self.bar.update(self.task, description=phase if rare else "training")
         for row in self.rows.new():
             if row["step"] > self.shown:
                 self.shown = row["step"]

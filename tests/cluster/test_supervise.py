@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,27 +14,15 @@ import pytest
 from rich.console import Console
 
 from cluster.observer import WorkerStatus
-from cluster.topology import ray_session
 from cluster.train import resume, train
 from data_pipeline.config import Corrupt, Preempted
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.metrics_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("ray_of_two")
 ROOT = Path(__file__).parents[2]
 STEPS = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with ray_session(2):
-        yield
-
-
-@pytest.fixture
-def console() -> Iterator[Console]:
-    with open(os.devnull, "w") as nowhere:
-        yield Console(file=nowhere)
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -69,10 +57,9 @@ class Once:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(console: Console, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with open(os.devnull, "w") as nowhere:
-        assert train(experiment(), run, workers=2, console=Console(file=nowhere)) == STEPS
+    assert train(experiment(), run, workers=2, console=console) == STEPS
     assert [event["event"] for event in events(run)] == ["started", "finished"]
     return run
 
@@ -174,6 +161,7 @@ train(recipe, Path(sys.argv[1]), workers=2, on_status=tell)
 """
 
 
+@pytest.mark.slow
 def test_silent_workers_are_ended(tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is stopped (SIGSTOP) answers nothing, and does not even hear that it is to end."""
     monkeypatch.setattr("cluster.worker_group.SILENCE_SECONDS", 6.0)

@@ -103,6 +103,13 @@ class Block(nn.Module):
         return self.feed_forward_norm(h_BLW + self.feed_forward(h_BLW))
 
 
+def newest(memory_BMW: Tensor, h_BLW: Tensor) -> Tensor:
+    """[B, M, W] the last M positions of memory and segment, holding no storage beyond them."""
+    length = memory_BMW.shape[1]
+    kept = max(length - h_BLW.shape[1], 0)
+    return torch.cat([memory_BMW[:, length - kept :], h_BLW[:, -length:]], dim=1)
+
+
 class TransformerXL(Model):
     """The language model; its carry is the memory of every layer."""
 
@@ -139,7 +146,7 @@ class TransformerXL(Model):
             name = f"memory.{index:02d}"
             past_BMW = memory[name] if memory else h_BLW[:, :0]
             if memory:
-                following[name] = torch.cat([past_BMW, h_BLW.detach()], dim=1)[:, -length:]
+                following[name] = newest(past_BMW, h_BLW.detach())
             arguments = (h_BLW, past_BMW, r_TW, self.shared_biases, masked_B1LK)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 h_BLW = checkpoint(block, *arguments, use_reentrant=False)

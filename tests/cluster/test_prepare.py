@@ -1,0 +1,47 @@
+"""Preparing by Ray tasks and by processes of this machine ends in the same bytes."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.prepare import prepare
+from data_pipeline.config import BadInput
+from data_pipeline.text import TextConfig
+
+
+def text(place: Path, name: str) -> TextConfig:
+    corpus = {"kind": "files", "directory": str(place / "corpus"), "train": ["*.txt"], "document": "line"}
+    return TextConfig.model_validate(
+        {
+            "kind": "text",
+            "directory": str(place / name),
+            "corpus": corpus,
+            "tokenizer": {"kind": "byte"},
+            "shard_bytes": 2000,
+        }
+    )
+
+
+@pytest.mark.usefixtures("ray_of_two")
+def test_ray_and_local_are_equal(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("".join(f"document {n} says {n * n}\n" for n in range(1000)))
+    made = [
+        prepare(text(tmp_path, "by-ray"), executor="ray", workers=2, console=console),
+        prepare(text(tmp_path, "local"), executor="local", workers=1, console=console),
+    ]
+    assert made[0].fingerprint() == made[1].fingerprint()
+    assert len(made[0].splits["train"].shards) > 5
+
+
+def test_bad_input_leaves_a_directory_that_was_there(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("keep")
+    for name, left in (("new", False), ("mine", True)):
+        with pytest.raises(BadInput, match="no document"):
+            prepare(text(tmp_path, name), executor="local", workers=1, console=console)
+        assert (tmp_path / name).exists() == left
+    assert (tmp_path / "mine" / "notes").read_text() == "keep"
