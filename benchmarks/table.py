@@ -1,4 +1,4 @@
-"""What every benchmark ends with: a table of figures against goals, a dated file, and an exit code about equality alone."""
+"""What every benchmark ends with: a table of figures against goals, a dated file, an exit code about equality alone."""
 
 import json
 import platform
@@ -59,4 +59,6 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.platform()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.platform())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.platform()
+    )

@@ -2,10 +2,10 @@
 
     python -m benchmarks.trainer_overhead
 
-Four loops take turns in blocks of steps, each with its own copy of the model: our trainer on the local engine and a bare PyTorch loop;
-our trainer on the DeepSpeed engine (ZeRO 1) and a bare DeepSpeed loop. All draw their batches from the same stream, accumulate the
-same micro-batches and move the same AdamW. Compared are medians over blocks of the processor time per step; and, so that they are
-loops of the same thing, their losses.
+Four loops take turns in blocks of steps, each with its own copy of the model: our trainer on the local engine and a
+bare PyTorch loop; our trainer on the DeepSpeed engine (ZeRO 1) and a bare DeepSpeed loop. All draw their batches from
+the same stream, accumulate the same micro-batches and move the same AdamW. Compared are medians over blocks of the
+processor time per step; and, so that they are loops of the same thing, their losses.
 """
 
 import statistics
@@ -37,7 +37,7 @@ def experiment(engine: str) -> Experiment:
             f"engine={{kind: {engine}, precision: bfloat16}}",
         ),
     )
-    assert recipe.model.vocab_size == 4096, "the synthetic tokens stand for the quickstart's vocabulary"
+    recipe.check_vocabulary()
     return recipe
 
 
@@ -75,6 +75,7 @@ def bare_torch() -> Iterator[float]:
             carries[g] = loss.carry
             total += float(loss.total.detach()) / count
             for master, weight in zip(masters, weights, strict=True):
+                assert weight.grad is not None
                 gradient = weight.grad.float()
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
                 weight.grad = None
@@ -149,10 +150,12 @@ def main() -> None:
         same=_same(losses["ours, local"], losses["bare PyTorch"], 1e-6)
         and _same(losses["ours, deepspeed"], losses["bare DeepSpeed"], 5e-3),
         notes=[
-            f"{name}: {1e3 * statistics.median(times):.1f} ms of processor time a step, last loss {losses[name][-1]:.5f}"
+            f"{name}: {1e3 * statistics.median(times):.1f} ms of processor time, last loss {losses[name][-1]:.5f}"
             for name, times in seconds.items()
         ]
-        + ["The local losses agree to 1e-6; DeepSpeed rounds the scaled bfloat16 gradients elsewhere, its agree to 5e-3."],
+        + [
+            "Local losses agree to 1e-6; DeepSpeed's own scaling rounds bfloat16 gradients elsewhere: 5e-3."
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from pretrain.metrics_log import read_rows
@@ -17,7 +18,7 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     """
     count = min(width, len(values))
     cuts = [round(i * len(values) / count) for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
     low, span = min(means), max(means) - min(means) or 1.0
     blocks = "".join(BLOCKS[round((mean - low) / span * (len(BLOCKS) - 1))] for mean in means)
     return f"{blocks}  {values[0]:.3f} -> {values[-1]:.3f}"

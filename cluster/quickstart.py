@@ -1,10 +1,11 @@
 """The main job, end to end, on text that every machine has: a tour that shows what it does and checks what it claims.
 
-Prepares the Python standard library's own source (or the text given), trains a small Transformer-XL on two workers, kills one
-of them half-way with SIGKILL and carries on, trains once more undisturbed and compares the two runs bit for bit, scores held-out
-text with and without memory, writes a sample, and draws the loss.
+Prepares the Python standard library's own source (or the text given), trains a small Transformer-XL on two workers,
+kills one of them half-way with SIGKILL and carries on, trains once more undisturbed and compares the two runs bit for
+bit, scores held-out text with and without memory, writes a sample, and draws the loss.
 """
 
+import json
 import os
 import signal
 import threading
@@ -25,12 +26,13 @@ from cluster.prepare import prepare
 from cluster.sampling import sample_text
 from cluster.topology import ray_session
 from cluster.train import train
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, SegueError
 from data_pipeline.text import TextConfig
 from evals.evaluate import evaluate_run
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.metrics_log import read_rows
+from pretrain.rng import seed_at
 
 WORKERS = 2
 SAMPLE_TOKENS = 160
@@ -77,18 +79,20 @@ def quickstart(*, corpus: Path | None = None, run: Path | None = None, console: 
         _prepare(tour, experiment)
         experiment = _fitted(experiment)
         _train_and_lose_a_worker(tour, experiment, directory)
-        _train_undisturbed(tour, experiment, directory)
+        same = _train_undisturbed(tour, experiment, directory)
     _evaluate(tour, experiment, directory)
     _sample(tour, directory)
     _draw(tour, directory)
     tour.did("in all", f"{time.monotonic() - tour.started:.0f} s, at most {memory.peak / 2**30:.1f} GiB of memory")
     tour.conclude()
     tour.console.print(
-        f"\nGo on:  segue sample {directory} --prompt 'class ' | segue evaluate {directory} | segue checkpoints list {directory}"
+        f"\nGo on:  segue sample {directory} --prompt 'class '\n        segue checkpoints list {directory}"
         f"\n        tensorboard --logdir {directory / 'tensorboard'}",
         highlight=False,
         soft_wrap=True,
     )
+    if not same:
+        raise SegueError("the run that lost a worker differs from the undisturbed one, which must never happen")
 
 
 def _choose(corpus: Path | None, run: Path | None) -> tuple[Experiment, Path]:
@@ -99,10 +103,9 @@ def _choose(corpus: Path | None, run: Path | None) -> tuple[Experiment, Path]:
             raise BadInput(f"--corpus {corpus}: there is no such file or directory")
         directory, pattern = (corpus, "**/*") if corpus.is_dir() else (corpus.parent, corpus.name)
         unit = "file" if corpus.is_dir() and _num_files(corpus) >= 50 else "blank_line"
-        overrides = (
-            f"data.corpus={{kind: files, directory: {str(directory.resolve())!r}, train: [{pattern!r}], document: {unit}}}",
-            f"data.directory=data/quickstart-{corpus.resolve().stem}",
-        )
+        files = {"kind": "files", "directory": str(directory.resolve()), "train": [pattern], "document": unit}
+        place = f"data/quickstart-{corpus.resolve().stem}-{seed_at(0, str(corpus.resolve())) % 16**6:06x}"
+        overrides = (f"data.corpus={json.dumps(files)}", f"data.directory={json.dumps(place)}")
     experiment = config.load(Experiment, config.recipe_path("quickstart"), overrides)
     if run is not None:
         return experiment, run
@@ -169,17 +172,21 @@ class Fall:
                 self.done_at, self.pid = status.step, status.pid
                 os.kill(status.pid, signal.SIGKILL)
                 self.console.print(
-                    f"[bold red]kill -9[/bold red] worker {self.rank} (process {self.pid}) after step {self.done_at}, on purpose",
+                    f"[bold red]kill -9[/bold red] worker {self.rank} (process {self.pid}) "
+                    f"after step {self.done_at}, on purpose",
                     highlight=False,
                 )
 
     def story(self) -> str:
         if self.done_at is None:
             return "the run was over before it could be killed"
-        return f"worker {self.rank} (process {self.pid}) by SIGKILL after step {self.done_at}; carried on from the last checkpoint"
+        return (
+            f"worker {self.rank} (process {self.pid}) by SIGKILL after step {self.done_at}; "
+            "carried on from the last checkpoint"
+        )
 
 
-def _train_undisturbed(tour: Tour, experiment: Experiment, directory: Path) -> None:
+def _train_undisturbed(tour: Tour, experiment: Experiment, directory: Path) -> bool:
     tour.head("3  The same run undisturbed, and the two compared bit for bit")
     other = _undisturbed(directory)
     with tour.timed() as seconds:
@@ -188,6 +195,7 @@ def _train_undisturbed(tour: Tour, experiment: Experiment, directory: Path) -> N
         verdict = "equal in every bit" if comparison.equal else f"DIFFERENT: {comparison.differences[0]}"
         tour.console.print(f"last checkpoints: {verdict}", style="bold green" if comparison.equal else "bold red")
         tour.did("compared", f"weights, optimizer and memory {verdict}; {seconds()}", str(other))
+        return comparison.equal
 
 
 def _last(run: Path) -> Path:
@@ -205,7 +213,8 @@ def _evaluate(tour: Tour, experiment: Experiment, directory: Path) -> None:
         with_memory, without = result.with_memory, result.without_memory
         tour.did(
             "held out",
-            f"{with_memory.bits_per_byte:.4f} bits/byte with memory, {without.bits_per_byte:.4f} with memory off; {seconds()}",
+            f"{with_memory.bits_per_byte:.4f} bits/byte with memory, "
+            f"{without.bits_per_byte:.4f} with memory off; {seconds()}",
         )
 
 

@@ -34,7 +34,7 @@ def recipe_path(name: str) -> Path:
 
 
 def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """Read `path` as a `kind`, with `key.path=value` overrides (values in YAML); raises BadInput with all that is wrong."""
+    """Read `path` as a `kind`, with `key.path=value` overrides (values in YAML); BadInput says all that is wrong."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

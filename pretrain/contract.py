@@ -61,7 +61,7 @@ class Model(nn.Module, abc.ABC):
 
     def after_turn(self, player: str, step: int) -> None:
         """Called once the player's parameters have moved (weight clipping and the like)."""
-        return None
+        return
 
     def player_parameters(self, player: str) -> Iterable[tuple[str, nn.Parameter]]:
         """(full name, parameter) of one player, in a fixed order, shared parameters once."""
@@ -92,7 +92,7 @@ class UnnormalizedDensity(Protocol):
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Token by token: state in, next-token logits out. Memory (Transformer-XL) or keys and values (GPT) is the state."""
+    """Token by token: state in, next-token logits out; it is memory (Transformer-XL) or keys and values (GPT)."""
 
     def begin(self, rows: int) -> Carry:
         """The state before any token."""

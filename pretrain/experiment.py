@@ -70,7 +70,7 @@ class Experiment(Config):
     data: DataConfig
     batch: BatchConfig
     optimizer: OptimizerConfig
-    player_optimizers: dict[str, OptimizerConfig] = {}
+    player_optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     """Settings of single players, where they differ from `optimizer`."""
     schedule: ScheduleConfig
     engine: Annotated[EngineConfig, Field(discriminator="kind")]
@@ -121,7 +121,9 @@ class Experiment(Config):
         """Raise BadInput unless the model has a row for every token of the prepared data."""
         needed, has = self.data.vocab_size(), self.model.vocabulary_size
         if needed is not None and has is not None and needed != has:
-            raise BadInput(f"model.vocab_size is {has}, but the data has {needed} tokens; set model.vocab_size={needed}")
+            raise BadInput(
+                f"model.vocab_size is {has}, but the data has {needed} tokens; set model.vocab_size={needed}"
+            )
 
     def stream(self, split: str = "train") -> Stream:
         """The batches of a split, by draw and micro-batch."""
@@ -139,9 +141,5 @@ class Experiment(Config):
         check_divides(group.world_size, self.batch.micro_batches)
         self.check_vocabulary()
         seed_everything(self.seed, INITIAL_WEIGHTS)
-        engine = self.engine.build(
-            self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches
-        )
-        return Trainer(
-            engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate()
-        )
+        engine = self.engine.build(self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches)
+        return Trainer(engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate())

@@ -57,7 +57,7 @@ def run(
     resumed = _resume(trainer, experiment, directory, allowed)
     if group.leads:
         record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
-    with _log(trainer, experiment, directory) as log, _stop_signals(trainer):
+    with _log(trainer, experiment, directory) as log, StopOnSignals(trainer):
         for report in trainer.steps():
             row = _row(report, trainer, experiment)
             row["evaluation"] = _evaluate(report, trainer, experiment, evaluators)
@@ -166,7 +166,7 @@ def _row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[s
     }
 
 
-class _stop_signals:
+class StopOnSignals:
     """While inside, SIGTERM and SIGUSR1 ask the trainer to stop after its step; only the main thread can catch them."""
 
     def __init__(self, trainer: Trainer) -> None:

@@ -1,6 +1,6 @@
 """One run, one directory: its experiment, its lease, its events; created whole or not at all.
 
-    experiment.yaml   lease.json   events.jsonl   metrics.jsonl   tensorboard/   checkpoints/   logs/
+experiment.yaml   lease.json   events.jsonl   metrics.jsonl   tensorboard/   checkpoints/   logs/
 """
 
 import json

@@ -1,7 +1,7 @@
 """Learning-rate schedules as pure functions of the step: each gives the factor in [0, 1] of the peak rate.
 
-All rise linearly from 0 over `warmup_steps` (step 0 has 1/warmup_steps of the peak). Cosine: Loshchilov & Hutter 2017. WSD
-(warm-up, stable, decay): Hu et al. 2024, with a linear decay.
+All rise linearly from 0 over `warmup_steps` (step 0 has 1/warmup_steps of the peak). Cosine: Loshchilov & Hutter 2017.
+WSD (warm-up, stable, decay): Hu et al. 2024, with a linear decay.
 """
 
 import math

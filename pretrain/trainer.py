@@ -85,9 +85,7 @@ class Trainer:
     def _accumulate(self, turn: int, player: str, index: int, micro_batch: int, batch: Batch, scale: float) -> Loss:
         seed_everything(self.plan.seed, self.step, turn, micro_batch)
         last = micro_batch == self.share[-1]
-        loss = self.engine.accumulate(
-            batch, self.carries[index], player=player, step=self.step, scale=scale, last=last
-        )
+        loss = self.engine.accumulate(batch, self.carries[index], player=player, step=self.step, scale=scale, last=last)
         self.carries[index] = loss.carry
         return loss
 

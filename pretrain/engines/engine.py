@@ -27,7 +27,9 @@ class Engine(Protocol):
     def begin_turn(self, player: str) -> None:
         """From here to `update`, only `player`'s parameters receive gradients."""
 
-    def accumulate(self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool) -> Loss:
+    def accumulate(
+        self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
+    ) -> Loss:
         """Forward and backward of one micro-batch; adds `scale` times its gradient. `last`: of this worker's share."""
 
     def update(self, player: str, learning_rate: float) -> float:
@@ -58,7 +60,9 @@ def choose_device(name: str, group: Group) -> torch.device:
 def enable_activation_checkpointing(model: Model) -> None:
     """Recompute the activations of each block in backward rather than keep them."""
     if not hasattr(model, "checkpoint_activations"):
-        raise BadInput(f"engine.activation_checkpointing: {type(model).__name__} has no blocks to recompute; turn it off")
+        raise BadInput(
+            f"engine.activation_checkpointing: {type(model).__name__} has no blocks to recompute; turn it off"
+        )
     model.checkpoint_activations = True  # type: ignore[assignment]
 
 

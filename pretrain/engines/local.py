@@ -36,7 +36,9 @@ class LocalEngineConfig(Config):
     threads: int = 1
     """Of each worker on the CPU; a different number may round sums differently."""
 
-    def build(self, model: Model, optimizers: dict[str, OptimizerConfig], group: Group, micro_batches: int) -> "LocalEngine":
+    def build(
+        self, model: Model, optimizers: dict[str, OptimizerConfig], group: Group, micro_batches: int
+    ) -> "LocalEngine":
         return LocalEngine(self, model, optimizers, group)
 
 
@@ -76,7 +78,9 @@ class LocalEngine:
         freeze_others(self.model, player)
         self.model.train()
 
-    def accumulate(self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool) -> Loss:
+    def accumulate(
+        self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
+    ) -> Loss:
         loss = self.model(to_device(batch, self.device), carry, player=player, step=step)
         (loss.total * scale).backward()
         for master, weight in self.rounded:

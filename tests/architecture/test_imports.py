@@ -1,4 +1,4 @@
-"""The import arrows: kernels, data_pipeline <- pretrain <- evals <- cluster <- launch.py; heavy packages in one place."""
+"""Import arrows: kernels, data_pipeline <- pretrain <- evals <- cluster <- launch.py; heavy packages in one place."""
 
 import ast
 from collections.abc import Iterator
