@@ -14,7 +14,7 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     """One line of blocks, each the mean of its share of the values, from the least to the greatest.
 
     >>> sparkline([3.0, 2.0, 1.0, 1.0], width=3)
-    '█▅▁  3.000 -> 1.000'
+    '█▃▁  3.000 -> 1.000'
     """
     count = min(width, len(values))
     cuts = [round(i * len(values) / count) for i in range(count + 1)]
