@@ -153,9 +153,7 @@ def main() -> None:
             f"{name}: {1e3 * statistics.median(times):.1f} ms of processor time, last loss {losses[name][-1]:.5f}"
             for name, times in seconds.items()
         ]
-        + [
-            "Local losses agree to 1e-6; DeepSpeed's own scaling rounds bfloat16 gradients elsewhere: 5e-3."
-        ],
+        + ["Local losses agree to 1e-6; DeepSpeed's own scaling rounds bfloat16 gradients elsewhere: 5e-3."],
     )
 
 

@@ -56,7 +56,10 @@ class Model(nn.Module, abc.ABC):
         return self.players
 
     def initial_carry(self, rows: int) -> Carry | None:
-        """The carry of `rows` fresh rows, or None for a model without state. May draw random numbers."""
+        """The carry of `rows` fresh rows, or None for a model without state. May draw random numbers.
+
+        Its shape comes from the config: under ZeRO 3 a parameter has no shape between steps, only dtype and device.
+        """
         return None
 
     def after_turn(self, player: str, step: int) -> None:

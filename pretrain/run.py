@@ -3,6 +3,7 @@
 Every worker calls `run`; what is written once is written by the leader. Evaluators are handed in.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -63,6 +64,7 @@ def run(
             row["evaluation"] = _evaluate(report, trainer, experiment, evaluators)
             if log is not None:
                 log.write(row)
+                _record_skipped(report, directory)
             if watch is not None:
                 watch.step(report)
             last = report.step == experiment.steps
@@ -74,6 +76,15 @@ def run(
     if group.leads:
         record_event(directory, "finished", step=trainer.step)
     return trainer.step
+
+
+def _record_skipped(report: StepReport, directory: Path) -> None:
+    """Turns whose gradient was not finite moved nothing: say so."""
+    for turn in report.turns:
+        if not math.isfinite(turn.gradient_norm):
+            record_event(
+                directory, "skipped", step=report.step, player=turn.player, gradient_norm=str(turn.gradient_norm)
+            )
 
 
 def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:

@@ -4,6 +4,7 @@ Nothing here depends on how many workers there are: the seed of a micro-batch, i
 number, and every worker computes its share of the numbers.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class Trainer:
         self.draws = 0
         """Turns taken: the position in the stream."""
         self.updates = dict.fromkeys(engine.model.players, 0)
+        """Of each player's parameters: turns whose gradient was finite."""
         self.stop_requested = False
         self.stopwatch = Stopwatch()
 
@@ -78,7 +80,8 @@ class Trainer:
             norm = self.engine.update(player, rate)
             model.after_turn(player, self.step)
         self.draws += 1
-        self.updates[player] += 1
+        if math.isfinite(norm):
+            self.updates[player] += 1
         with self.stopwatch("reduce"):
             return self._report(player, batches, losses, count, norm, rate)
 

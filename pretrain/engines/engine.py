@@ -33,7 +33,10 @@ class Engine(Protocol):
         """Forward and backward of one micro-batch; adds `scale` times its gradient. `last`: of this worker's share."""
 
     def update(self, player: str, learning_rate: float) -> float:
-        """Sum gradients over workers, clip, move the player's parameters; returns the norm before clipping."""
+        """Sum gradients over workers, clip, move the player's parameters; returns the norm before clipping.
+
+        Where that is not finite nothing moves.
+        """
 
     def score(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
         """The objective alone, in evaluation mode; collective: every worker calls it alike."""

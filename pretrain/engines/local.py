@@ -58,6 +58,7 @@ class LocalEngine:
         weights = dict(model.named_parameters())
         self.rounded = [(m, weights[name]) for name, m in self.masters.items() if m is not weights[name]]
         """(float32 master, rounded weight) where they are two."""
+        self.changes_weights = type(model).after_turn is not Model.after_turn
         self.clips = {player: optimizers[player].gradient_clip for player in model.players}
         self.optimizers = {
             player: optimizers[player].build(self.masters[name] for name in self.names[player])
@@ -91,6 +92,7 @@ class LocalEngine:
         return loss
 
     def update(self, player: str, learning_rate: float) -> float:
+        self._adopt()
         parameters = [self.masters[name] for name in self.names[player]]
         for parameter in parameters:
             if parameter.grad is None:
@@ -101,7 +103,8 @@ class LocalEngine:
         optimizer = self.optimizers[player]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        optimizer.step()
+        if norm.isfinite():
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._round()
         return float(norm)
@@ -114,6 +117,12 @@ class LocalEngine:
             gradient.copy_(summed.view_as(gradient))
 
     @torch.no_grad()
+    def _adopt(self) -> None:
+        """Bring what the model itself has changed in its weights (`Model.after_turn`) into the masters."""
+        for master, weight in self.rounded if self.changes_weights else ():
+            master.copy_(torch.where(weight == master.to(weight.dtype), master, weight.float()))
+
+    @torch.no_grad()
     def _round(self) -> None:
         for master, weight in self.rounded:
             weight.copy_(master)
@@ -124,6 +133,7 @@ class LocalEngine:
         return self.model(to_device(batch, self.device), carry, player=player, step=step)
 
     def pieces(self) -> list[Piece]:
+        self._adopt()
         if not self.group.leads:
             return []
         found = [Piece(f"weights/{n}", tuple(p.shape), 0, p.detach().reshape(-1)) for n, p in self.masters.items()]

@@ -102,7 +102,8 @@ class RBM(Model):
 
     def initial_carry(self, rows: int) -> Carry | None:
         """Chains that start at fair coin flips."""
-        return {"chains": torch.bernoulli(torch.full_like(self.visible_bias_D.detach().expand(rows, -1), 0.5))}
+        half_RD = self.weight_DH.detach().new_full((rows, self.config.num_visible), 0.5)
+        return {"chains": torch.bernoulli(half_RD)}
 
     def unnormalized_log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(v) + log Z of binary rows."""
