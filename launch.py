@@ -168,16 +168,31 @@ def evaluate(
     directory: RunDirectory,
     split: Annotated[str, typer.Option(help="Which held-out documents.")] = "valid",
     checkpoint: CheckpointStep = None,
-    memory_length: Annotated[
-        int | None, typer.Option(help="Another length of memory (or context) than in training.", metavar="M")
+    memory_length: Annotated[int | None, typer.Option(help="Another length of memory than in training.")] = None,
+    segment_length: Annotated[int | None, typer.Option(help="Tokens read at a time.")] = None,
+    clamp_length: Annotated[int | None, typer.Option(help="Distances beyond it share its encoding.")] = None,
+    same_length: Annotated[
+        bool | None, typer.Option(help="Every position sees the same number of earlier ones.", show_default=False)
     ] = None,
+    rows: Annotated[int, typer.Option(help="Documents read side by side; text scores do not depend on it.")] = 16,
+    max_tokens: Annotated[int | None, typer.Option(help="The first whole documents of no more tokens.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
     """Score held-out data with a run's newest checkpoint: with memory, and with memory off."""
     from cluster.tables import metrics_table
     from evals.evaluate import evaluate_run
 
-    result = evaluate_run(directory, split=split, checkpoint=checkpoint, memory_length=memory_length)
+    result = evaluate_run(
+        directory,
+        split=split,
+        checkpoint=checkpoint,
+        memory_length=memory_length,
+        segment_length=segment_length,
+        clamp_length=clamp_length,
+        same_length=same_length,
+        rows=rows,
+        max_tokens=max_tokens,
+    )
     say(result.lines()[0])
     console().print(metrics_table(result.metrics))
     if json_file is not None:
