@@ -128,11 +128,11 @@ def _prepare(tour: Tour, experiment: Experiment) -> None:
         manifest = prepare(experiment.data, executor="ray", workers=WORKERS, console=tour.console)
         splits = manifest.splits
         counts = ", ".join(
-            f"{name} {split.num_tokens:,} tokens of {split.num_documents:,}" for name, split in splits.items()
+            f"{name} {split.num_tokens:,} tokens ({split.num_documents:,} documents)" for name, split in splits.items()
         )
         tour.did(
             "prepared",
-            f"{counts} documents; vocabulary {manifest.vocab_size:,}; {seconds()}",
+            f"{counts}; vocabulary {manifest.vocab_size:,}; {seconds()}",
             experiment.data.directory,
         )
 
