@@ -1,11 +1,11 @@
 """The loss of a run as a picture, on the terminal and as a file."""
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from pretrain.metrics_log import read_rows
+from pretrain.run_directory import read_events
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -55,5 +55,4 @@ def draw_loss(directory: Path) -> Path:
 
 def resumed_steps(directory: Path) -> list[int]:
     """The steps at which the run was taken up again, by its events."""
-    lines = (directory / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event["step"] for event in map(json.loads, lines) if event["event"] == "resumed"]
+    return [event["step"] for event in read_events(directory) if event["event"] == "resumed"]

@@ -15,6 +15,7 @@ from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from evals.checkpointed import load_model, open_checkpoint
+from pretrain import config
 from pretrain.contract import LanguageModel, Model, Sampler
 from pretrain.engines.engine import choose_device
 from pretrain.experiment import Experiment
@@ -37,7 +38,7 @@ def saved_model(directory: Path, step: int | None) -> tuple[Model, Experiment]:
     if not directory.is_dir():
         raise BadInput(f"{directory}: there is no such directory")
     reader = open_checkpoint(directory, step)
-    experiment = Experiment.model_validate(reader.manifest.experiment)
+    experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
     device = choose_device("auto", Group())
     return load_model(reader, experiment.model, dtype=torch.float32, device=device), experiment
 

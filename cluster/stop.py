@@ -34,9 +34,10 @@ class StopSignals:
         return {number: signal.signal(number, self._receive) for number in NUMBERS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.asked:
-            os.write(2, NOTICE)  # the only way to write that a handler may take
-        self.asked = True
+        if self.asked:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.asked = True  # first, for the next signal may come while this one is handled
         self.then()
+        os.write(2, NOTICE)  # a handler may not print: it may have interrupted a print

@@ -103,9 +103,9 @@ def bundle(device: str, workers: int) -> dict[str, float]:
 
     total: dict[str, float] = ray.cluster_resources()
     gpus = int(total.get("GPU", 0))
-    if device == "cuda" and gpus < workers:
+    if device != "cpu" and gpus < workers and (gpus or device == "cuda"):
         raise BadInput(
-            f"engine.device is 'cuda' with {workers} workers, but Ray sees {gpus} GPUs; "
+            f"engine.device is {device!r} with {workers} workers, but Ray sees {gpus} GPUs; "
             "use fewer workers, or engine.device=cpu"
         )
     if int(total.get("CPU", 0)) < workers:

@@ -1,9 +1,8 @@
 """Training from the driver's side: check everything, claim the run directory, start the workers, tell how it went."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from cluster.progress import Display
 from cluster.sampling import TOKENIZER, keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
-from data_pipeline.config import BadInput, GaveUp, Preempted, Refused
+from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from evals.held_out import open_split
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
@@ -27,6 +26,7 @@ from pretrain.run_directory import (
     EXPERIMENT,
     Lease,
     create,
+    read_events,
     read_experiment,
     record_event,
     refuse_changes,
@@ -96,7 +96,7 @@ def resume(
         write_experiment(directory, experiment)
         try:
             return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()), allowed)
-        except (BadInput, Refused):
+        except (BadInput, Refused, Corrupt):
             write_experiment(directory, saved)
             raise
 
@@ -134,12 +134,9 @@ def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console
 
 def last_workers(directory: Path) -> int:
     """How many workers the run had at its last start, by its events; 1 before the first."""
-    path = directory / "events.jsonl"
-    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
-        with suppress(json.JSONDecodeError):  # a line torn by a kill
-            row = json.loads(line)
-            if row["event"] in ("started", "resumed"):
-                return int(row["workers"])
+    for event in reversed(read_events(directory)):
+        if event["event"] in ("started", "resumed"):
+            return int(event["workers"])
     return 1
 
 

@@ -22,6 +22,8 @@ SILENCE_SECONDS = 120.0
 """A worker that answers for so long nothing at all is taken for lost: its machine is gone, or it was stopped."""
 STATUS_SECONDS = 0.3
 END_SECONDS = 2.0
+"""Ray has so long to end a worker before it is killed without it."""
+KILL_SECONDS = 20.0
 GRACE_SECONDS = 1.0
 """One loss makes others; so long the rest is waited for, to find out which was the first."""
 
@@ -143,7 +145,7 @@ class WorkerGroup:
         _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
         for process in alive:  # stopped ones, for example, do not hear Ray
             process.kill()
-        psutil.wait_procs(alive, timeout=END_SECONDS)
+        psutil.wait_procs(alive, timeout=KILL_SECONDS)
 
     def _refresh(self) -> None:
         """Take the statuses that have come, ask for the next, and miss those that do not come."""

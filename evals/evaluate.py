@@ -54,8 +54,10 @@ def evaluate_run(
     where run, checkpoint, split or data cannot be used.
     """
     experiment = read_experiment(directory)
-    experiment.check_vocabulary()
     reader = open_checkpoint(directory, checkpoint)
+    saved = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
+    experiment = experiment.model_copy(update={"model": saved.model})  # data may have moved, the model may not
+    experiment.check_vocabulary()
     asked = {"memory_length": memory_length, "clamp_length": clamp_length, "same_length": same_length}
     overrides = {name: value for name, value in asked.items() if value is not None}
     protocol: dict[str, Any] = {

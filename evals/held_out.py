@@ -7,6 +7,7 @@ import numpy as np
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
 from data_pipeline.markov import MarkovConfig, MarkovDocuments
+from data_pipeline.shards import TokenShards
 from data_pipeline.text import TextConfig
 from evals.language_model import Documents
 
@@ -30,8 +31,9 @@ def open_split(data: DataConfig, split: str) -> HeldOut:
     """BadInput for data that is no text, or has no such split."""
     if isinstance(data, TextConfig):
         shards, tokenizer = data.shards(split), data.load_tokenizer()
+        texts: Documents = shards if tokenizer.lossless else WithoutBytes(shards)
         return HeldOut(
-            documents=shards if data.separate_documents else Joined(shards),
+            documents=texts if data.separate_documents else Joined(texts),
             start_token=tokenizer.end_of_document,
             starts_from="the end-of-document token",
             joined=not data.separate_documents,
@@ -39,9 +41,9 @@ def open_split(data: DataConfig, split: str) -> HeldOut:
             tokenizer=tokenizer.hash,
         )
     if isinstance(data, MarkovConfig):
-        texts = WithoutBytes(data.documents(split))
+        chains = WithoutBytes(data.documents(split))
         return HeldOut(
-            documents=texts if data.separate_documents else Joined(texts),
+            documents=chains if data.separate_documents else Joined(chains),
             start_token=0,
             starts_from="token 0",
             joined=not data.separate_documents,
@@ -52,9 +54,9 @@ def open_split(data: DataConfig, split: str) -> HeldOut:
 
 
 class WithoutBytes:
-    """Tokens that no text was made of: zero bytes each."""
+    """Tokens that no text was made of, or that do not say all of it: zero bytes each, so no bits per byte."""
 
-    def __init__(self, documents: MarkovDocuments) -> None:
+    def __init__(self, documents: MarkovDocuments | TokenShards) -> None:
         self.lengths, self.tokens_at = documents.lengths, documents.tokens_at
 
     def document_bytes(self, number: int) -> int:

@@ -20,7 +20,7 @@ from pretrain.rng import INITIAL_WEIGHTS, seed_everything
 from pretrain.schedules import ScheduleConfig
 from pretrain.trainer import Plan, Trainer
 
-EXECUTION_KEYS = ("name", "engine", "checkpoint", "evaluate", "log", "data.directory")
+EXECUTION_KEYS = ("name", "engine", "checkpoint", "evaluate", "log", "data.directory", "data.corpus.directory")
 """Keys whose change makes no other run of it: how it is computed and watched, not what is computed."""
 
 
@@ -101,7 +101,7 @@ class Experiment(Config):
             *parents, last = key.split(".")
             holder = values
             for parent in parents:
-                holder = holder[parent]
+                holder = holder.get(parent, {})
             holder.pop(last, None)
         return values | {"precision": self.engine.precision}
 

@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard: every step of a run, one line each, no step twice."""
 
 import json
+import math
 import os
 import types
 from pathlib import Path
@@ -20,7 +21,7 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """One row; numbers, also nested ones, become TensorBoard scalars."""
-        self.file.write(json.dumps(row) + "\n")
+        self.file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
         self.file.flush()
         if self.writer is not None:
             for name, value in _scalars(row):
@@ -68,6 +69,13 @@ def _tensorboard(directory: Path, first_step: int) -> Any:
             "or set log.tensorboard=false"
         ) from error
     return SummaryWriter(str(directory), purge_step=first_step + 1)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scalars(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from data_pipeline.config import Corrupt, Preempted
+from data_pipeline.config import Corrupt, GaveUp, Preempted
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -26,6 +26,12 @@ from pretrain.trainer import Trainer
 
 Evaluator = Callable[[Trainer, Experiment], dict[str, float]]
 """Scores the model as it is; called by every worker alike; the numbers are logged under their names."""
+
+STEP_PHASES = ("data", "forward_backward", "update", "reduce")
+"""What a step's rate is measured over; a save or an evaluation after a step is told in the next step's seconds."""
+
+MAX_SKIPPED = 10
+"""Steps in a row in which nothing could be moved, after which a run gives up."""
 
 PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Relative: the same weights on other hardware or another ZeRO stage round differently; wrong weights do worse."""
@@ -58,6 +64,7 @@ def run(
     resumed = _resume(trainer, experiment, directory, allowed)
     if group.leads:
         record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
+    skipped = 0
     with _log(trainer, experiment, directory) as log, StopOnSignals(trainer):
         for report in trainer.steps():
             row = _row(report, trainer, experiment)
@@ -65,6 +72,12 @@ def run(
             if log is not None:
                 log.write(row)
                 _record_skipped(report, directory)
+            skipped = skipped + 1 if _moved_nothing(report) else 0
+            if skipped == MAX_SKIPPED:
+                raise GaveUp(
+                    f"gave up at step {report.step}: for {MAX_SKIPPED} steps no gradient was finite; "
+                    "try a smaller optimizer.learning_rate or optimizer.gradient_clip, from an earlier checkpoint"
+                )
             if watch is not None:
                 watch.step(report)
             last = report.step == experiment.steps
@@ -76,6 +89,10 @@ def run(
     if group.leads:
         record_event(directory, "finished", step=trainer.step)
     return trainer.step
+
+
+def _moved_nothing(report: StepReport) -> bool:
+    return not any(math.isfinite(turn.gradient_norm) for turn in report.turns)
 
 
 def _record_skipped(report: StepReport, directory: Path) -> None:
@@ -121,11 +138,15 @@ def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: 
         trainer.restore(reader, manifest.counters)
         expected, found = manifest.probe["nats"], trainer.probe()
         assert isinstance(expected, float)
-        if abs(found - expected) <= PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0):
+        tolerance = PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0)
+        if "probe" in allowed or abs(found - expected) <= tolerance:
             return True
         log(f"{reader.path.name} scores its probe at {found:.6g} nats, it was saved at {expected:.6g}; going back")
     if checkpoint.list_checkpoints(directory):
-        raise Corrupt(f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each")
+        raise Corrupt(
+            f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "
+            "that rounds otherwise, --allow probe takes one whose hashes are right)"
+        )
     return False
 
 
@@ -152,7 +173,7 @@ def _evaluate(
 def _row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[str, Any]:
     """One line of metrics.jsonl."""
     model, workers = trainer.engine.model, trainer.engine.group.world_size
-    seconds = sum(report.seconds.values())
+    seconds = sum(report.seconds[phase] for phase in STEP_PHASES)
     flops = 3.0 * model.flops_per_count() * report.count
     peak = peak_flops(trainer.engine.device.type, experiment.engine.precision, torch.get_num_threads())
     return {

@@ -10,6 +10,7 @@ import threading
 import time
 import types
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,16 @@ def record_event(directory: Path, kind: str, **details: Any) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def read_events(directory: Path) -> list[dict[str, Any]]:
+    """The events so far, in their order; a line torn by a kill is left out."""
+    path = directory / "events.jsonl"
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            events.append(json.loads(line))
+    return events
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Who holds a lease."""
@@ -103,18 +114,14 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         holder = self._holder()
-        if holder is not None and self._is_live(*holder):
-            owner = holder[0]
-            raise Refused(
-                f"{self.path.parent} is in use by process {owner.pid} on {owner.host}; wait for it or stop it "
-                f"(a lease whose holder is gone is taken over by itself)"
-            )
+        if holder is not None:
+            if self._is_live(*holder):
+                raise self._taken(holder[0])
+            self._remove_stale(holder[0])
         try:
-            if holder is None:
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            self._write()
-        except FileExistsError as error:
-            raise Refused(f"{self.path.parent} was taken by another job at this moment") from error
+            self._claim()
+        except FileExistsError:
+            raise self._taken((self._holder() or (self.owner, 0))[0]) from None
         except OSError as error:
             raise BadInput(f"{self.path} cannot be written: {error}") from error
         self.thread.start()
@@ -123,28 +130,53 @@ class Lease:
     def __exit__(self, *_: type[BaseException] | BaseException | types.TracebackType | None) -> None:
         self.ended.set()
         self.thread.join()
-        holder = self._holder()
-        if holder is not None and holder[0].token == self.owner.token:
+        if self._is_ours():
             self.path.unlink()
+
+    def _taken(self, owner: Owner) -> Refused:
+        return Refused(
+            f"{self.path.parent} is in use by process {owner.pid} on {owner.host}; wait for it or stop it "
+            f"(a lease whose holder is gone is taken over by itself)"
+        )
+
+    def _remove_stale(self, stale: Owner) -> None:
+        """Of all that see the same stale lease, one moves it away; a late one that moved a new one puts it back."""
+        away = self.path.with_name(f".stale-{self.owner.token}")
+        with suppress(FileNotFoundError):
+            os.rename(self.path, away)
+            moved = _read_lease(away)
+            if moved is not None and moved[0].token != stale.token:
+                with suppress(FileExistsError):
+                    os.link(away, self.path)
+            away.unlink()
+
+    def _claim(self) -> None:
+        """Make the lease, whole from its first moment; raises FileExistsError where another was first."""
+        whole = self._written()
+        try:
+            os.link(whole, self.path)
+        finally:
+            whole.unlink()
 
     def _renew(self) -> None:
         while not self.ended.wait(self.renew_seconds):
             self.beats += 1
-            self._write()
+            with suppress(OSError):  # storage that fails for a moment is tried again at the next beat
+                if self._is_ours():
+                    os.replace(self._written(), self.path)
 
-    def _write(self) -> None:
-        temporary = self.path.with_name(f".lease-{self.owner.token}")
-        temporary.write_text(json.dumps({**asdict(self.owner), "beats": self.beats}), encoding="utf-8")
-        os.replace(temporary, self.path)
+    def _is_ours(self) -> bool:
+        holder = self._holder()
+        return holder is not None and holder[0].token == self.owner.token
+
+    def _written(self) -> Path:
+        """A file of our own with the lease's content."""
+        path = self.path.with_name(f".lease-{self.owner.token}")
+        path.write_text(json.dumps({**asdict(self.owner), "beats": self.beats}), encoding="utf-8")
+        return path
 
     def _holder(self) -> tuple[Owner, int] | None:
-        try:
-            values = json.loads(self.path.read_text(encoding="utf-8"))
-            return Owner(values["token"], values["host"], values["pid"], values["started"]), values["beats"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            return Owner("unreadable", "", 0, 0.0), 0
+        return _read_lease(self.path)
 
     def _is_live(self, owner: Owner, beats: int) -> bool:
         if owner.host == self.owner.host:
@@ -154,6 +186,17 @@ class Lease:
         time.sleep(5 * self.renew_seconds)
         later = self._holder()
         return later is not None and later[0].token == owner.token and later[1] != beats
+
+
+def _read_lease(path: Path) -> tuple[Owner, int] | None:
+    """Whose it is, and its count; None where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Owner(values["token"], values["host"], values["pid"], values["started"]), values["beats"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return Owner("unreadable", "", 0, 0.0), 0
 
 
 def _same_process(owner: Owner) -> bool:

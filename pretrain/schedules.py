@@ -18,7 +18,7 @@ class ScheduleConfig(Config):
     kind: Literal["constant", "linear", "cosine", "wsd"]
     warmup_steps: int = Field(default=0, ge=0)
     final_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Of the peak rate, reached at the last step."""
+    """Of the peak rate, reached at the end: the step after the last would have it."""
     decay_fraction: float = Field(default=0.2, gt=0.0, le=1.0)
     """`wsd` only: the last part of the run that decays."""
 

@@ -21,6 +21,7 @@ from pretrain.report import StepReport, Stopwatch, TurnReport
 from pretrain.rng import seed_everything
 
 PROBE = "probe"
+AFTER_TURN = "after turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Trainer:
         rate = self.learning_rate(player, self.step)
         with self.stopwatch("update"):
             norm = self.engine.update(player, rate)
+            seed_everything(self.plan.seed, self.step, turn, AFTER_TURN)
             model.after_turn(player, self.step)
         self.draws += 1
         if math.isfinite(norm):

@@ -22,6 +22,7 @@ class ByteTokenizer(Tokenizer):
     """Lossless."""
 
     kind = "byte"
+    lossless = True
     vocab_size = 257
     end_of_document = 256
 

@@ -85,6 +85,7 @@ class BytePairTokenizer(Tokenizer):
         library.no_padding()
         library.no_truncation()
         self._library, self.kind, self._end = library, kind, end_of_document
+        self.lossless = library.normalizer is None and isinstance(library.decoder, decoders.ByteLevel)
         self.end_of_document = number
         self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())
 

@@ -32,6 +32,8 @@ class Tokenizer(abc.ABC):
 
     vocab_size: int
     """Ids are below it."""
+    lossless: bool = False
+    """Whether decoding gives back every text exactly: without that, -log p of the tokens is not that of the bytes."""
     end_of_document: int
     """The id that ends every stored document; text never encodes to it, but for kind `word` with `end_of_line`."""
 

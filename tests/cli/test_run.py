@@ -62,7 +62,7 @@ def test_stopped_then_resumed_equals_undisturbed(segue: Forks, tmp_path: Path, u
 def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     """In a step that takes seconds, in many micro-batches: a signal is heard after each call into torch."""
     run = tmp_path / "run"
-    slow = ("batch.micro_batches=100", "batch.rows=16", "data.num_documents=4000", "model.num_layers=12")
+    slow = ("batch.micro_batches=50", "batch.rows=16", "data.num_documents=4000", "model.num_layers=8")
     with started("train", XL, *slow, "evaluate.every=null", "--run", run, cwd=tmp_path) as process:
         wait_for_step(run, 1, process)
         process.send_signal(signal.SIGINT)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -50,7 +53,7 @@ def test_a_live_lease_refuses_and_a_dead_one_is_taken_over(tmp_path: Path) -> No
 
 def test_a_lease_elsewhere_is_live_while_its_count_moves(tmp_path: Path) -> None:
     with Lease(tmp_path, renew_seconds=0.05) as lease:
-        lease.owner = type(lease.owner)("other", "another-host", 1, 0.0)
+        lease.owner = replace(lease.owner, host="another-host")
         time.sleep(0.2)
         with pytest.raises(Refused, match="another-host"), Lease(tmp_path, renew_seconds=0.05):
             pass
@@ -58,6 +61,46 @@ def test_a_lease_elsewhere_is_live_while_its_count_moves(tmp_path: Path) -> None
         lease.thread.join()
         with Lease(tmp_path, renew_seconds=0.05) as second:
             assert json.loads((tmp_path / "lease.json").read_text())["token"] == second.owner.token
+
+
+CLAIM = """
+import sys, pathlib
+from data_pipeline.config import Refused
+from pretrain.run_directory import Lease
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with Lease(pathlib.Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.readline()
+except Refused:
+    print("refused", flush=True)
+"""
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_many_at_once_one_gets_it(tmp_path: Path, stale: bool) -> None:
+    if stale:
+        gone = {"token": "gone", "host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0, "beats": 3}
+        (tmp_path / "lease.json").write_text(json.dumps(gone))
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    claims = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) for _ in range(4)]
+    try:
+        for words in ("ready", None):
+            for claim in claims:
+                assert claim.stdout is not None
+                assert claim.stdin is not None
+                if words:
+                    assert claim.stdout.readline().strip() == words
+                else:
+                    claim.stdin.write("\n")
+                    claim.stdin.flush()
+        answers = [claim.stdout.readline().strip() for claim in claims if claim.stdout is not None]
+        assert sorted(answers) == ["held", "refused", "refused", "refused"]
+    finally:
+        for claim in claims:
+            claim.kill()
+            claim.wait()
 
 
 def test_a_run_is_created_once(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class WGAN(Model):
             return Loss(total=-at_least_float32(score_R1).sum(), count=batch.rows)
         fake_RD = self.sample(batch.rows)
         real_RD = batch.values.to(fake_RD.dtype)
-        distance = at_least_float32(self.critic(real_RD) - self.critic(fake_RD)).sum()
+        distance = (at_least_float32(self.critic(real_RD)) - at_least_float32(self.critic(fake_RD))).sum()
         norm_R = self._gradient_norm(real_RD, fake_RD)
         total = self.config.penalty * (norm_R - 1).square().sum() - distance
         metrics = {"wasserstein": distance.detach(), "gradient_norm": norm_R.detach().sum()}

@@ -186,7 +186,7 @@ class TransformerXL(Model):
 
     def log_prob(self, batch: TokenBatch) -> Tensor:
         """[B] log p(labels) of each row, with memory empty at its start."""
-        return -self.token_nats(batch, None)[0].sum(-1)
+        return -self.token_nats(batch, self.initial_carry(batch.rows))[0].sum(-1)
 
     def begin(self, rows: int) -> Carry:
         seen = torch.zeros(rows, dtype=torch.int64, device=self.blocks[0].feed_forward.inner.weight.device)
