@@ -16,14 +16,14 @@ import torch
 from pydantic import Field
 
 from data_pipeline.batch import Batch, to_device
-from data_pipeline.config import BadInput, Config
+from data_pipeline.config import BadInput
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed_player import DeepSpeedPlayer
 from pretrain.engines.deepspeed_start import start
 from pretrain.engines.engine import (
     DTYPES,
-    Precision,
+    EngineSettings,
     buffer_pieces,
     choose_device,
     enable_activation_checkpointing,
@@ -34,16 +34,11 @@ from pretrain.group import Group
 from pretrain.optim import MOMENTS, OptimizerConfig
 
 
-class DeepSpeedEngineConfig(Config):
+class DeepSpeedEngineConfig(EngineSettings):
     """ZeRO data parallelism."""
 
     kind: Literal["deepspeed"]
     zero_stage: Literal[0, 1, 2, 3] = 1
-    precision: Precision = "float32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    activation_checkpointing: bool = False
-    threads: int = 1
-    """Of each worker on the CPU; a different number may round sums differently."""
     bucket_size: int = Field(default=100_000_000, ge=2)
     """Gradients or weights that travel at a time."""
     whole_below: int = Field(default=100_000, ge=0)

@@ -3,10 +3,11 @@
 from typing import Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from data_pipeline.batch import Batch
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Config
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.contract import Carry, Loss, Model
 from pretrain.group import Group
@@ -15,6 +16,17 @@ Precision = Literal["float32", "bfloat16"]
 """Of weights and activations; masters and moments are float32 always."""
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class EngineSettings(Config):
+    """What every engine can be told; no part of a run's identity but for the precision."""
+
+    precision: Precision = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    activation_checkpointing: bool = False
+    """Recompute the activations of each block in backward rather than keep them."""
+    threads: int = Field(default=1, ge=1)
+    """Of each worker on the CPU; a different number may round sums differently."""
 
 
 class Engine(Protocol):

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from data_pipeline.batch import Batch, to_device
-from data_pipeline.config import Config
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.engine import (
     DTYPES,
-    Precision,
+    EngineSettings,
     buffer_pieces,
     choose_device,
     enable_activation_checkpointing,
@@ -26,15 +25,10 @@ from pretrain.group import Group
 from pretrain.optim import MOMENTS, OptimizerConfig
 
 
-class LocalEngineConfig(Config):
+class LocalEngineConfig(EngineSettings):
     """Plain torch, data parallel."""
 
     kind: Literal["local"]
-    precision: Precision = "float32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    activation_checkpointing: bool = False
-    threads: int = 1
-    """Of each worker on the CPU; a different number may round sums differently."""
 
     def build(
         self, model: Model, optimizers: dict[str, OptimizerConfig], group: Group, micro_batches: int
