@@ -50,7 +50,9 @@ T = TypeVar("T")
 
 
 class NotSaved(SegueError):
-    """A checkpoint could not be written; the one before is untouched and still the latest."""
+    """Exit code 6: a checkpoint could not be written; the one before is untouched and still the latest."""
+
+    exit_code = 6
 
 
 def save(
