@@ -9,6 +9,7 @@ from data_pipeline.config import BadInput, Corrupt
 from evals.checkpointed import open_checkpoint
 from pretrain import checkpoint
 from pretrain.checkpoint.layout import MANIFEST
+from pretrain.run_directory import EXPERIMENT
 
 SHOWN = 10
 """Of the tensors that differ."""
@@ -17,6 +18,8 @@ SHOWN = 10
 def checkpoints_table(directory: Path) -> Table:
     """All checkpoints of a run."""
     found, newest = checkpoint.list_checkpoints(existing(directory)), checkpoint.latest(directory)
+    if not found and not (directory / EXPERIMENT).is_file():
+        raise BadInput(f"{directory} holds no run (no {EXPERIMENT} in it) and no checkpoints")
     made = table(str(directory), "step>", "size>", "workers>", "saved (UTC)", "")
     for info in found:
         note = info.problem or ("newest" if info.path == newest else "")

@@ -37,6 +37,14 @@ class Rows:
         return [json.loads(line) for line in content[:end].splitlines()]
 
 
+TOLD = {
+    "resumed": "resumed at step {step} on {workers} worker(s)",
+    "fallback": "warning: {message}",
+    "skipped": "warning: step {step} moved nothing of {player}, its gradient norm was {gradient_norm}",
+}
+"""Events that are told in a line as they come."""
+
+
 class Display:
     """Shows the steps of one start of a run. A step that is computed again after a loss is not shown again."""
 
@@ -44,6 +52,8 @@ class Display:
         self.steps, self.every, self.console = experiment.steps, experiment.log.every, console
         self.rows = Rows(directory / "metrics.jsonl")
         self.shown = max((row["step"] for row in self.rows.new()), default=0)
+        self.events = Rows(directory / "events.jsonl")
+        self.events.new()
         self.first: tuple[int, float] | None = None
         """The step that came first, and when."""
         self.bar = Progress(
@@ -70,6 +80,9 @@ class Display:
 
     def update(self, statuses: list[WorkerStatus]) -> None:
         """Show what is new."""
+        for event in self.events.new():
+            if event["event"] in TOLD:
+                self.say(TOLD[event["event"]].format(**event))
         if statuses:
             phase = statuses[0].phase
             rare = phase in ("evaluate", "save") or statuses[0].step == 0

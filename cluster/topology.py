@@ -66,6 +66,7 @@ def ray_session(workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _apart_from_signals()
     directory = tempfile.mkdtemp(prefix="segue-", dir="/tmp")  # Ray's sockets are below it; their paths must be short
     try:
         _start(directory, workers)
@@ -73,6 +74,20 @@ def ray_session(workers: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _apart_from_signals() -> None:
+    """Start Ray's servers in sessions of their own: a SIGTERM to the driver's whole process group (timeout, systemd,
+    Slurm) must not end them before the workers have saved. Checked with Ray 2.60."""
+    from ray._private import services
+
+    if services.ConsolePopen.__name__ != "OwnSession":
+
+        class OwnSession(services.ConsolePopen):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, start_new_session=True, **options)
+
+        services.ConsolePopen = OwnSession
 
 
 def _start(directory: str, workers: int) -> None:

@@ -194,11 +194,13 @@ def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tup
                 from cluster.supervise import Supervisor  # imports Ray
 
                 device = experiment.engine.device
+                display.say(f"starting {start.workers} workers with Ray, which takes some seconds")
                 last_step = Supervisor(job, start.workers, device=device, on_status=see, on_loss=display.say).run()
         except (Preempted, GaveUp) as end:
             record_event(directory, "preempted" if isinstance(end, Preempted) else "gave_up")
             raise
-    display.say(f"finished at step {last_step}: {directory} (checkpoints/, metrics.jsonl, tensorboard/)")
+    parts = [part for part in ("checkpoints/", "metrics.jsonl", "tensorboard/") if (directory / part).exists()]
+    display.say(f"finished at step {last_step}: {directory} ({', '.join(parts)})")
     return last_step
 
 

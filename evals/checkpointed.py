@@ -1,6 +1,7 @@
 """A run's model as it was saved, on one process."""
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from pretrain.models import ModelConfig
 def open_checkpoint(directory: Path, step: int | None = None) -> checkpoint.CheckpointReader:
     """A run's newest good checkpoint, or that of a step; BadInput where there is none such."""
     if step is None:
-        reader = checkpoint.newest_good(directory, log=lambda _: None)
+        reader = checkpoint.newest_good(directory, log=lambda line: print(f"warning: {line}", file=sys.stderr))
         if reader is None:
             raise BadInput(f"{directory} has no checkpoint yet; train until it has saved one")
         return reader

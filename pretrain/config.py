@@ -99,7 +99,7 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
         return f"{dotted}: there is no such key{_nearest(str(where[-1]), known)}"
     if detail["type"] == "missing":
         return f"{dotted}: this key is required"
-    given = "" if detail["type"] == "value_error" and not dotted else f", but it is {_short(detail['input'])}"
+    given = "" if isinstance(detail["input"], dict) else f", but it is {_short(detail['input'])}"
     return f"{dotted}: {message}{given}" if dotted else message
 
 

@@ -179,7 +179,7 @@ def _row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[s
     return {
         "step": report.step,
         "loss": report.loss,
-        "unit": f"nats/{model.unit}",
+        "unit": f"{'nats' if hasattr(model, 'log_prob') else 'objective'}/{model.unit}",
         f"{model.unit}s": report.count,
         f"{model.unit}s_per_second": report.count / seconds,
         "seconds": report.seconds,

@@ -1,6 +1,7 @@
 """Runs from start to end by their commands: stopping, going on, refusing, failing."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,18 @@ def test_stopped_then_resumed_equals_undisturbed(segue: Forks, tmp_path: Path, u
     assert (compared.code, compared.out.split(":")[0]) == (0, "equal in every bit")
     losses = [[json.loads(line)["loss"] for line in (r / "metrics.jsonl").open()] for r in (run, undisturbed)]
     assert losses[0] == losses[1]
+
+
+def test_sigterm_to_the_whole_process_group_saves_too(tmp_path: Path) -> None:
+    """As `timeout`, systemd and Slurm send it: Ray's servers must outlast it until the workers have saved."""
+    run = tmp_path / "run"
+    with started("train", XL, "steps=100000", "--run", run, "--workers", 2, cwd=tmp_path) as process:
+        wait_for_step(run, 3, process)
+        os.killpg(process.pid, signal.SIGTERM)
+        result = ended(process)
+    assert result.code == 5, result
+    assert events(run) == ["started", "preempted"]
+    assert list((run / "checkpoints").glob("step-*"))
 
 
 def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
