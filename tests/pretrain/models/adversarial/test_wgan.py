@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from data_pipeline.batch import VectorBatch
@@ -141,3 +141,20 @@ def test_scoring_without_gradients_gives_the_same_loss() -> None:
     with torch.no_grad():
         scored = model(batch, None, player="critic", step=0)
     torch.testing.assert_close(scored.total, trained.total.detach())
+
+
+class HalfSquare(nn.Module):
+    """x^2 / 2: its slope at x is x."""
+
+    def forward(self, x_RD: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x_RD.square()
+
+
+def test_every_row_has_its_own_point_between_data_and_sample() -> None:
+    """With data at 1 and samples at 0 the slope of x^2 / 2 is the row's share of the data, uniform on [0, 1]."""
+    model = WGANConfig(kind="wgan", num_values=1, latent_width=2, generator_widths=(3,), critic_widths=(3,)).build()
+    model.critic = HalfSquare()  # type: ignore[assignment]
+    share_R = model._gradient_norm(torch.ones(4096, 1), torch.zeros(4096, 1)).detach()
+    assert share_R.unique().numel() > 4000
+    assert float(share_R.mean()) == pytest.approx(0.5, abs=4 / (12 * 4096) ** 0.5)
+    assert float(share_R.var()) == pytest.approx(1 / 12, rel=0.1)
