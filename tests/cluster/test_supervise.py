@@ -26,7 +26,9 @@ STEPS = 60
 
 
 def experiment(*overrides: str) -> Experiment:
-    fixed = (f"steps={STEPS}", "checkpoint.every=25", "evaluate.every=null")
+    """Its steps are slow enough that a supervisor, which looks three times a second, sees it at work."""
+    slow = ("batch.rows=16", "model.num_layers=12")
+    fixed = (f"steps={STEPS}", "checkpoint.every=25", "evaluate.every=null", *slow)
     return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), (*fixed, *overrides))
 
 
