@@ -1,5 +1,6 @@
 """What every worker of a run is told, and what it does, wherever it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from evals.in_training import score_held_out
 from pretrain.group import Group
 from pretrain.run import run
 from pretrain.run_directory import read_experiment
+from pretrain.trainer import Trainer
+
+Injector = Callable[[str, Trainer], None]
+"""Called at every moment of `pretrain.run.Watch`, in every worker; what it does there is up to the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class Job:
     """Relative paths of the experiment begin here."""
     allowed: tuple[str, ...] = ()
     """Keys whose change since the last checkpoint is allowed."""
+    injector: Injector | None = None
+    """Faults that a test lets happen."""
 
 
 def work(job: Job, group: Group, observer: Observer) -> int:
@@ -31,5 +38,5 @@ def work(job: Job, group: Group, observer: Observer) -> int:
         group,
         evaluators=(score_held_out,),
         allowed=job.allowed,
-        watch=observer.watch(),
+        watch=observer.watch(job.injector),
     )

@@ -38,8 +38,8 @@ class Observer:
         self.stop_requested = False
         self.loss: float | None = None
 
-    def watch(self) -> Watch:
-        return Watch(step=self._see_step, trainer=self._see_trainer)
+    def watch(self, moment: Callable[[str, Trainer], None] | None = None) -> Watch:
+        return Watch(step=self._see_step, trainer=self._see_trainer, moment=moment or (lambda *_: None))
 
     def request_stop(self) -> None:
         """Ask the trainer to stop after its step, or after its first one where there is no trainer yet."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from cluster.job import Job, work
+from cluster.job import Injector, Job, work
 from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.progress import Display
 from cluster.sampling import TOKENIZER, keep_tokenizer
@@ -45,6 +45,7 @@ class Start:
     launcher: Launcher = "auto"
     on_status: OnStatus = lambda _: None
     console: Console = field(default_factory=Console)
+    injector: Injector | None = None
 
     @property
     def inline(self) -> bool:
@@ -59,6 +60,7 @@ def train(
     launcher: Launcher = "auto",
     on_status: OnStatus = lambda _: None,
     console: Console | None = None,
+    injector: Injector | None = None,
 ) -> int:
     """Start a run in a new directory and see it to its end; returns the last step.
 
@@ -70,7 +72,7 @@ def train(
     check(experiment, workers, launcher)
     check_disk(experiment, directory, workers)
     with _new_run(directory, experiment):
-        return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()))
+        return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console(), injector))
 
 
 def resume(
@@ -82,6 +84,7 @@ def resume(
     launcher: Launcher = "auto",
     on_status: OnStatus = lambda _: None,
     console: Console | None = None,
+    injector: Injector | None = None,
 ) -> int:
     """Go on with a run from its newest good checkpoint to its end; returns the last step.
 
@@ -95,7 +98,9 @@ def resume(
     with Lease(directory):
         write_experiment(directory, experiment)
         try:
-            return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console()), allowed)
+            return _execute(
+                experiment, directory, Start(workers, launcher, on_status, console or Console(), injector), allowed
+            )
         except (BadInput, Refused, Corrupt):
             write_experiment(directory, saved)
             raise
@@ -115,12 +120,12 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
 
 def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:
     """Raise BadInput unless all checkpoints that the run will keep fit on its disk."""
-    needed = plan(experiment, [workers]).disk_bytes
+    needed, most = plan(experiment, [workers]).disk_bytes, experiment.checkpoint.most(experiment.steps)
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise BadInput(
-            f"--run {directory}: {experiment.checkpoint.keep + 1} checkpoints need {bytes_text(needed)}, where "
+            f"--run {directory}: {most} checkpoints need {bytes_text(needed)}, where "
             f"{bytes_text(free)} are free; free some, choose another disk, or set a smaller checkpoint.keep"
         )
 
@@ -180,7 +185,7 @@ def _clear(directory: Path) -> None:
 
 def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tuple[str, ...] = ()) -> int:
     """Run the workers until the run ends, stops as asked, or fails; returns the last step."""
-    job = Job(directory.absolute(), Path.cwd(), allowed)
+    job = Job(directory.absolute(), Path.cwd(), allowed, start.injector)
     with Display(experiment, directory, start.console) as display:
 
         def see(statuses: list[WorkerStatus]) -> None:

@@ -5,7 +5,7 @@ Which workers compute it, with which engine and how often it logs or saves, may 
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,16 @@ from pretrain.rng import INITIAL_WEIGHTS, seed_everything
 from pretrain.schedules import ScheduleConfig
 from pretrain.trainer import Plan, Trainer
 
-EXECUTION_KEYS = ("name", "engine", "checkpoint", "evaluate", "log", "data.directory", "data.corpus.directory")
+EXECUTION_KEYS = (
+    "name",
+    "engine",
+    "checkpoint",
+    "evaluate",
+    "log",
+    "supervision",
+    "data.directory",
+    "data.corpus.directory",
+)
 """Keys whose change makes no other run of it: how it is computed and watched, not what is computed."""
 
 
@@ -37,9 +46,57 @@ class CheckpointConfig(Config):
     """When to save, and what to keep."""
 
     every: int = Field(default=1000, gt=0)
-    """Steps between two; the last step is always saved."""
-    keep: int = Field(default=3, ge=1)
-    """The newest ones; older ones are removed once a newer one is complete."""
+    """Steps between two permanent ones; the last step is always saved."""
+    keep: int | None = Field(default=3, ge=1)
+    """The newest permanent ones; older ones are removed once a newer one is complete. None: all."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Between two temporary ones, by the leader's clock; only the newest is kept, until a newer checkpoint is there."""
+    background: bool = True
+    """Copy the state, then write it while training goes on."""
+    on_failure: Literal["stop", "go_on"] = "stop"
+    """When a save fails, as on a full disk; the checkpoints before it are untouched."""
+    timeout_minutes: float = Field(default=30.0, gt=0)
+    """A save that takes longer is given up: its storage hangs."""
+
+    def most(self, steps: int) -> int:
+        """How many there are at one time in a run of so many steps, the one that is being written included."""
+        permanent = -(-steps // self.every)
+        return (permanent if self.keep is None else min(permanent, self.keep + 1)) + (self.minutes is not None)
+
+
+class TroubleConfig(Config):
+    """What to do about steps whose numbers are wrong; it changes what a run computes, so it belongs to its identity.
+
+    Policies: `stop` saves nothing and gives up; `skip` moves nothing and goes on, as if the step's data were not in the
+    stream; `roll_back` goes on from before the trouble, without the data of the `window` steps up to it.
+    """
+
+    not_finite: Literal["stop", "skip", "roll_back"] = "skip"
+    """A loss or a gradient norm that is NaN or infinite."""
+    spike: Literal["stop", "skip", "roll_back"] | None = None
+    """A loss above the median of the last ones by more than `threshold` robust standard deviations. None: not looked
+    for."""
+    history: int = Field(default=128, ge=8)
+    """So many last losses are a loss compared with, once there are as many."""
+    threshold: float = Field(default=10.0, gt=0.0)
+    """In standard deviations, estimated as 1.4826 times the median absolute deviation."""
+    window: int = Field(default=1, ge=1)
+    """Steps whose data a roll-back leaves out, the one in trouble included."""
+    max_in_a_row: int = Field(default=10, ge=1)
+    """Skipped steps without one that moved anything between them, after which a run gives up; as many roll-backs."""
+
+
+class SupervisionConfig(Config):
+    """How a run is watched while it is computed."""
+
+    hang_minutes: float = Field(default=15.0, gt=0)
+    """A worker that gets on with nothing for so long is taken for hung; longer than the longest phase."""
+    straggler_factor: float = Field(default=1.5, gt=1.0)
+    """A worker whose own work takes so many times the median of all workers' is reported."""
+    replica_check_every: int | None = Field(default=None, gt=0)
+    """Steps between two comparisons of what every worker holds alike; also before every save. None: only then."""
+    max_failures: int = Field(default=3, ge=1)
+    """In a row, without a new checkpoint between them, after which a run gives up."""
 
 
 class EvaluateConfig(Config):
@@ -77,6 +134,8 @@ class Experiment(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    trouble: TroubleConfig = TroubleConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":

@@ -137,7 +137,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
         activation_checkpointing=experiment.engine.activation_checkpointing,
         placements=tuple(placement(number, stage) for number in workers for stage in _stages(experiment)),
         checkpoint_bytes=checkpoint_bytes,
-        disk_bytes=checkpoint_bytes * (experiment.checkpoint.keep + 1),
+        disk_bytes=checkpoint_bytes * experiment.checkpoint.most(experiment.steps),
     )
 
 

@@ -1,6 +1,6 @@
 """What happened in a step: plain numbers, equal on every worker."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -52,15 +52,26 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=dict)
     phase: str = "starting"
+    ticks: int = 0
+    """Phases begun and ended so far: all workers count alike, so the one that hangs has the lowest count."""
+    on_phase: Callable[[str], None] = lambda _: None
+    """Told of each phase as it begins."""
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         before, self.phase, start = self.phase, phase, perf_counter()
+        self.tick()
+        self.on_phase(phase)
         try:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
             self.phase = before
+            self.tick()
+
+    def tick(self) -> None:
+        """Say that this worker is getting on, within a long phase."""
+        self.ticks += 1
 
     def lap(self) -> dict[str, float]:
         """The seconds since the last lap, by phase."""

@@ -41,8 +41,14 @@ PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 class Watch:
     """What a supervisor sees of a worker while it runs, and how it asks it to stop."""
 
-    step: Callable[[StepReport], None]
-    trainer: Callable[[Trainer], None]
+    step: Callable[[StepReport], None] = lambda _: None
+    trainer: Callable[[Trainer], None] = lambda _: None
+    moment: Callable[[str, Trainer], None] = lambda *_: None
+    """Told of each phase of `Trainer.stopwatch` as it begins, and of each phase of a save as `save: <phase>`, on the
+    thread that it happens on. Where tests let faults happen."""
+
+
+WATCH_NOTHING = Watch()
 
 
 def run(
@@ -52,16 +58,17 @@ def run(
     *,
     evaluators: tuple[Evaluator, ...] = (),
     allowed: tuple[str, ...] = (),
-    watch: Watch | None = None,
+    watch: Watch = WATCH_NOTHING,
 ) -> int:
     """Train until the experiment's last step; returns it.
 
     Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1 or `Trainer.request_stop` on any worker).
     """
     trainer = experiment.trainer(group)
-    if watch is not None:
-        watch.trainer(trainer)
-    resumed = _resume(trainer, experiment, directory, allowed)
+    watch.trainer(trainer)
+    trainer.stopwatch.on_phase = lambda phase: watch.moment(phase, trainer)
+    with trainer.stopwatch("restore"):
+        resumed = _resume(trainer, experiment, directory, allowed)
     if group.leads:
         record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
     skipped = 0
@@ -78,8 +85,7 @@ def run(
                     f"gave up at step {report.step}: for {MAX_SKIPPED} steps no gradient was finite; "
                     "try a smaller optimizer.learning_rate or optimizer.gradient_clip, from an earlier checkpoint"
                 )
-            if watch is not None:
-                watch.step(report)
+            watch.step(report)
             last = report.step == experiment.steps
             if last or report.stop or report.step % experiment.checkpoint.every == 0:
                 with trainer.stopwatch("save"):
