@@ -40,7 +40,10 @@ class Rows:
 TOLD = {
     "resumed": "resumed at step {step} on {workers} worker(s)",
     "fallback": "warning: {message}",
-    "skipped": "warning: step {step} moved nothing of {player}, its gradient norm was {gradient_norm}",
+    "trouble": "warning: step {step} moved nothing of {player} ({kind}: loss {loss}, gradient norm {gradient_norm})",
+    "rolled back": "rolled back to {to}; left out are the draws {skipped}",
+    "not saved": "warning: {message}",
+    "versions": "warning: saved with other versions: {changed}",
 }
 """Events that are told in a line as they come."""
 

@@ -19,6 +19,7 @@ from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_everything
 from pretrain.schedules import ScheduleConfig
 from pretrain.trainer import Plan, Trainer
+from pretrain.trouble import TroubleConfig
 
 EXECUTION_KEYS = (
     "name",
@@ -62,28 +63,6 @@ class CheckpointConfig(Config):
         """How many there are at one time in a run of so many steps, the one that is being written included."""
         permanent = -(-steps // self.every)
         return (permanent if self.keep is None else min(permanent, self.keep + 1)) + (self.minutes is not None)
-
-
-class TroubleConfig(Config):
-    """What to do about steps whose numbers are wrong; it changes what a run computes, so it belongs to its identity.
-
-    Policies: `stop` saves nothing and gives up; `skip` moves nothing and goes on, as if the step's data were not in the
-    stream; `roll_back` goes on from before the trouble, without the data of the `window` steps up to it.
-    """
-
-    not_finite: Literal["stop", "skip", "roll_back"] = "skip"
-    """A loss or a gradient norm that is NaN or infinite."""
-    spike: Literal["stop", "skip", "roll_back"] | None = None
-    """A loss above the median of the last ones by more than `threshold` robust standard deviations. None: not looked
-    for."""
-    history: int = Field(default=128, ge=8)
-    """So many last losses are a loss compared with, once there are as many."""
-    threshold: float = Field(default=10.0, gt=0.0)
-    """In standard deviations, estimated as 1.4826 times the median absolute deviation."""
-    window: int = Field(default=1, ge=1)
-    """Steps whose data a roll-back leaves out, the one in trouble included."""
-    max_in_a_row: int = Field(default=10, ge=1)
-    """Skipped steps without one that moved anything between them, after which a run gives up; as many roll-backs."""
 
 
 class SupervisionConfig(Config):
@@ -151,6 +130,12 @@ class Experiment(Config):
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
             )
+        most, window = self.checkpoint.keep, self.trouble.window
+        if self.trouble.rolls_back and most is not None and (most - 1) * self.checkpoint.every < window:
+            raise ValueError(
+                f"checkpoint.keep={most} with checkpoint.every={self.checkpoint.every} may leave no checkpoint from before "
+                f"the trouble.window={window} turns that a roll-back leaves out; keep more, or save less often"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -174,7 +159,7 @@ class Experiment(Config):
         return lambda player, step: peaks[player] * self.schedule.factor(step, self.steps)
 
     def plan(self) -> Plan:
-        return Plan(self.seed, self.steps, self.batch.micro_batches, self.batch.rows)
+        return Plan(self.seed, self.steps, self.batch.micro_batches, self.batch.rows, self.trouble)
 
     def check_vocabulary(self) -> None:
         """Raise BadInput unless the model has a row for every token of the prepared data."""

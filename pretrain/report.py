@@ -4,6 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Literal, get_args
+
+from pretrain.trouble import Trouble
+
+Request = Literal["stop", "save", "join save"]
+"""stop: save, and end; save: now, though no permanent checkpoint is due; join save: the one in flight has failed."""
+
+REQUESTS: tuple[Request, ...] = get_args(Request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +23,15 @@ class TurnReport:
     """The objective per count: nats per token where the model has a likelihood."""
     count: int
     metrics: dict[str, float]
-    gradient_norm: float
-    """Before clipping."""
+    gradient_norm: float | None
+    """Before clipping; None where the loss told that it is not worth looking at."""
     learning_rate: float
     sample_ids: tuple[tuple[int, ...], ...]
     """The identity of every row's data, by micro-batch."""
     micro_batch_losses: tuple[float, ...]
     """Summed objective by micro-batch: with equal weights, equal only where data, noise and carry are."""
+    trouble: Trouble | None = None
+    """Why the turn moved nothing, where it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +43,13 @@ class StepReport:
     turns: tuple[TurnReport, ...]
     seconds: dict[str, float]
     """Wall time by phase: data, forward_backward, update, reduce."""
-    stop: bool
-    """Some worker was asked to stop: all stop after this step."""
+    requests: frozenset[Request]
+    """What some worker was asked for until the end of this step; the same on all."""
+
+    @property
+    def stop(self) -> bool:
+        """All stop after this step."""
+        return "stop" in self.requests
 
     @property
     def loss(self) -> float:

@@ -3,7 +3,6 @@
 Every worker calls `run`; what is written once is written by the leader. Evaluators are handed in.
 """
 
-import math
 import signal
 import threading
 from collections.abc import Callable
@@ -14,27 +13,25 @@ from typing import Any
 
 import torch
 
-from data_pipeline.config import Corrupt, GaveUp, Preempted
-from pretrain import checkpoint, config
+from data_pipeline.config import GaveUp, Preempted
+from pretrain import checkpoint
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.hardware import peak_flops, resident_bytes
 from pretrain.metrics_log import MetricsLog
+from pretrain.replicas import check_replicas
 from pretrain.report import StepReport
-from pretrain.run_directory import record_event, refuse_changes
+from pretrain.restoring import restore_newest
+from pretrain.run_directory import record_event
+from pretrain.saving import Saving
 from pretrain.trainer import Trainer
+from pretrain.trouble import InTroubleError, Trouble, window_before
 
 Evaluator = Callable[[Trainer, Experiment], dict[str, float]]
 """Scores the model as it is; called by every worker alike; the numbers are logged under their names."""
 
 STEP_PHASES = ("data", "forward_backward", "update", "reduce")
 """What a step's rate is measured over; a save or an evaluation after a step is told in the next step's seconds."""
-
-MAX_SKIPPED = 10
-"""Steps in a row in which nothing could be moved, after which a run gives up."""
-
-PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Relative: the same weights on other hardware or another ZeRO stage round differently; wrong weights do worse."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class Watch:
     moment: Callable[[str, Trainer], None] = lambda *_: None
     """Told of each phase of `Trainer.stopwatch` as it begins, and of each phase of a save as `save: <phase>`, on the
     thread that it happens on. Where tests let faults happen."""
+    may_write: Callable[[], None] = lambda: None
+    """Raises where another job has taken the run's directory over."""
 
 
 WATCH_NOTHING = Watch()
@@ -62,121 +61,137 @@ def run(
 ) -> int:
     """Train until the experiment's last step; returns it.
 
-    Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1 or `Trainer.request_stop` on any worker).
+    Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1 or `Trainer.request_stop` on any worker), and
+    GaveUp where its numbers are wrong and its policy is to stop, or where skipping or going back does not help.
     """
     trainer = experiment.trainer(group)
+    life = Life(experiment, directory, trainer, evaluators, watch)
     watch.trainer(trainer)
     trainer.stopwatch.on_phase = lambda phase: watch.moment(phase, trainer)
     with trainer.stopwatch("restore"):
-        resumed = _resume(trainer, experiment, directory, allowed)
-    if group.leads:
-        record_event(directory, "resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
-    skipped = 0
-    with _log(trainer, experiment, directory) as log, StopOnSignals(trainer):
-        for report in trainer.steps():
-            row = _row(report, trainer, experiment)
-            row["evaluation"] = _evaluate(report, trainer, experiment, evaluators)
-            if log is not None:
-                log.write(row)
-                _record_skipped(report, directory)
-            skipped = skipped + 1 if _moved_nothing(report) else 0
-            if skipped == MAX_SKIPPED:
-                raise GaveUp(
-                    f"gave up at step {report.step}: for {MAX_SKIPPED} steps no gradient was finite; "
-                    "try a smaller optimizer.learning_rate or optimizer.gradient_clip, from an earlier checkpoint"
-                )
-            watch.step(report)
-            last = report.step == experiment.steps
-            if last or report.stop or report.step % experiment.checkpoint.every == 0:
-                with trainer.stopwatch("save"):
-                    save(trainer, experiment, directory)
-            if report.stop and not last:
-                raise Preempted(f"stopped as asked after step {report.step}; `resume {directory}` goes on from there")
-    if group.leads:
-        record_event(directory, "finished", step=trainer.step)
+        resumed = restore_newest(trainer, experiment, directory, allowed=allowed) is not None
+    life.tell("resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
+    with StopOnSignals(trainer), life.saving:
+        if experiment.trouble.rolls_back and not resumed:
+            life.saving.save()
+        while True:
+            try:
+                life.train()
+                break
+            except InTroubleError as error:
+                life.leave(error.trouble)
+    life.tell("finished", step=trainer.step)
     return trainer.step
 
 
-def _moved_nothing(report: StepReport) -> bool:
-    return not any(math.isfinite(turn.gradient_norm) for turn in report.turns)
+class Life:
+    """One start of a run."""
 
-
-def _record_skipped(report: StepReport, directory: Path) -> None:
-    """Turns whose gradient was not finite moved nothing: say so."""
-    for turn in report.turns:
-        if not math.isfinite(turn.gradient_norm):
-            record_event(
-                directory, "skipped", step=report.step, player=turn.player, gradient_norm=str(turn.gradient_norm)
-            )
-
-
-def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:
-    """Write a checkpoint of this moment; collective."""
-    probe = trainer.probe()
-    return checkpoint.save(
-        directory,
-        step=trainer.step,
-        pieces=trainer.pieces(),
-        description=checkpoint.Description(
-            counters=trainer.counters(),
-            experiment=experiment.model_dump(mode="json"),
-            data_fingerprint=trainer.stream.fingerprint(),
-            probe={"nats": probe},
-        ),
-        group=trainer.engine.group,
-        keep=experiment.checkpoint.keep,
-    )
-
-
-def _resume(trainer: Trainer, experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> bool:
-    """Restore the newest good checkpoint, if there is any; refuses one of another experiment or other data."""
-    group = trainer.engine.group
-
-    def log(line: str) -> None:
-        if group.leads:
-            record_event(directory, "fallback", message=line)
-
-    for reader in checkpoint.good_checkpoints(directory, log=log, group=group):
-        manifest = reader.manifest
-        saved = config.parse(Experiment, dict(manifest.experiment), source=str(reader.path))
-        refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
-        refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
-        trainer.restore(reader, manifest.counters)
-        expected, found = manifest.probe["nats"], trainer.probe()
-        assert isinstance(expected, float)
-        tolerance = PROBE_TOLERANCE[experiment.engine.precision] * max(abs(expected), 1.0)
-        if "probe" in allowed or abs(found - expected) <= tolerance:
-            return True
-        log(f"{reader.path.name} scores its probe at {found:.6g} nats, it was saved at {expected:.6g}; going back")
-    if checkpoint.list_checkpoints(directory):
-        raise Corrupt(
-            f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "
-            "that rounds otherwise, --allow probe takes one whose hashes are right)"
+    def __init__(
+        self,
+        experiment: Experiment,
+        directory: Path,
+        trainer: Trainer,
+        evaluators: tuple[Evaluator, ...],
+        watch: Watch,
+    ) -> None:
+        self.experiment, self.directory, self.trainer = experiment, directory, trainer
+        self.evaluators, self.watch = evaluators, watch
+        self.saving = Saving(
+            trainer,
+            experiment,
+            directory,
+            moment=lambda name: watch.moment(name, trainer),
+            may_write=watch.may_write,
         )
-    return False
+        self.skips = 0
+        """Turns in a row that moved nothing."""
+
+    def tell(self, event: str, **details: Any) -> None:
+        if self.trainer.engine.group.leads:
+            record_event(self.directory, event, **details)
+
+    def train(self) -> None:
+        """Step until the last step; raises InTroubleError where a turn's numbers ask for more than to be skipped."""
+        trainer, experiment = self.trainer, self.experiment
+        with self._log() as log:
+            for report in trainer.steps():
+                row = metrics_row(report, trainer, experiment)
+                row["evaluation"] = self._evaluate(report)
+                if log is not None:
+                    log.write(row)
+                self._count_skips(report)
+                self.watch.step(report)
+                self._compare_replicas(report)
+                self.saving.after_step(report)
+                if report.stop and report.step != experiment.steps:
+                    raise Preempted(
+                        f"stopped as asked after step {report.step}; `resume {self.directory}` goes on from there"
+                    )
+
+    def leave(self, trouble: Trouble) -> None:
+        """Give up, or go back to before the trouble and leave its data out. Collective."""
+        policy, trainer = self.experiment.trouble, self.trainer
+        self.tell("trouble", **trouble.details())
+        if trouble.policy == "stop":
+            raise GaveUp(
+                f"stopped before it moved anything: {trouble}; events.jsonl names the samples; go on with another "
+                "policy, for example trouble.not_finite=skip --allow trouble"
+            )
+        skipped = [*trainer.skipped, window_before(trouble.draw, policy.window, trainer.skipped)]
+        if len(skipped) > policy.max_roll_backs:
+            raise GaveUp(
+                f"rolled back trouble.max_roll_backs={policy.max_roll_backs} times, and again there is trouble: {trouble}"
+            )
+        self.saving.settle()
+        with trainer.stopwatch("restore"):
+            place = restore_newest(trainer, self.experiment, self.directory, before_draw=skipped[-1][0])
+        if place is None:
+            raise GaveUp(
+                f"cannot roll back: no good checkpoint is left from before draw {skipped[-1][0]} ({trouble}); "
+                "a larger checkpoint.keep keeps older ones"
+            )
+        trainer.skipped = skipped
+        if trainer.engine.group.leads:
+            checkpoint.move_pointer(self.directory, place)
+        self.tell("rolled back", to=place.name, skipped=skipped)
+
+    def _count_skips(self, report: StepReport) -> None:
+        """Tell of turns that moved nothing; raises GaveUp where there are too many in a row."""
+        for turn in report.turns:
+            self.skips = self.skips + 1 if turn.trouble else 0
+            if turn.trouble is not None:
+                self.tell("trouble", **turn.trouble.details())
+            if self.skips == self.experiment.trouble.max_skips:
+                raise GaveUp(
+                    f"gave up at step {report.step}: {self.skips} turns in a row moved nothing, the last one: "
+                    f"{turn.trouble}; try a smaller optimizer.learning_rate or optimizer.gradient_clip, from an "
+                    "earlier checkpoint"
+                )
+
+    def _compare_replicas(self, report: StepReport) -> None:
+        every = self.experiment.supervision.replica_check_every
+        if every is not None and report.step % every == 0:
+            check_replicas(self.trainer.engine, step=report.step)
+
+    def _log(self) -> AbstractContextManager[MetricsLog | None]:
+        """The leader's; opening it drops the rows that are about to be computed again."""
+        if not self.trainer.engine.group.leads:
+            return nullcontext()
+        return MetricsLog(self.directory, first_step=self.trainer.step, tensorboard=self.experiment.log.tensorboard)
+
+    def _evaluate(self, report: StepReport) -> dict[str, float]:
+        every = self.experiment.evaluate.every
+        if every is None or (report.step % every and report.step != self.experiment.steps):
+            return {}
+        with self.trainer.stopwatch("evaluate"):
+            found: dict[str, float] = {}
+            for evaluator in self.evaluators:
+                found |= evaluator(self.trainer, self.experiment)
+            return found
 
 
-def _log(trainer: Trainer, experiment: Experiment, directory: Path) -> AbstractContextManager[MetricsLog | None]:
-    """The leader's; opening it drops the rows that are about to be computed again."""
-    if not trainer.engine.group.leads:
-        return nullcontext()
-    return MetricsLog(directory, first_step=trainer.step, tensorboard=experiment.log.tensorboard)
-
-
-def _evaluate(
-    report: StepReport, trainer: Trainer, experiment: Experiment, evaluators: tuple[Evaluator, ...]
-) -> dict[str, float]:
-    every = experiment.evaluate.every
-    if every is None or (report.step % every and report.step != experiment.steps):
-        return {}
-    with trainer.stopwatch("evaluate"):
-        found: dict[str, float] = {}
-        for evaluator in evaluators:
-            found |= evaluator(trainer, experiment)
-        return found
-
-
-def _row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[str, Any]:
+def metrics_row(report: StepReport, trainer: Trainer, experiment: Experiment) -> dict[str, Any]:
     """One line of metrics.jsonl."""
     model, workers = trainer.engine.model, trainer.engine.group.world_size
     seconds = sum(report.seconds[phase] for phase in STEP_PHASES)

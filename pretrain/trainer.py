@@ -5,8 +5,8 @@ number, and every worker computes its share of the numbers.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from pretrain.carry import carry_pieces, initial_carries, restore_carries
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.contract import Carry, Loss
 from pretrain.engines.engine import Engine
-from pretrain.report import StepReport, Stopwatch, TurnReport
+from pretrain.report import REQUESTS, Request, StepReport, Stopwatch, TurnReport
 from pretrain.rng import seed_everything
+from pretrain.trouble import Draws, InTroubleError, Judge, Kind, Trouble, TroubleConfig, next_draw
 
 PROBE = "probe"
 AFTER_TURN = "after turn"
@@ -34,6 +35,19 @@ class Plan:
     """G: of each turn, over all workers."""
     rows: int
     """Of each micro-batch."""
+    trouble: TroubleConfig = field(default_factory=TroubleConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of a turn's forward passes, over all workers."""
+
+    loss: float
+    """Per count."""
+    losses: tuple[float, ...]
+    """Summed, by micro-batch."""
+    metrics: dict[str, float]
+    sample_ids: tuple[tuple[int, ...], ...]
 
 
 class Trainer:
@@ -50,42 +64,89 @@ class Trainer:
         """Turns taken: the position in the stream."""
         self.updates = dict.fromkeys(engine.model.players, 0)
         """Of each player's parameters: turns whose gradient was finite."""
-        self.stop_requested = False
+        self.skipped: list[Draws] = []
+        """Draws that roll-backs leave out of the stream."""
+        self.judge = Judge(plan.trouble, engine.model.players)
+        self.requests: set[Request] = set()
         self.stopwatch = Stopwatch()
 
     def steps(self) -> Iterator[StepReport]:
-        """Train, one report a step; state may be saved between two."""
+        """Train, one report a step; state may be saved between two.
+
+        Raises InTroubleError, on every worker alike and with nothing moved by that turn, where a turn's numbers are
+        wrong and the policy is not to skip it.
+        """
         while self.step < self.plan.total_steps:
             turns = [self._turn(index, player) for index, player in enumerate(self.engine.model.turns(self.step))]
             self.step += 1
-            with self.stopwatch("reduce"):
-                asked = self.engine.group.all_reduce_sum(torch.tensor(float(self.stop_requested)))
-            report = StepReport(self.step, tuple(turns), self.stopwatch.lap(), stop=bool(asked > 0))
+            requests = self._exchange_requests()
+            report = StepReport(self.step, tuple(turns), self.stopwatch.lap(), requests)
             yield report
             if report.stop:
                 return
 
+    def _exchange_requests(self) -> frozenset[Request]:
+        """What any worker has asked for until now."""
+        with self.stopwatch("reduce"):
+            asked = self.engine.group.all_reduce_sum(torch.tensor([float(r in self.requests) for r in REQUESTS]))
+        found = frozenset(request for request, count in zip(REQUESTS, asked.tolist(), strict=True) if count)
+        self.requests -= found
+        return found
+
     def _turn(self, turn: int, player: str) -> TurnReport:
         model = self.engine.model
+        self.draws = next_draw(self.draws, self.skipped)
         with self.stopwatch("data"):
             batches = [self.stream.micro_batch(self.draws, micro_batch) for micro_batch in self.share]
             counted = torch.tensor(float(sum(model.count(batch) for batch in batches)), dtype=torch.float64)
             count = int(self.engine.group.all_reduce_sum(counted))
         self.engine.begin_turn(player)
-        losses = []
+        carries_before, losses = list(self.carries), []
         for index, (micro_batch, batch) in enumerate(zip(self.share, batches, strict=True)):
             with self.stopwatch("forward_backward"):
                 losses.append(self._accumulate(turn, player, index, micro_batch, batch, 1.0 / count))
-        rate = self.learning_rate(player, self.step)
-        with self.stopwatch("update"):
-            norm = self.engine.update(player, rate)
-            seed_everything(self.plan.seed, self.step, turn, AFTER_TURN)
-            model.after_turn(player, self.step)
-        self.draws += 1
-        if math.isfinite(norm):
-            self.updates[player] += 1
         with self.stopwatch("reduce"):
-            return self._report(player, batches, losses, count, norm, rate)
+            sums = self._sums(batches, losses, count)
+        kind, score = self.judge.of_loss(player, sums.loss)
+        rate = self.learning_rate(player, self.step)
+        norm = None
+        with self.stopwatch("update"):
+            if kind is None:
+                norm = self.engine.update(player, rate)
+                kind = None if math.isfinite(norm) else "not_finite"
+            else:
+                self.engine.drop(player)
+            if kind is None:
+                seed_everything(self.plan.seed, self.step, turn, AFTER_TURN)
+                model.after_turn(player, self.step)
+        trouble = None
+        if kind is None:
+            self.judge.take(player, sums.loss)
+            self.updates[player] += 1
+        else:
+            self.carries = carries_before
+            trouble = self._trouble(kind, player, sums, norm, score)
+        self.draws += 1
+        return TurnReport(player, sums.loss, count, sums.metrics, norm, rate, sums.sample_ids, sums.losses, trouble)
+
+    def _trouble(self, kind: Kind, player: str, sums: "Sums", norm: float | None, score: float | None) -> Trouble:
+        """What is told of a turn that moved nothing; raises InTroubleError where the policy is not to skip it."""
+        bad = [g for g, loss in enumerate(sums.losses) if not math.isfinite(loss)] or list(range(len(sums.losses)))
+        trouble = Trouble(
+            kind=kind,
+            policy=self.plan.trouble.policy(kind),
+            step=self.step + 1,
+            player=player,
+            draw=self.draws,
+            loss=sums.loss,
+            gradient_norm=norm,
+            score=score,
+            micro_batches=tuple(bad),
+            sample_ids=tuple(sums.sample_ids[g] for g in bad),
+        )
+        if trouble.policy != "skip":
+            raise InTroubleError(trouble)
+        return trouble
 
     def _accumulate(self, turn: int, player: str, index: int, micro_batch: int, batch: Batch, scale: float) -> Loss:
         seed_everything(self.plan.seed, self.step, turn, micro_batch)
@@ -94,9 +155,7 @@ class Trainer:
         self.carries[index] = loss.carry
         return loss
 
-    def _report(
-        self, player: str, batches: list[Batch], losses: list[Loss], count: int, norm: float, rate: float
-    ) -> TurnReport:
+    def _sums(self, batches: list[Batch], losses: list[Loss], count: int) -> "Sums":
         """Sums by micro-batch travel in rows that only their worker fills, so adding them up rounds nothing."""
         names = sorted(losses[0].metrics)
         sums_GX = self._by_micro_batch(
@@ -104,15 +163,11 @@ class Trainer:
         )
         ids_GR = self._by_micro_batch([batch.sample_ids for batch in batches])
         total, *metrics = (sums_GX.sum(0) / count).tolist()
-        return TurnReport(
-            player=player,
+        return Sums(
             loss=total,
-            count=count,
+            losses=tuple(sums_GX[:, 0].tolist()),
             metrics=dict(zip(names, metrics, strict=True)),
-            gradient_norm=norm,
-            learning_rate=rate,
             sample_ids=tuple(tuple(int(sample) for sample in row) for row in ids_GR.tolist()),
-            micro_batch_losses=tuple(sums_GX[:, 0].tolist()),
         )
 
     def _by_micro_batch(self, rows: list[Tensor]) -> Tensor:
@@ -121,12 +176,14 @@ class Trainer:
         table[self.share.start : self.share.stop] = torch.stack(rows).double().cpu()
         return self.engine.group.all_reduce_sum(table)
 
-    def probe(self) -> float:
-        """The objective of the run's first micro-batch with a fresh carry, in nats: a fingerprint of the weights."""
-        player = self.engine.model.players[-1]
-        (carry,) = initial_carries(self.engine.model, [0], self.plan.rows, self.plan.seed)
-        seed_everything(self.plan.seed, PROBE)
-        return float(self.engine.score(self.stream.micro_batch(0, 0), carry, player=player, step=0).total)
+    def probe(self, batch: Batch) -> dict[str, float]:
+        """The objective of each player on one micro-batch with a fresh carry, in nats: a fingerprint of the weights."""
+        found = {}
+        for player in self.engine.model.players:
+            (carry,) = initial_carries(self.engine.model, [0], self.plan.rows, self.plan.seed)
+            seed_everything(self.plan.seed, PROBE)
+            found[player] = float(self.engine.score(batch, carry, player=player, step=0).total)
+        return found
 
     def counters(self) -> dict[str, int]:
         """All state that is neither a tensor nor the plan."""
@@ -136,16 +193,29 @@ class Trainer:
         """This worker's part of the state."""
         return self.engine.pieces() + carry_pieces(self.carries, self.share, self.plan.micro_batches)
 
-    def restore(self, reader: Reader, counters: dict[str, int]) -> None:
+    def restore(
+        self,
+        reader: Reader,
+        counters: dict[str, int],
+        *,
+        skipped: Iterable[Draws] = (),
+        losses: Mapping[str, Iterable[float]] | None = None,
+    ) -> None:
         """Continue where the saved run was."""
         self.step, self.draws = counters["step"], counters["draws"]
         self.updates = {player: counters[f"updates/{player}"] for player in self.updates}
         self.engine.restore(reader, self.updates)
         self.carries = restore_carries(self.carries, self.share, reader)
+        self.skipped = list(skipped)
+        self.judge.restore(losses or {})
+
+    def request(self, request: Request) -> None:
+        """Ask all workers, who hear of it after the step in hand; safe from a signal handler or another thread."""
+        self.requests.add(request)
 
     def request_stop(self) -> None:
-        """Ask all workers to stop after the step in hand; safe from a signal handler or another thread."""
-        self.stop_requested = True
+        """Ask all workers to stop after the step in hand."""
+        self.request("stop")
 
     def carry(self) -> list[Carry | None]:
         """The carries of this worker's micro-batches, in their order."""

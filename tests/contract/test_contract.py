@@ -13,7 +13,7 @@ from pretrain.contract import Loss
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.models import MODEL_CONFIGS
-from pretrain.run import save
+from pretrain.saving import save
 from pretrain.trainer import Trainer
 from tests.processes import run_workers
 

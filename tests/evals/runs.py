@@ -7,7 +7,7 @@ from data_pipeline.text import TextConfig
 from pretrain import config, run_directory
 from pretrain.experiment import Experiment
 from pretrain.group import Group
-from pretrain.run import save
+from pretrain.saving import save
 
 TEXT = (
     "data={kind: text, directory: %s, tokenizer: {kind: byte}, "

@@ -17,7 +17,7 @@ from pretrain.group import Group
 from pretrain.hardware import resident_bytes
 from pretrain.models import MODEL_CONFIGS
 from pretrain.plan import activation_bytes, fake_model, plan, state_bytes
-from pretrain.run import save
+from pretrain.saving import save
 
 TINY = {name.removeprefix("tiny_"): name for name in config.recipe_names() if name.startswith("tiny_")}
 every_model = pytest.mark.parametrize("kind", sorted(MODEL_CONFIGS))

@@ -1,0 +1,103 @@
+"""Going on from a checkpoint: only from one whose bytes, shapes and score are those that were saved."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from data_pipeline.batch import Batch
+from data_pipeline.config import Corrupt
+from pretrain import checkpoint, config
+from pretrain.checkpoint.export import whole
+from pretrain.checkpoint.layout import Place, place_of
+from pretrain.checkpoint.manifest import versions
+from pretrain.experiment import Experiment
+from pretrain.group import Group
+from pretrain.run_directory import record_event, refuse_changes
+from pretrain.saving import PROBE
+from pretrain.trainer import Trainer
+
+PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+"""Relative: the same weights on other hardware or another ZeRO stage round differently; wrong weights do worse."""
+
+
+def restore_newest(
+    trainer: Trainer,
+    experiment: Experiment,
+    directory: Path,
+    *,
+    allowed: tuple[str, ...] = (),
+    before_draw: int | None = None,
+) -> Place | None:
+    """Restore the newest checkpoint that is good, if there is any; returns which. Collective.
+
+    `before_draw`: only one that has not yet seen this draw. Raises Refused where the experiment or the data are others
+    now, Corrupt where there are checkpoints but none is good.
+    """
+    group = trainer.engine.group
+
+    def tell(line: str) -> None:
+        if group.leads:
+            record_event(directory, "fallback", message=line)
+
+    for reader in _candidates(directory, group, before_draw, tell):
+        problem = _restore(trainer, experiment, reader, allowed)
+        reader.close()
+        if problem is None:
+            _tell_versions(reader, directory, group)
+            return place_of(reader.path.name)
+        tell(f"{reader.path.name} {problem}; going back to the checkpoint before")
+    if before_draw is None and checkpoint.list_checkpoints(directory):
+        raise Corrupt(
+            f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "
+            "that rounds otherwise, --allow probe takes one whose hashes are right)"
+        )
+    return None
+
+
+def _candidates(
+    directory: Path, group: Group, before_draw: int | None, tell: Callable[[str], None]
+) -> Iterator[checkpoint.CheckpointReader]:
+    for reader in checkpoint.good_checkpoints(directory, log=tell, group=group):
+        if before_draw is None or reader.manifest.counters["draws"] <= before_draw:
+            yield reader
+
+
+def _restore(
+    trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader, allowed: tuple[str, ...]
+) -> str | None:
+    """Restore this one; what is wrong with it, or None. Raises Refused where it belongs to another experiment."""
+    manifest = reader.manifest
+    saved = config.parse(Experiment, dict(manifest.experiment), source=str(reader.path))
+    refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
+    refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
+    try:
+        checkpoint.check_state(reader, trainer.pieces(), trainer.engine.group)
+    except Corrupt as error:
+        return f"does not fit the model: {error}"
+    trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
+    if "probe" in allowed:
+        return None
+    return _probe_problem(trainer, experiment, reader)
+
+
+def _probe_problem(trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader) -> str | None:
+    """Score the stored micro-batch again."""
+    expected = reader.manifest.probe["nats"]
+    assert isinstance(expected, dict)
+    found = trainer.probe(stored_probe(reader, like=trainer.stream.micro_batch(0, 0)))
+    for player, nats in expected.items():
+        assert isinstance(nats, float)
+        if abs(found[player] - nats) > PROBE_TOLERANCE[experiment.engine.precision] * max(abs(nats), 1.0):
+            return f"scores its probe ({player}) at {found[player]:.6g} nats, it was saved at {nats:.6g}"
+    return None
+
+
+def stored_probe(reader: checkpoint.CheckpointReader, *, like: Batch) -> Batch:
+    """The micro-batch whose score was saved."""
+    return type(like)(**{field.name: whole(reader, f"{PROBE}/{field.name}") for field in fields(like)})
+
+
+def _tell_versions(reader: checkpoint.CheckpointReader, directory: Path, group: Group) -> None:
+    changed = config.differences(reader.manifest.versions, versions())
+    if changed and group.leads:
+        record_event(directory, "versions", changed={name: list(pair) for name, pair in changed.items()})

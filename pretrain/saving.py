@@ -1,0 +1,146 @@
+"""When a run saves, what belongs to a checkpoint of it, and what happens when saving fails."""
+
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.redaction import redact_values
+
+from data_pipeline.batch import Batch
+from pretrain import checkpoint
+from pretrain.checkpoint.piece import Piece
+from pretrain.experiment import Experiment
+from pretrain.replicas import check_replicas
+from pretrain.report import StepReport
+from pretrain.run_directory import record_event
+from pretrain.trainer import Trainer
+
+PROBE = "probe"
+
+T = TypeVar("T")
+
+
+def save(trainer: Trainer, experiment: Experiment, directory: Path) -> Path:
+    """Write a checkpoint of this moment and wait for it; collective."""
+    with Saving(trainer, experiment, directory) as saving:
+        saving.save()
+        path = saving.settle(must=True)
+    assert path is not None
+    return path
+
+
+class Saving:
+    """The checkpoints of one start of a run; leaving the context waits for the one in flight.
+
+    `moment` is told of each phase of a save, on the thread that it happens on; `may_write` raises where this job has
+    lost the run's directory to another one.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        experiment: Experiment,
+        directory: Path,
+        *,
+        moment: Callable[[str], None] = lambda _: None,
+        may_write: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.trainer, self.experiment, self.directory = trainer, experiment, directory
+        self.config, self.moment, self.may_write = experiment.checkpoint, moment, may_write
+        self.saver = checkpoint.Saver(
+            directory,
+            trainer.engine.group,
+            keep=self.config.keep,
+            background=self.config.background,
+            timeout_seconds=60 * self.config.timeout_minutes,
+            phase=self._see_phase,
+        )
+        self.saved_at = time.monotonic()
+
+    def __enter__(self) -> "Saving":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.saver.close()
+
+    def after_step(self, report: StepReport) -> None:
+        """Save where it is due; collective. Raises NotSaved where a save has failed and the run is to stop for it."""
+        if "join save" in report.requests:
+            self.settle()
+        last = report.step == self.experiment.steps
+        permanent = last or report.step % self.config.every == 0
+        if permanent or report.stop or "save" in report.requests:
+            self.save(temporary=not permanent, ends=last or report.stop)
+        self._ask()
+
+    def save(self, *, temporary: bool = False, ends: bool = False) -> None:
+        """Save this moment; the writing goes on in the background, but where the run `ends` with it. Collective.
+
+        Raises ReplicasDifferError, for what the workers do not agree on is not saved.
+        """
+        self.settle()
+        with self.trainer.stopwatch("save"):
+            check_replicas(self.trainer.engine, step=self.trainer.step)
+            self._tolerate(lambda: self._start(temporary=temporary), must=ends)
+        self.saved_at = time.monotonic()
+        if ends:
+            self.settle(must=True)
+
+    def settle(self, *, must: bool = False) -> Path | None:
+        """Wait for the save in flight; its directory. Collective.
+
+        Raises NotSaved where it failed and the policy is to stop for that, or it `must` succeed.
+        """
+        with self.trainer.stopwatch("save"):
+            return self._tolerate(self.saver.join, must=must)
+
+    def _start(self, *, temporary: bool) -> None:
+        trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
+        self.saver.start(
+            step=trainer.step,
+            pieces=trainer.pieces() + (probe_pieces(batch) if trainer.engine.group.leads else []),
+            description=self._description(trainer.probe(batch)),
+            temporary=temporary,
+        )
+
+    def _ask(self) -> None:
+        """Let all workers hear, at the end of the next step, what only this one knows."""
+        if self.saver.failed:
+            self.trainer.request("join save")
+        minutes = self.config.minutes
+        if minutes is not None and self.trainer.engine.group.leads and time.monotonic() - self.saved_at > 60 * minutes:
+            self.trainer.request("save")
+
+    def _tolerate(self, work: Callable[[], T], *, must: bool) -> T | None:
+        try:
+            return work()
+        except checkpoint.NotSaved as error:
+            if self.trainer.engine.group.leads:
+                record_event(self.directory, "not saved", message=str(error), step=self.trainer.step)
+            if must or self.config.on_failure == "stop":
+                raise
+            return None
+
+    def _description(self, probe: dict[str, float]) -> checkpoint.Description:
+        trainer = self.trainer
+        return checkpoint.Description(
+            counters=trainer.counters(),
+            experiment=redact_values(self.experiment.model_dump(mode="json")),
+            data_fingerprint=trainer.stream.fingerprint(),
+            probe={"nats": probe},
+            skipped=tuple(trainer.skipped),
+            losses=trainer.judge.state(),
+        )
+
+    def _see_phase(self, phase: checkpoint.Phase) -> None:
+        if phase == "manifest written":
+            self.may_write()
+        self.moment(f"save: {phase}")
+
+
+def probe_pieces(batch: Batch) -> list[Piece]:
+    """The stored micro-batch."""
+    named = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return [Piece(f"{PROBE}/{name}", tuple(value.shape), 0, value.reshape(-1)) for name, value in named.items()]

@@ -1,0 +1,223 @@
+"""Numbers go wrong on one worker: NaN, a spike, a flipped bit (rows 24, 25, 26 of the fault matrix)."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_pipeline.config import GaveUp, Preempted
+from pretrain import checkpoint, config
+from pretrain.contract import Loss
+from pretrain.experiment import Experiment
+from pretrain.group import Group
+from pretrain.replicas import ReplicasDifferError
+from pretrain.run import Watch, run
+from pretrain.run_directory import read_events
+from pretrain.trainer import Trainer
+from tests.processes import run_workers
+
+BAD = 13
+"""The draw in trouble; as there is one turn a step, its step is the next number."""
+
+
+def experiment(*overrides: str) -> Experiment:
+    fixed = ("steps=24", "checkpoint.every=5", "checkpoint.keep=10", "evaluate.every=null", "log.tensorboard=false")
+    history = ("trouble.history=8", "trouble.threshold=20")
+    return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), (*fixed, *history, *overrides))
+
+
+class Spoil:
+    """Multiplies the loss of one draw on one worker, as a broken sum or a bad batch would."""
+
+    def __init__(self, factor: float, *, rank: int, draw: int = BAD) -> None:
+        self.factor, self.rank, self.draw = factor, rank, draw
+        self.seen: list[tuple[tuple[int, ...], ...]] = []
+
+    def __call__(self, moment: str, trainer: Trainer) -> None:
+        if moment == "restore" and trainer.engine.group.rank == self.rank:
+            trainer.engine.model.register_forward_hook(self.spoil(trainer))
+
+    def spoil(self, trainer: Trainer) -> Callable[..., Loss]:
+        def hook(module: object, arguments: object, loss: Loss) -> Loss:
+            return replace(loss, total=loss.total * self.factor) if trainer.draws == self.draw else loss
+
+        return hook
+
+
+def leave_out(first: int, last: int) -> Callable[[str, Trainer], None]:
+    """A stream that never had these draws."""
+
+    def moment(name: str, trainer: Trainer) -> None:
+        if name == "data":
+            trainer.skipped = [(first, last)]
+
+    return moment
+
+
+class Seen:
+    """The sample ids of every step, the last time that it was computed."""
+
+    def __init__(self) -> None:
+        self.ids: dict[int, Any] = {}
+
+    def __call__(self, report: Any) -> None:
+        self.ids[report.step] = report.turns[0].sample_ids
+
+
+def last(directory: Path) -> checkpoint.CheckpointReader:
+    found = checkpoint.newest_good(directory, log=pytest.fail)
+    assert found is not None
+    return found
+
+
+def told(directory: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(directory) if event["event"] == kind]
+
+
+def with_nan_on_worker_1(group: Group, directory: Path, overrides: tuple[str, ...]) -> dict[int, Any]:
+    seen = Seen()
+    watch = Watch(moment=Spoil(math.nan, rank=1), step=seen)
+    run(experiment(*overrides), directory, group, watch=watch)
+    return seen.ids
+
+
+def test_24_nan_on_one_worker_is_skipped_by_all(tmp_path: Path) -> None:
+    """Both let the step go; nothing moves, the memory stays, and the event names the samples of the bad micro-batch."""
+    overrides = ("checkpoint.every=1", "checkpoint.keep=null")
+    seen = run_workers(2, with_nan_on_worker_1, tmp_path, overrides)
+    assert seen[0] == seen[1]
+    (event,) = told(tmp_path, "trouble")
+    assert (event["kind"], event["policy"], event["step"], event["draw"]) == ("not_finite", "skip", BAD + 1, BAD)
+    assert event["micro_batches"] == [1]
+    assert event["sample_ids"] == [list(seen[0][BAD + 1][1])]
+    before, after = (checkpoint.CheckpointReader(tmp_path / "checkpoints" / f"step-{s:09d}") for s in (BAD, BAD + 1))
+    assert [d for d in checkpoint.compare(before, after).differences if not d.startswith(("step:", "counters."))] == []
+    assert after.manifest.counters["updates/model"] == before.manifest.counters["updates/model"]
+    assert last(tmp_path).manifest.counters == {"step": 24, "draws": 24, "updates/model": 23}
+
+
+def test_24_stop_gives_up_with_nothing_moved_and_another_policy_goes_on(tmp_path: Path) -> None:
+    watch = Watch(moment=Spoil(math.inf, rank=0))
+    with pytest.raises(GaveUp, match=f"step {BAD + 1}, model: loss inf"):
+        run(experiment("trouble.not_finite=stop"), tmp_path, Group(), watch=watch)
+    assert last(tmp_path).step == 10
+    allowed = ("trouble",)
+    assert run(experiment("trouble.not_finite=skip"), tmp_path, Group(), watch=watch, allowed=allowed) == 24
+    assert [event["policy"] for event in told(tmp_path, "trouble")] == ["stop", "skip"]
+
+
+def rolled_back(group: Group, directory: Path) -> dict[int, Any]:
+    seen = Seen()
+    policy = experiment("trouble.spike=roll_back", "trouble.window=3")
+    run(policy, directory, group, watch=Watch(moment=Spoil(1e3, rank=1), step=seen))
+    return seen.ids
+
+
+def never_there(group: Group, directory: Path) -> dict[int, Any]:
+    seen = Seen()
+    policy = experiment("trouble.spike=roll_back", "trouble.window=3")
+    run(policy, directory, group, watch=Watch(moment=leave_out(BAD - 2, BAD), step=seen))
+    return seen.ids
+
+
+def test_25_a_spike_is_rolled_back_as_if_its_data_had_never_been_there(tmp_path: Path) -> None:
+    """Equal in every bit, on two workers, to a run whose stream lacks the window; from a checkpoint before it."""
+    seen = run_workers(2, rolled_back, tmp_path / "spike")
+    clean = run_workers(2, never_there, tmp_path / "clean")
+    assert seen == clean
+    assert seen[0] == seen[1]
+    assert checkpoint.compare(last(tmp_path / "spike"), last(tmp_path / "clean")).differences == []
+    assert last(tmp_path / "spike").manifest.skipped == ((BAD - 2, BAD),)
+    (back,) = told(tmp_path / "spike", "rolled back")
+    assert back["skipped"] == [[BAD - 2, BAD]]
+    assert back["to"] == "step-000000010", "draw 11 is the first to be left out, and that one has drawn 0 to 9"
+    (trouble,) = told(tmp_path / "spike", "trouble")
+    assert trouble["score"] > 20
+    rows = [json.loads(line)["step"] for line in (tmp_path / "spike" / "metrics.jsonl").open()]
+    assert rows == list(range(1, 25)), "every step once"
+
+
+def test_25_the_skip_list_is_honoured_on_resume(tmp_path: Path) -> None:
+    """Stopped after the roll-back and resumed, with the losses that a spike is told by: the same bits."""
+    policy, spoil = experiment("trouble.spike=roll_back"), Spoil(1e3, rank=0)
+
+    def stop_at_18(name: str, trainer: Trainer) -> None:
+        spoil(name, trainer)
+        if trainer.step == 18:
+            trainer.request_stop()
+
+    with pytest.raises(Preempted):
+        run(policy, tmp_path / "stopped", Group(), watch=Watch(moment=stop_at_18))
+    resumed, whole = Seen(), Seen()
+    run(policy, tmp_path / "stopped", Group(), watch=Watch(step=resumed))
+    run(policy, tmp_path / "whole", Group(), watch=Watch(step=whole, moment=spoil))
+    assert resumed.ids == {step: ids for step, ids in whole.ids.items() if step > min(resumed.ids) - 1}
+    stopped, undisturbed = last(tmp_path / "stopped"), last(tmp_path / "whole")
+    assert stopped.manifest.skipped == undisturbed.manifest.skipped == ((BAD, BAD),)
+    assert stopped.manifest.losses == undisturbed.manifest.losses
+    assert len(stopped.manifest.losses["model"]) == 8
+    assert checkpoint.compare(stopped, undisturbed).differences == []
+
+
+def test_25_roll_backs_are_bounded(tmp_path: Path) -> None:
+    """A loss that is infinite whatever the data: three times back, then the run gives up."""
+
+    class Always(Spoil):
+        def spoil(self, trainer: Trainer) -> Callable[..., Loss]:
+            return lambda module, arguments, loss: (
+                replace(loss, total=loss.total * math.inf) if trainer.step == BAD else loss
+            )
+
+    policy = experiment("trouble.not_finite=roll_back", "trouble.max_roll_backs=3")
+    with pytest.raises(GaveUp, match=r"trouble\.max_roll_backs=3"):
+        run(policy, tmp_path, Group(), watch=Watch(moment=Always(math.inf, rank=0)))
+    assert [event["skipped"][-1] for event in told(tmp_path, "rolled back")] == [[13, 13], [14, 14], [15, 15]]
+
+
+def test_24_skips_in_a_row_are_bounded(tmp_path: Path) -> None:
+    def poison(name: str, trainer: Trainer) -> None:
+        if trainer.step == 3:
+            with torch.no_grad():
+                next(trainer.engine.model.parameters()).fill_(math.nan)
+
+    with pytest.raises(GaveUp, match="10 turns in a row moved nothing"):
+        run(experiment("checkpoint.every=1000"), tmp_path, Group(), watch=Watch(moment=poison))
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [row["loss"] for row in rows[3:]] == [None] * 10
+    assert [event["step"] for event in told(tmp_path, "trouble")] == list(range(4, 14))
+    assert checkpoint.latest(tmp_path) is None
+
+
+def with_a_flipped_bit(group: Group, directory: Path, flip: bool) -> str | None:
+    """A bit of a weight of worker 1 flips after step 7."""
+    flipped = False
+
+    def moment(name: str, trainer: Trainer) -> None:
+        nonlocal flipped
+        if flip and not flipped and group.rank == 1 and trainer.step == 7 and name == "data":
+            flipped = True
+            weights = list(trainer.engine.model.parameters())[3]
+            weights.data.view(-1)[5:6].view(torch.int32).bitwise_xor_(1)
+
+    settings = experiment("batch.micro_batches=3", "supervision.replica_check_every=2")
+    try:
+        run(settings, directory, group, watch=Watch(moment=moment))
+    except ReplicasDifferError as error:
+        return str(error)
+    return None
+
+
+def test_26_a_flipped_bit_on_one_replica_is_found_and_its_worker_named(tmp_path: Path) -> None:
+    """Found at the next comparison, before anything is saved of it; going on gives the bits of an undisturbed run."""
+    messages = run_workers(3, with_a_flipped_bit, tmp_path / "flipped", True)
+    assert len(set(messages)) == 1
+    assert str(messages[0]).startswith("after step 8, worker 1 holds other values than the rest of ")
+    assert last(tmp_path / "flipped").step == 5
+    assert run_workers(3, with_a_flipped_bit, tmp_path / "flipped", False) == [None] * 3
+    assert run_workers(3, with_a_flipped_bit, tmp_path / "undisturbed", False) == [None] * 3
+    assert checkpoint.compare(last(tmp_path / "flipped"), last(tmp_path / "undisturbed")).differences == []
