@@ -30,10 +30,10 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def broadcast(self, tensor: Tensor) -> Tensor:
-        """The leader's tensor, in place."""
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """The tensor of the worker `source`, by default the leader's, in place."""
         if self.world_size > 1:
-            dist.broadcast(tensor, src=0)
+            dist.broadcast(tensor, src=source)
         return tensor
 
     def gather(self, value: Any) -> list[Any]:

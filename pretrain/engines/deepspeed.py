@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from data_pipeline.batch import Batch, to_device
 from data_pipeline.config import BadInput
@@ -28,6 +29,7 @@ from pretrain.engines.engine import (
     choose_device,
     enable_activation_checkpointing,
     freeze_others,
+    named_buffers,
     restore_buffers,
 )
 from pretrain.group import Group
@@ -118,6 +120,9 @@ class DeepSpeedEngine:
             self.players[player].adopt_weights()
         return self.players[player].update(learning_rate)
 
+    def drop(self, player: str) -> None:
+        self.players[player].drop()
+
     @torch.no_grad()
     def score(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
         self.model.eval()
@@ -132,6 +137,11 @@ class DeepSpeedEngine:
                 parts = {"weights": shard.of(shard.moved)} | {m: player.moment(shard, m) for m in MOMENTS}
                 found += [Piece(f"{k}/{shard.name}", shard.shape, shard.start, part) for k, part in parts.items()]
         return found + (buffer_pieces(self.model) if self.group.leads else [])
+
+    def replicas(self) -> Iterator[tuple[str, Tensor]]:
+        for player in self.players.values():
+            yield from player.replicas()
+        yield from named_buffers(self.model)
 
     @torch.no_grad()
     def restore(self, reader: Reader, updates: dict[str, int]) -> None:

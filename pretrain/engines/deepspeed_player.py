@@ -1,6 +1,6 @@
 """One player's parameters under DeepSpeed: its objective, optimizer, gradients and float32 masters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,13 +13,15 @@ from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed_shards import (
     Shard,
     across_parameters,
+    forget_gradients,
     refresh_sharded_weights,
     sharded_gradients,
     whole,
     within_parameters,
 )
+from pretrain.engines.rounding import adopt, round_weights
 from pretrain.group import Group
-from pretrain.optim import OptimizerConfig
+from pretrain.optim import MOMENTS, OptimizerConfig
 
 
 class Objective(nn.Module):
@@ -47,27 +49,6 @@ class Objective(nn.Module):
         return loss
 
 
-def round_weights(weights: dict[str, nn.Parameter], dtype: torch.dtype) -> dict[str, nn.Parameter]:
-    """Float32 masters of weights that become rounded copies; each rounded gradient is added to its master's at once."""
-    masters = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
-    for name, weight in weights.items():
-        weight.data = weight.data.to(dtype)
-        weight.register_post_accumulate_grad_hook(move_gradient_to(masters[name]))
-    return masters
-
-
-def move_gradient_to(master: nn.Parameter) -> Any:
-    """A hook that adds a weight's gradient to that of its master."""
-
-    def move(weight: Tensor) -> None:
-        assert weight.grad is not None
-        gradient = weight.grad.float()
-        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-        weight.grad = None
-
-    return move
-
-
 class DeepSpeedPlayer:
     """A DeepSpeed engine and what it needs beside it; `settings` is DeepSpeed's own configuration."""
 
@@ -87,7 +68,7 @@ class DeepSpeedPlayer:
         self.weights = dict(model.player_parameters(player))
         rounds = dtype != torch.float32
         initial = {name: w.detach().clone() for name, w in self.weights.items()} if rounds and stage > 0 else {}
-        moved = round_weights(self.weights, dtype) if rounds and stage == 0 else self.weights
+        moved = round_weights(self.weights, dtype) if stage == 0 else self.weights
         self.linear = functional.linear
         self.objective = Objective(model, model if stage == 3 else moved.values())
         self.optimizer = optimizer.build(moved.values())
@@ -147,6 +128,23 @@ class DeepSpeedPlayer:
         self.refresh_weights()
         return float(norm)
 
+    def drop(self) -> None:
+        """In place of `update`: forget the gradients; collective."""
+        if self.stage == 0:
+            self.engine.zero_grad()
+        else:
+            forget_gradients(self.engine.optimizer, self.stage)
+
+    def replicas(self) -> Iterator[tuple[str, Tensor]]:
+        """What is whole on this worker, by name; see `pretrain.engines.engine.Engine.replicas`."""
+        for shard in self.shards if self.stage == 0 else ():
+            yield f"weights/{shard.name}", shard.moved.detach()
+            if state := self.optimizer.state.get(shard.moved):
+                yield from ((f"{moment}/{shard.name}", state[moment]) for moment in MOMENTS)
+        for name, weight in self.weights.items() if self.masters_differ else ():
+            if self.stage < 3 or weight.ds_persist:  # type: ignore[attr-defined]
+                yield f"computed/{name}", weight.detach()
+
     @torch.no_grad()
     def refresh_weights(self) -> None:
         """Make the weights that the model computes with anew from the masters; collective."""
@@ -169,13 +167,11 @@ class DeepSpeedPlayer:
         self.engine.destroy()
         functional.linear = self.linear
 
-    @torch.no_grad()
     def adopt_weights(self) -> None:
         """Bring what the model itself has changed in its weights (`Model.after_turn`) into the masters."""
         for shard in self.shards if self.masters_differ else ():
             weight = self.weights[shard.name].view(-1)[shard.start : shard.start + shard.count]
-            master = shard.of(shard.moved)
-            master.copy_(torch.where(weight == master.to(weight.dtype), master, weight.float()))
+            adopt(shard.of(shard.moved), weight)
 
     def moment(self, shard: Shard, name: str) -> Tensor:
         """[count] elements of a moment: zeros before the first update."""

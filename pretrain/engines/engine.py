@@ -1,10 +1,11 @@
 """What the trainer asks of an engine: gradients of micro-batches, updates of players, and named pieces of its state."""
 
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipeline.batch import Batch
 from data_pipeline.config import BadInput, Config
@@ -37,7 +38,7 @@ class Engine(Protocol):
     device: torch.device
 
     def begin_turn(self, player: str) -> None:
-        """From here to `update`, only `player`'s parameters receive gradients."""
+        """From here to `update` or `drop`, only `player`'s parameters receive gradients."""
 
     def accumulate(
         self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
@@ -50,11 +51,24 @@ class Engine(Protocol):
         Where that is not finite nothing moves.
         """
 
+    def drop(self, player: str) -> None:
+        """Instead of `update`: forget the gradients since `begin_turn`, finite or not, and move nothing; collective.
+
+        What follows is the same in every bit as if the turn had never begun. The carries are the caller's to put back.
+        """
+
     def score(self, batch: Batch, carry: Carry | None, *, player: str, step: int) -> Loss:
         """The objective alone, in evaluation mode; collective: every worker calls it alike."""
 
     def pieces(self) -> list[Piece]:
         """The state that this worker owns: over all workers, every tensor is covered once."""
+
+    def replicas(self) -> Iterator[tuple[str, Tensor]]:
+        """What every worker must hold with equal bits between two turns, by name; the tensors themselves, no copies.
+
+        `weights/`, `exp_avg/`, `exp_avg_sq/`: masters and moments that are whole; `computed/`: weights that the model
+        computes with, where they are others; `buffers/`. The same names in the same order on every worker.
+        """
 
     def restore(self, reader: Reader, updates: dict[str, int]) -> None:
         """Read back what this worker needs; `updates` counts the updates that each player has had."""
@@ -104,3 +118,8 @@ def restore_buffers(model: nn.Module, reader: Reader) -> None:
     """Copy the saved buffers in place."""
     for piece in buffer_pieces(model):
         piece.tensor.copy_(reader.read(piece.name, 0, piece.tensor.numel()))
+
+
+def named_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All buffers as replicas, those that are not saved too."""
+    return ((f"buffers/{name}", buffer) for name, buffer in model.named_buffers())

@@ -2,8 +2,12 @@
 
 Weights are replicated; gradients of all workers are summed in one flat float32 buffer. In bfloat16 the optimizer moves
 float32 masters, gradients are accumulated in float32 over micro-batches, and the weights are rounded copies.
+
+With the canonical reduction the gradients of micro-batches are summed in a fixed tree (`tree_sum`), so that any number
+of workers gives equal bits.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -19,8 +23,11 @@ from pretrain.engines.engine import (
     choose_device,
     enable_activation_checkpointing,
     freeze_others,
+    named_buffers,
     restore_buffers,
 )
+from pretrain.engines.rounding import adopt, round_weights
+from pretrain.engines.tree_sum import CanonicalReduction
 from pretrain.group import Group
 from pretrain.optim import MOMENTS, OptimizerConfig
 
@@ -29,18 +36,26 @@ class LocalEngineConfig(EngineSettings):
     """Plain torch, data parallel."""
 
     kind: Literal["local"]
+    reduction: Literal["fast", "canonical"] = "fast"
+    """How gradients are summed over micro-batches and workers. fast: as they come, then over the workers at once.
+    canonical: in a tree over the micro-batches, the same for every number of workers; slower, for proofs."""
 
     def build(
         self, model: Model, optimizers: dict[str, OptimizerConfig], group: Group, micro_batches: int
     ) -> "LocalEngine":
-        return LocalEngine(self, model, optimizers, group)
+        return LocalEngine(self, model, optimizers, group, micro_batches)
 
 
 class LocalEngine:
     """See `pretrain.engines.engine.Engine`."""
 
     def __init__(
-        self, config: LocalEngineConfig, model: Model, optimizers: dict[str, OptimizerConfig], group: Group
+        self,
+        config: LocalEngineConfig,
+        model: Model,
+        optimizers: dict[str, OptimizerConfig],
+        group: Group,
+        micro_batches: int,
     ) -> None:
         torch.set_num_threads(config.threads)
         self.device = choose_device(config.device, group)
@@ -48,8 +63,9 @@ class LocalEngine:
         if config.activation_checkpointing:
             enable_activation_checkpointing(model)
         self.names = {player: [name for name, _ in model.player_parameters(player)] for player in model.players}
-        self.masters = self._masters(DTYPES[config.precision])
+        self.canonical = CanonicalReduction(micro_batches, group) if config.reduction == "canonical" else None
         weights = dict(model.named_parameters())
+        self.masters = round_weights(weights, DTYPES[config.precision])
         self.rounded = [(m, weights[name]) for name, m in self.masters.items() if m is not weights[name]]
         """(float32 master, rounded weight) where they are two."""
         self.changes_weights = type(model).after_turn is not Model.after_turn
@@ -58,16 +74,6 @@ class LocalEngine:
             player: optimizers[player].build(self.masters[name] for name in self.names[player])
             for player in model.players
         }
-
-    def _masters(self, dtype: torch.dtype) -> dict[str, nn.Parameter]:
-        """The float32 parameters: the model's own, or copies where the model computes in less."""
-        own = dict(self.model.named_parameters())
-        if dtype == torch.float32:
-            return own
-        masters = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in own.items()}
-        for parameter in own.values():
-            parameter.data = parameter.data.to(dtype)
-        return masters
 
     def begin_turn(self, player: str) -> None:
         freeze_others(self.model, player)
@@ -78,20 +84,14 @@ class LocalEngine:
     ) -> Loss:
         loss = self.model(to_device(batch, self.device), carry, player=player, step=step)
         (loss.total * scale).backward()
-        for master, weight in self.rounded:
-            if weight.grad is not None:
-                gradient = weight.grad.float()
-                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-                weight.grad = None
+        if self.canonical is not None:
+            self.canonical.add(take_gradients(self._parameters(player)))
         return loss
 
     def update(self, player: str, learning_rate: float) -> float:
         self._adopt()
-        parameters = [self.masters[name] for name in self.names[player]]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self._sum_over_workers([parameter.grad for parameter in parameters if parameter.grad is not None])
+        parameters = self._parameters(player)
+        self._reduce(parameters)
         clip = self.clips[player]
         norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip)
         optimizer = self.optimizers[player]
@@ -103,18 +103,29 @@ class LocalEngine:
         self._round()
         return float(norm)
 
-    def _sum_over_workers(self, gradients: list[Tensor]) -> None:
-        if self.group.world_size == 1:
-            return
-        flat = self.group.all_reduce_sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(summed.view_as(gradient))
+    def drop(self, player: str) -> None:
+        self.optimizers[player].zero_grad(set_to_none=True)
+        if self.canonical is not None:
+            self.canonical.begin()
 
-    @torch.no_grad()
+    def _parameters(self, player: str) -> list[nn.Parameter]:
+        return [self.masters[name] for name in self.names[player]]
+
+    def _reduce(self, parameters: list[nn.Parameter]) -> None:
+        """Every parameter's gradient becomes the sum over all micro-batches."""
+        if self.canonical is not None:
+            set_gradients(parameters, self.canonical.total())
+        elif self.group.world_size > 1:
+            set_gradients(parameters, self.group.all_reduce_sum(take_gradients(parameters)))
+        else:
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
     def _adopt(self) -> None:
         """Bring what the model itself has changed in its weights (`Model.after_turn`) into the masters."""
         for master, weight in self.rounded if self.changes_weights else ():
-            master.copy_(torch.where(weight == master.to(weight.dtype), master, weight.float()))
+            adopt(master, weight)
 
     @torch.no_grad()
     def _round(self) -> None:
@@ -138,6 +149,18 @@ class LocalEngine:
                 found += [Piece(f"{m}/{name}", tuple(parameter.shape), 0, state[m].reshape(-1)) for m in MOMENTS]
         return found + buffer_pieces(self.model)
 
+    def replicas(self) -> Iterator[tuple[str, Tensor]]:
+        weights = dict(self.model.named_parameters())
+        for name, master in self.masters.items():
+            yield f"weights/{name}", master.detach()
+            if weights[name] is not master:
+                yield f"computed/{name}", weights[name].detach()
+        for player, optimizer in self.optimizers.items():
+            for name, parameter in zip(self.names[player], self._parameters(player), strict=True):
+                if parameter in optimizer.state:
+                    yield from ((f"{m}/{name}", optimizer.state[parameter][m]) for m in MOMENTS)
+        yield from named_buffers(self.model)
+
     @torch.no_grad()
     def restore(self, reader: Reader, updates: dict[str, int]) -> None:
         for player, optimizer in self.optimizers.items():
@@ -152,3 +175,17 @@ class LocalEngine:
                     }
         restore_buffers(self.model, reader)
         self._round()
+
+
+def take_gradients(parameters: list[nn.Parameter]) -> Tensor:
+    """[n] all gradients one after the other, zeros where a parameter has none; they are taken off the parameters."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def set_gradients(parameters: list[nn.Parameter], flat: Tensor) -> None:
+    """The reverse of `take_gradients`: every gradient is a view of `flat` [n]."""
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter)

@@ -8,7 +8,7 @@ from torch import nn
 
 from data_pipeline.batch import IGNORED, VectorBatch
 from pretrain.contract import Carry, Loss, Model
-from pretrain.engines.local import LocalEngine, LocalEngineConfig
+from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
 from pretrain.optim import OptimizerConfig
 from pretrain.trainer import Plan, Trainer
@@ -49,7 +49,8 @@ class Ramp:
 
 def trainer(model: Model, *, precision: Any = "float32", steps: int = 3, clip: float | None = None) -> Trainer:
     optimizer = OptimizerConfig(learning_rate=0.1, gradient_clip=clip)
-    engine = LocalEngine(LocalEngineConfig(kind="local", precision=precision), model, {"model": optimizer}, Group())
+    config = LocalEngineConfig(kind="local", precision=precision)
+    engine = config.build(model, {"model": optimizer}, Group(), micro_batches=2)
     plan = Plan(seed=0, total_steps=steps, micro_batches=2, rows=2)
     return Trainer(engine=engine, stream=Ramp(), plan=plan, learning_rate=lambda player, step: 0.1 / (step + 1))
 
