@@ -133,8 +133,8 @@ class Experiment(Config):
         most, window = self.checkpoint.keep, self.trouble.window
         if self.trouble.rolls_back and most is not None and (most - 1) * self.checkpoint.every < window:
             raise ValueError(
-                f"checkpoint.keep={most} with checkpoint.every={self.checkpoint.every} may leave no checkpoint from before "
-                f"the trouble.window={window} turns that a roll-back leaves out; keep more, or save less often"
+                f"checkpoint.keep={most} with checkpoint.every={self.checkpoint.every} may leave no checkpoint from "
+                f"before the trouble.window={window} turns that a roll-back leaves out; keep more, or save less often"
             )
         return self
 

@@ -1,7 +1,7 @@
 """Whether the workers still hold the same: what is replicated must be equal in every bit.
 
-A flipped bit in one worker's memory, or a miscomputed sum on one device, is found by comparing hashes; nothing else would
-tell, for the worker goes on with its wrong weights, and its gradients spoil those of all.
+A flipped bit in one worker's memory, or a miscomputed sum on one device, is found by comparing hashes. Nothing else would
+tell: the worker goes on with its wrong weights, and its gradients spoil those of all.
 """
 
 import xxhash
@@ -23,7 +23,7 @@ def check_replicas(engine: Engine, *, step: int) -> None:
     if engine.group.world_size == 1:
         return
     digests = {name: hash_of(tensor) for name, tensor in engine.replicas()}
-    whole = xxhash.xxh3_128_hexdigest("".join(digests.values()))
+    whole = xxhash.xxh3_128_hexdigest("".join(digests.values()).encode())
     if len(set(engine.group.gather(whole))) == 1:
         return
     by_worker: list[dict[str, str]] = engine.group.gather(digests)

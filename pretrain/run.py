@@ -18,7 +18,7 @@ from pretrain import checkpoint
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.hardware import peak_flops, resident_bytes
-from pretrain.metrics_log import MetricsLog
+from pretrain.metrics_log import MetricsLog, last_step
 from pretrain.replicas import check_replicas
 from pretrain.report import StepReport
 from pretrain.restoring import restore_newest
@@ -70,7 +70,8 @@ def run(
     trainer.stopwatch.on_phase = lambda phase: watch.moment(phase, trainer)
     with trainer.stopwatch("restore"):
         resumed = restore_newest(trainer, experiment, directory, allowed=allowed) is not None
-    life.tell("resumed" if resumed else "started", step=trainer.step, workers=group.world_size)
+    redone = max(last_step(directory) - trainer.step, 0)
+    life.tell("resumed" if resumed or redone else "started", step=trainer.step, workers=group.world_size, redone=redone)
     with StopOnSignals(trainer), life.saving:
         if experiment.trouble.rolls_back and not resumed:
             life.saving.save()
@@ -141,7 +142,8 @@ class Life:
         skipped = [*trainer.skipped, window_before(trouble.draw, policy.window, trainer.skipped)]
         if len(skipped) > policy.max_roll_backs:
             raise GaveUp(
-                f"rolled back trouble.max_roll_backs={policy.max_roll_backs} times, and again there is trouble: {trouble}"
+                f"rolled back trouble.max_roll_backs={policy.max_roll_backs} times, and there is trouble again: "
+                f"{trouble}"
             )
         self.saving.settle()
         with trainer.stopwatch("restore"):
