@@ -235,7 +235,7 @@ def soak(directory: Path, minutes: float, seed: int) -> None:
         notes=[
             f"{kills} kills survived in {minutes:g} minutes: "
             + ", ".join(f"{count} {what}" for what, count in sorted(tally.kills.items())),
-            f"{tally.starts} drivers, {tally.gave_up} of them gave up; {len(resumes)} starts from a checkpoint or anew; "
+            f"{tally.starts} drivers, {tally.gave_up} of them gave up; {len(resumes)} times resumed; "
             f"{steps} steps, and {sum(event['redone'] for event in resumes)} computed again",
             f"{len(compared.tensors)} tensors compared: weights, moments, memory, probe",
             *tally.torn[:3],

@@ -38,7 +38,7 @@ class Rows:
 
 
 TOLD = {
-    "resumed": "resumed at step {step} on {workers} worker(s)",
+    "resumed": "resumed at step {step} on {workers} worker(s); {redone} steps are computed again",
     "fallback": "warning: {message}",
     "trouble": "warning: step {step} moved nothing of {player} ({kind}: loss {loss}, gradient norm {gradient_norm})",
     "rolled back": "rolled back to {to}; left out are the draws {skipped}",

@@ -1,7 +1,7 @@
 """Whether the workers still hold the same: what is replicated must be equal in every bit.
 
-A flipped bit in one worker's memory, or a miscomputed sum on one device, is found by comparing hashes. Nothing else would
-tell: the worker goes on with its wrong weights, and its gradients spoil those of all.
+A flipped bit in one worker's memory, or a miscomputed sum on one device, is found by comparing hashes. Nothing else
+would tell: the worker goes on with its wrong weights, and its gradients spoil those of all.
 """
 
 import xxhash

@@ -179,7 +179,7 @@ def window_before(draw: int, length: int, skipped: Iterable[Draws]) -> Draws:
     """The `length` draws up to `draw` of those that are not left out already; never before the first.
 
     >>> window_before(9, 3, [(7, 8)])
-    (6, 9)
+    (5, 9)
     """
     left_out = {other for first, last in skipped for other in range(first, last + 1)}
     first, found = draw, 1
