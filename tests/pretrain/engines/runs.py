@@ -22,6 +22,8 @@ from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
 from pretrain.trainer import Plan, Trainer
 
+STAGES = (0, 1, 2, 3)
+PRECISIONS = ("float32", "bfloat16")
 SEED, MICRO_BATCHES, ROWS, LENGTH, VOCABULARY = 7, 4, 2, 8, 32
 
 
@@ -113,6 +115,11 @@ def local(**fields: Any) -> LocalEngineConfig:
 def zero(stage: int, **fields: Any) -> DeepSpeedEngineConfig:
     """Small buckets, and nothing whole at stage 3, so that a small model is cut as a large one would be."""
     return DeepSpeedEngineConfig(kind="deepspeed", zero_stage=stage, **{"bucket_size": 500, "whole_below": 0, **fields})
+
+
+def engine(stage: int | None, precision: str) -> Any:
+    """By ZeRO stage, None: local."""
+    return local(precision=precision) if stage is None else zero(stage, precision=precision)
 
 
 def trainer(engine: Any, group: Group, *, model: Callable[[], Model] = transformer_xl, clip: float = 0.5) -> Trainer:
