@@ -20,7 +20,7 @@ EXIT_CODES = """\
 
 0  done
 
-1  different (checkpoints compare), something is wrong (doctor), or a failure of no other kind
+1  different (compare), something is wrong (doctor), or a failure of no other kind
 
 2  bad input
 
@@ -339,6 +339,25 @@ def compare_checkpoints(
     for line in lines:
         print(line)
     if not equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run's directory.", metavar="RUN_A", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another's.", metavar="RUN_B", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Where two runs part: the first step, then the first tensor, that differs. Exit code 1 if they do."""
+    from cluster.comparison import compare_runs
+
+    found = compare_runs(a, b)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in found.lines():
+            say(line)
+    if not found.equal:
         raise typer.Exit(1)
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_pipeline.config import BadInput, Config
+from data_pipeline.redaction import redact_values
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -58,8 +59,8 @@ def parse(kind: type[C], values: dict[str, Any], *, source: str) -> C:
 
 
 def dump(config: Config) -> str:
-    """YAML that `load` reads back as an equal value."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+    """YAML that `load` reads back as an equal value, but for secrets, which are left out."""
+    return yaml.safe_dump(redact_values(config.model_dump(mode="json")), sort_keys=False, width=120)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -1,0 +1,184 @@
+"""A live job's claim on a run directory. No clock is read: a holder is live by its process, or by a count that moves."""
+
+import json
+import os
+import socket
+import threading
+import time
+import types
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from data_pipeline.config import BadInput, Refused
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+OWN_PROCESSES = Path("/proc/self/ns/pid")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lease."""
+
+    token: str
+    host: str
+    machine: str
+    """The host's boot and its table of processes: where both are the same, process numbers mean the same."""
+    pid: int
+    started: str
+    """When the process began, to tell it from a later one with its number; not by the host's clock, which may be set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a holder of a lease hands to its workers, so that they stop when it is another's."""
+
+    path: Path
+    token: str
+
+    def check(self) -> None:
+        """Raise Refused unless the lease still is the holder's; to be called before anything of the run is replaced."""
+        holder = _read_lease(self.path)
+        if holder is None:
+            raise Refused(f"{self.path} is gone, so this job no longer holds the run; it stops without saving")
+        owner = holder[0]
+        if owner.token != self.token:
+            raise Refused(
+                f"{self.path.parent} was taken over by process {owner.pid} on {owner.host or 'an unknown host'}, for this "
+                f"job's driver had not been heard of; this job stops without saving"
+            )
+
+
+class Lease:
+    """Held while the context lasts, renewed by a count, never by a clock.
+
+    A holder on this machine is live while its process is; one elsewhere while its count moves. A stale lease is taken
+    over; its holder, if it lives after all, learns so from `check`.
+    """
+
+    def __init__(self, directory: Path, *, renew_seconds: float = 2.0) -> None:
+        self.path, self.renew_seconds = directory / "lease.json", renew_seconds
+        pid = os.getpid()
+        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), _machine(), pid, _began(pid) or "")
+        self.beats = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._renew, daemon=True)
+
+    @property
+    def claim(self) -> Claim:
+        """Plain values, to be sent to the workers."""
+        return Claim(self.path.absolute(), self.owner.token)
+
+    def check(self) -> None:
+        """Raise Refused unless this lease is still in force."""
+        self.claim.check()
+
+    def __enter__(self) -> "Lease":
+        holder = self._holder()
+        if holder is not None:
+            if self._is_live(*holder):
+                raise self._taken(holder[0])
+            self._remove_stale(holder[0])
+        try:
+            self._claim()
+        except FileExistsError:
+            raise self._taken((self._holder() or (self.owner, 0))[0]) from None
+        except OSError as error:
+            raise BadInput(f"{self.path} cannot be written: {error}") from error
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | types.TracebackType | None) -> None:
+        self.ended.set()
+        self.thread.join()
+        if self._is_ours():
+            self.path.unlink()
+
+    def _taken(self, owner: Owner) -> Refused:
+        return Refused(
+            f"{self.path.parent} is in use by process {owner.pid} on {owner.host}; wait for it or stop it "
+            f"(a lease whose holder is gone is taken over by itself)"
+        )
+
+    def _remove_stale(self, stale: Owner) -> None:
+        """Of all that see the same stale lease, one moves it away; a late one that moved a new one puts it back."""
+        away = self.path.with_name(f".stale-{self.owner.token}")
+        with suppress(FileNotFoundError):
+            os.rename(self.path, away)
+            moved = _read_lease(away)
+            if moved is not None and moved[0].token != stale.token:
+                with suppress(FileExistsError):
+                    os.link(away, self.path)
+            away.unlink()
+
+    def _claim(self) -> None:
+        """Make the lease, whole from its first moment; raises FileExistsError where another was first."""
+        whole = self._written()
+        try:
+            os.link(whole, self.path)
+        finally:
+            whole.unlink()
+
+    def _renew(self) -> None:
+        while not self.ended.wait(self.renew_seconds):
+            self.beats += 1
+            with suppress(OSError):  # storage that fails for a moment is tried again at the next beat
+                if self._is_ours():
+                    os.replace(self._written(), self.path)
+
+    def _is_ours(self) -> bool:
+        holder = self._holder()
+        return holder is not None and holder[0].token == self.owner.token
+
+    def _written(self) -> Path:
+        """A file of our own with the lease's content."""
+        path = self.path.with_name(f".lease-{self.owner.token}")
+        path.write_text(json.dumps({**asdict(self.owner), "beats": self.beats}), encoding="utf-8")
+        return path
+
+    def _holder(self) -> tuple[Owner, int] | None:
+        return _read_lease(self.path)
+
+    def _is_live(self, owner: Owner, beats: int) -> bool:
+        if (owner.host, owner.machine) == (self.owner.host, self.owner.machine):
+            return _began(owner.pid) == owner.started
+        if not owner.host:
+            return False
+        time.sleep(5 * self.renew_seconds)
+        later = self._holder()
+        return later is not None and later[0].token == owner.token and later[1] != beats
+
+
+def _read_lease(path: Path) -> tuple[Owner, int] | None:
+    """Whose it is, and its count; None where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        beats = values.pop("beats")
+        return Owner(**values), beats
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Owner("unreadable", "", "", 0, ""), 0
+
+
+def _machine() -> str:
+    if not (BOOT_ID.exists() and OWN_PROCESSES.exists()):
+        return "one machine a host"
+    return f"{BOOT_ID.read_text().strip()} {OWN_PROCESSES.stat().st_ino}"
+
+
+def _began(pid: int) -> str | None:
+    """When a live process of this machine began, by a count of the kernel where it tells one; None where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists():
+            return f"{process.create_time():.2f} by the clock"
+        return f"{status.read_text().rpartition(')')[2].split()[19]} ticks after boot"
+    except (psutil.NoSuchProcess, OSError):
+        return None
