@@ -1,6 +1,6 @@
 """The workers of a run as one group, whether there is one (no process group needed) or many (torch.distributed)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,14 @@ class Group:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    process_group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """That the collectives use; None: the default one. Two threads must never use one at once."""
+
+    def second(self, timeout: timedelta) -> "Group":
+        """The same workers over a gloo group of its own, for another thread; collective over this one."""
+        if self.world_size == 1:
+            return self
+        return replace(self, process_group=dist.new_group(backend="gloo", timeout=timeout))
 
     @property
     def leads(self) -> bool:
@@ -27,13 +35,13 @@ class Group:
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over workers, in place."""
         if self.world_size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.process_group)
         return tensor
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """The tensor of the worker `source`, by default the leader's, in place."""
         if self.world_size > 1:
-            dist.broadcast(tensor, src=source)
+            dist.broadcast(tensor, src=source, group=self.process_group)
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
@@ -41,8 +49,24 @@ class Group:
         if self.world_size == 1:
             return [value]
         gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, value)
+        dist.all_gather_object(gathered, value, group=self.process_group)
         return gathered
+
+    def gather_to_leader(self, value: Any) -> list[Any]:
+        """Every worker's value, by rank, on the leader; empty on the others."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size if self.leads else []
+        dist.gather_object(value, gathered if self.leads else None, dst=0, group=self.process_group)
+        return gathered
+
+    def tell(self, value: Any) -> Any:
+        """The leader's value, on every worker; what the others give is not looked at."""
+        if self.world_size == 1:
+            return value
+        told = [value if self.leads else None]
+        dist.broadcast_object_list(told, src=0, group=self.process_group)
+        return told[0]
 
     def agree(self, error: BaseException | None) -> list[str]:
         """The messages of all workers that failed: empty on every worker, or the same list on every worker."""
@@ -51,7 +75,7 @@ class Group:
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.process_group)
 
     def share(self, num_micro_batches: int) -> range:
         """Which micro-batches this worker computes: a contiguous range, equally many on each."""

@@ -5,6 +5,8 @@
                                      worker-00000.safetensors   what each worker wrote
     <run>/checkpoints/step-000000100-r1/                        the same step saved once more, which replaces it
     <run>/checkpoints/step-000000200.partial-6fd1c2a0/          a save that is not, or never was, finished
+    <run>/checkpoints/step-000000100.pinned.json                it stays until it is unpinned
+    <run>/checkpoints/step-000000100.held-6fd1c2a0.json         somebody reads it
 
 A directory without `.partial` in its name is complete: it gets that name by one rename, after all in it is on the
 disk. A step that is saved again (a run resumed from an older checkpoint gets there a second time) goes to the next
@@ -18,6 +20,7 @@ from uuid import uuid4
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
+HELD = ".held-"
 WORKER_FILE_PATTERN = r"^worker-\d{5,}\.safetensors$"
 _DIRECTORY = re.compile(r"step-(\d{9,})(?:-r([1-9]\d*))?")
 
@@ -56,6 +59,15 @@ def place_of(name: str) -> Place | None:
 def checkpoints_of(run: Path) -> Path:
     """The folder that holds all checkpoints of the run."""
     return run / "checkpoints"
+
+
+def pin_of(run: Path, place: Place) -> Path:
+    return checkpoints_of(run) / f"{place.name}.pinned.json"
+
+
+def hold_of(checkpoint: Path, token: str) -> Path:
+    """Of one reader, beside the checkpoint that it reads."""
+    return checkpoint.with_name(f"{checkpoint.name}{HELD}{token}.json")
 
 
 def pointer_of(run: Path) -> Path:

@@ -1,12 +1,14 @@
 """What checkpoints a run has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from data_pipeline.config import SegueError
+from pretrain.checkpoint.holds import Holds
 from pretrain.checkpoint.layout import Place, checkpoints_of, places
 from pretrain.checkpoint.manifest import read_complete
+from pretrain.checkpoint.pins import pin_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,12 @@ class CheckpointInfo:
     num_workers: int | None = None
     """That wrote it; it is read by any number."""
     created: datetime | None = None
+    temporary: bool = False
+    """Whether it goes once a newer one is complete."""
+    pinned: str | None = None
+    """What was said when it was pinned; None where it is not."""
+    held_by: tuple[str, ...] = ()
+    """Who reads it."""
     problem: str | None = None
     """Why it cannot be read, as far as one sees without reading the tensors (`verify` reads them)."""
 
@@ -30,20 +38,26 @@ class CheckpointInfo:
 
 def list_checkpoints(run: Path) -> list[CheckpointInfo]:
     """The oldest step first."""
-    return [_inspect(checkpoints_of(run), place) for place in places(run)]
+    holds = Holds(run)
+    return [_inspect(run, place, holds) for place in places(run)]
 
 
-def _inspect(folder: Path, place: Place) -> CheckpointInfo:
-    path = folder / place.name
-    num_bytes = sum(file.stat().st_size for file in path.iterdir())
+def _inspect(run: Path, place: Place, holds: Holds) -> CheckpointInfo:
+    path = checkpoints_of(run) / place.name
+    info = CheckpointInfo(
+        step=place.step,
+        path=path,
+        bytes=sum(file.stat().st_size for file in path.iterdir()),
+        pinned=pin_note(run, place),
+        held_by=tuple(holds.of(place)),
+    )
     try:
         manifest = read_complete(path)
     except SegueError as error:
-        return CheckpointInfo(step=place.step, path=path, bytes=num_bytes, problem=str(error))
-    return CheckpointInfo(
-        step=place.step,
-        path=path,
-        bytes=num_bytes,
+        return replace(info, problem=str(error))
+    return replace(
+        info,
         num_workers=manifest.num_workers,
         created=datetime.fromisoformat(manifest.created),
+        temporary=manifest.temporary,
     )

@@ -1,19 +1,23 @@
-"""What a checkpoint holds and where: `manifest.json`, written last, so that a checkpoint with one is finished."""
+"""What a checkpoint holds and where: `manifest.json`, written last, so that a checkpoint with one is finished.
+
+A tensor's pieces are rows `[worker, start, count, hash]`: elements `start : start + count` of the flattened tensor are
+in that worker's file, under the key `name|start`. A thousand workers have 50,000 rows, so they stay rows.
+"""
 
 import math
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
 
 from data_pipeline.config import BadInput, Config, Corrupt
 from pretrain.checkpoint.dtypes import DTYPES, DTypeName
-from pretrain.checkpoint.layout import MANIFEST, WORKER_FILE_PATTERN, place_of
-from pretrain.checkpoint.sealed import HASH_PATTERN, seal, unseal
+from pretrain.checkpoint.layout import MANIFEST, WORKER_FILE_PATTERN, place_of, worker_file
+from pretrain.checkpoint.sealed import seal, unseal
 
 FORMAT = 1
 TENSOR_NAME_PATTERN = r"^[A-Za-z0-9_./-]+$"
@@ -36,28 +40,47 @@ class Description(Config):
     """What the stream of batches depends on, by name."""
     probe: dict[str, JsonValue] = Field(default_factory=dict)
     """A stored micro-batch and its loss, by which a loaded checkpoint is known to be the saved one."""
+    skipped: list[tuple[NonNegativeInt, NonNegativeInt]] = Field(default_factory=list)
+    """[first, last] draws that the run leaves out."""
+    losses: dict[str, list[float]] = Field(default_factory=dict)
+    """The last finite losses by player, exact in every bit; what the next ones are compared with."""
 
 
-class StoredPiece(Config):
-    """Elements `start : start + count` of a flattened tensor, in one worker's file under the key `name|start`."""
+class StoredPiece(NamedTuple):
+    """One row: elements `start : start + count` of a flattened tensor, in one worker's file."""
 
-    file: WorkerFile
-    start: NonNegativeInt
-    count: PositiveInt
-    hash: Annotated[str, StringConstraints(pattern=HASH_PATTERN)]
+    worker: int
+    start: int
+    count: int  # type: ignore[assignment]  # what a tuple has of this name is not used
+    hash: str
     """Of the elements' bytes."""
+
+    @property
+    def file(self) -> str:
+        """A name in the checkpoint's own directory and nowhere else."""
+        return worker_file(self.worker)
 
     @property
     def end(self) -> int:
         return self.start + self.count
 
 
+Row = tuple[
+    NonNegativeInt, NonNegativeInt, PositiveInt, Annotated[str, StringConstraints(min_length=32, max_length=32)]
+]
+
+
 class StoredTensor(Config):
-    """A whole tensor: its pieces, in order, cover its flat range exactly."""
+    """A whole tensor: its rows, in order, cover its flat range exactly."""
 
     shape: tuple[NonNegativeInt, ...]
     dtype: DTypeName
-    pieces: tuple[StoredPiece, ...]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def pieces(self) -> tuple[StoredPiece, ...]:
+        """The rows with names."""
+        return tuple(StoredPiece(*row) for row in self.rows)
 
     @property
     def count(self) -> int:
@@ -75,6 +98,8 @@ class Manifest(Description):
     format: Literal[1] = 1
     hashes: Literal["xxh3-128"] = "xxh3-128"
     step: NonNegativeInt
+    temporary: bool
+    """Whether it goes once a newer checkpoint is complete."""
     created: str
     """UTC, ISO 8601; to be read by people: nothing is ordered by it, for clocks differ."""
     num_workers: PositiveInt
@@ -106,7 +131,7 @@ class Manifest(Description):
 
     def encode(self) -> bytes:
         """The bytes of the file; raises ValueError where the metadata holds a NaN or an infinity."""
-        return seal(self.model_dump())
+        return seal({"format": self.format, **self.model_dump()})
 
     def file_problems(self, directory: Path) -> dict[str, str]:
         """What is wrong with which worker's file, as far as one sees without reading it."""
@@ -134,23 +159,36 @@ def read_complete(directory: Path) -> Manifest:
 def tiling_problems(tensors: Mapping[str, StoredTensor], files: Iterable[str]) -> list[str]:
     """Where pieces leave a gap, overlap, or lie in a file that is none of the checkpoint's."""
     known = set(files)
+    workers = {row[0] for tensor in tensors.values() for row in tensor.rows}
+    unknown = {worker for worker in workers if worker_file(worker) not in known}
     problems = []
     for name, tensor in tensors.items():
-        problems += [
-            f"piece {piece_key(name, piece.start)} is in {piece.file}, which is not in the list of files"
-            for piece in tensor.pieces
-            if piece.file not in known
-        ]
-        bounds = [(0, 0), *((piece.start, piece.end) for piece in tensor.pieces), (tensor.count, tensor.count)]
-        where = ["the start", *(f"{piece_key(name, p.start)} in {p.file}" for p in tensor.pieces), "the end"]
-        for ((_, before), (after, _)), (left, right) in zip(pairwise(bounds), pairwise(where), strict=True):
-            if before < after:
-                problems.append(f"{name}: no piece has elements {before}:{after}, between {left} and {right}")
-            elif before > after and right == "the end":
-                problems.append(f"{name}: {left} goes on to element {before}, but the tensor has only {after}")
-            elif before > after:
-                problems.append(f"{name}: elements {after}:{before} are in {left} and again in {right}")
+        if unknown:
+            problems += [
+                f"piece {piece_key(name, piece.start)} is in {piece.file}, which is not in the list of files"
+                for piece in tensor.pieces
+                if piece.worker in unknown
+            ]
+        end = 0
+        for number, (_, start, count, _) in enumerate(tensor.rows):
+            if start != end:
+                problems.append(_misfit(name, tensor, number, end))
+            end = start + count
+        if end != tensor.count:
+            problems.append(_misfit(name, tensor, len(tensor.rows), end))
     return problems
+
+
+def _misfit(name: str, tensor: StoredTensor, number: int, end: int) -> str:
+    """What is wrong between the piece before `number`, which goes on to element `end`, and what comes after it."""
+    where = ["the start", *(f"{piece_key(name, piece.start)} in {piece.file}" for piece in tensor.pieces), "the end"]
+    left, right = where[number], where[number + 1]
+    following = tensor.pieces[number].start if number < len(tensor.pieces) else tensor.count
+    if end < following:
+        return f"{name}: no piece has elements {end}:{following}, between {left} and {right}"
+    if right == "the end":
+        return f"{name}: {left} goes on to element {end}, but the tensor has only {following}"
+    return f"{name}: elements {following}:{end} are in {left} and again in {right}"
 
 
 def piece_key(name: str, start: int) -> str:

@@ -1,6 +1,7 @@
 """Loading: any flat range of any tensor, from as few bytes as it takes, each verified before it is handed out."""
 
 import contextlib
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from data_pipeline.config import Corrupt
 from pretrain.checkpoint.dtypes import DTYPES
+from pretrain.checkpoint.holds import Hold
 from pretrain.checkpoint.layout import Place, checkpoints_of, places, pointer_of
 from pretrain.checkpoint.manifest import Manifest, StoredPiece, StoredTensor, read_complete
 from pretrain.checkpoint.pointer import pointed_place
@@ -26,9 +28,15 @@ class CheckpointReader:
     length, and on the first read of a piece whose bytes are not the ones written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, hold: bool = False) -> None:
+        """`hold`: retention lets the checkpoint be until `close`, or until this reader or its process is gone."""
         self.path = path
-        self.manifest: Manifest = read_complete(path)
+        self._release: Callable[[], object] = weakref.finalize(self, Hold(path).release) if hold else lambda: None
+        try:
+            self.manifest: Manifest = read_complete(path)
+        except BaseException:
+            self._release()
+            raise
         self.stored = VerifiedPieces(path, self.manifest)
 
     @property
@@ -60,8 +68,9 @@ class CheckpointReader:
         return result
 
     def close(self) -> None:
-        """Let go of the files; the next read opens them again."""
+        """Let go of the files and of the hold; the next read opens the files again."""
         self.stored.close()
+        self._release()
 
     def _tensor(self, name: str) -> StoredTensor:
         try:
@@ -101,30 +110,38 @@ def latest(run: Path) -> Path | None:
     return None
 
 
-def newest_good(run: Path, *, log: Callable[[str], None], group: Group = ALONE) -> CheckpointReader | None:
+def newest_good(
+    run: Path, *, log: Callable[[str], None], group: Group = ALONE, hold: bool = False
+) -> CheckpointReader | None:
     """The newest checkpoint of which every byte is as it was written; None where the run has no checkpoint at all.
 
     Called by every worker of the group: each verifies a share of the pieces, and all come to the same checkpoint. `log`
-    is told on the leader which were passed over, and why. Raises Corrupt on all where there are only damaged ones.
+    is told on the leader which were passed over, and why. `hold`: as of `CheckpointReader`, from before it is examined.
+    Raises Corrupt on all where there are only damaged ones.
     """
-    reader = next(good_checkpoints(run, log=log, group=group), None)
+    reader = next(good_checkpoints(run, log=log, group=group, hold=hold), None)
     if reader is None and (damaged := ", ".join(place.name for place in reversed(places(run)))):
         raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint is left; damaged: {damaged}")
     return reader
 
 
-def good_checkpoints(run: Path, *, log: Callable[[str], None], group: Group = ALONE) -> Iterator[CheckpointReader]:
+def good_checkpoints(
+    run: Path, *, log: Callable[[str], None], group: Group = ALONE, hold: bool = False
+) -> Iterator[CheckpointReader]:
     """The checkpoints of which every byte is as it was written, newest first, each examined when it is asked for.
 
     Called by every worker of the group alike; each verifies a share of the pieces.
     """
-    candidates: list[Place] = group.gather(newest_first(run, log=log) if group.leads else None)[0]
+    candidates: list[Place] = group.tell(newest_first(run, log=log) if group.leads else None)
     for place in candidates:
         path = checkpoints_of(run) / place.name
-        reader, problems = _examine(path, group)
+        reader, problems = _examine(path, group, hold=hold)
         if reader is not None and not problems:
             yield reader
-        elif group.leads:
+            continue
+        if reader is not None:
+            reader.close()
+        if group.leads:
             log(f"{path.name} is damaged, going back to the checkpoint before: {'; '.join(problems)}")
 
 
@@ -148,11 +165,11 @@ def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
     return [*(place for place in backward if place <= pointed), *(place for place in backward if place > pointed)]
 
 
-def _examine(path: Path, group: Group) -> tuple[CheckpointReader | None, list[str]]:
+def _examine(path: Path, group: Group, *, hold: bool) -> tuple[CheckpointReader | None, list[str]]:
     """The checkpoint, and what all workers found wrong with it, each looking at its share of the pieces."""
     reader, problems, error = None, [], None
     try:
-        reader = CheckpointReader(path)
+        reader = CheckpointReader(path, hold=hold)
         problems = reader.stored.problems(list(reader.stored)[group.rank :: group.world_size])
     except Corrupt as damage:
         problems = [str(damage)]

@@ -1,7 +1,8 @@
 """JSON files that carry the hash of their own bytes, and the hash that all of a checkpoint is verified with.
 
 The first line of a sealed file is `{"hash": "<32 hexadecimal digits>",`, the hash of every byte after that line; the
-rest makes it one plain JSON object. So each flipped bit is found, in white space as well.
+rest makes it one plain JSON object, with a line for each key and for each key within. So each flipped bit is found, in
+white space as well.
 
 The hash is xxh3-128: 30 GB/s on one core where blake2b of the standard library makes 0.8 (and sha256 1.8), so that
 hashing costs little beside the disk. It guards against accidents, not against someone who rewrites the hash too.
@@ -17,7 +18,6 @@ from torch import Tensor, uint8
 from data_pipeline.config import Corrupt
 
 HASH = "xxh3-128"
-HASH_PATTERN = r"^[0-9a-f]{32}$"
 
 
 def hash_of(content: bytes | memoryview) -> str:
@@ -33,11 +33,19 @@ def bytes_of(tensor: Tensor) -> memoryview:
 def seal(values: dict[str, Any]) -> bytes:
     """The bytes of a file that `unseal` accepts; raises ValueError for what JSON cannot say, such as NaN."""
     try:
-        text = json.dumps(values, indent=1, allow_nan=False)
+        text = ",\n".join(f" {json.dumps(key)}: {_lines(value)}" for key, value in values.items())
     except ValueError as error:
         raise ValueError(f"cannot be stored as JSON: {error}") from error
-    body = text.encode().removeprefix(b"{\n") + b"\n"
+    body = f"{text}\n}}\n".encode()
     return _first_line(body) + body
+
+
+def _lines(value: Any) -> str:
+    """A dictionary with a line for each key; json's own indent takes ten times as long, and a line for each number."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, allow_nan=False)
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
+    return f"{{\n{lines}\n }}"
 
 
 def unseal(path: Path) -> dict[str, Any]:

@@ -9,13 +9,16 @@ that whoever reads a small range verifies little more than that range.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from pretrain.checkpoint.dtypes import DTypeName, dtype_name
-from pretrain.checkpoint.manifest import StoredPiece, StoredTensor, piece_key
+from pretrain.checkpoint.manifest import piece_key
 from pretrain.checkpoint.piece import Piece
 from pretrain.checkpoint.sealed import bytes_of, hash_of
 
@@ -43,28 +46,40 @@ def file_size(pieces: Iterable[Piece]) -> int:
     return len(_header(blocks)) + sum(block.num_bytes for block in blocks)
 
 
-def write_worker_file(
-    path: Path, pieces: Iterable[Piece], *, after_block: Callable[[], None]
-) -> dict[str, StoredTensor]:
-    """Write the pieces and bring them to the disk; returns what this worker holds of which tensor."""
+class Written(NamedTuple):
+    """What one worker wrote of a tensor."""
+
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    dtype: DTypeName
+    blocks: list[tuple[int, int, str]]
+    """(start, count, hash) of each."""
+
+
+def write_worker_file(path: Path, pieces: Iterable[Piece], *, after_block: Callable[[], None]) -> dict[str, Written]:
+    """Write the pieces and bring them to the disk; returns what this worker holds of which tensor.
+
+    A block is hashed on a thread of its own while it is written: both wait for memory or disk, not for Python.
+    """
     ordered = _in_order(pieces)
-    stored: dict[str, StoredTensor] = {
-        piece.name: StoredTensor(shape=piece.shape, dtype=dtype_name(piece.tensor.dtype), pieces=())
-        for piece in ordered
-    }
-    written: dict[str, list[StoredPiece]] = {name: [] for name in stored}
-    with open(path, "xb") as file:
-        file.write(_header([block for piece in ordered for block in _blocks(piece)]))
+    written = {piece.name: Written(piece.shape, dtype_name(piece.tensor.dtype), []) for piece in ordered}
+    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1, "hash") as hasher:
+        _write_all(file, _header([block for piece in ordered for block in _blocks(piece)]))
         for piece in ordered:
             for block, content in zip(_blocks(piece), _contents(piece), strict=True):
-                file.write(content)
-                written[block.name].append(
-                    StoredPiece(file=path.name, start=block.start, count=block.count, hash=hash_of(content))
-                )
+                hashing = hasher.submit(hash_of, content)
+                _write_all(file, content)
+                written[block.name].blocks.append((block.start, block.count, hashing.result()))
                 after_block()
-        file.flush()
         os.fsync(file.fileno())
-    return {name: tensor.model_copy(update={"pieces": tuple(written[name])}) for name, tensor in stored.items()}
+    return written
+
+
+def _write_all(file: FileIO, content: bytes | memoryview) -> None:
+    """An unbuffered file may take less than it is given."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _in_order(pieces: Iterable[Piece]) -> list[Piece]:

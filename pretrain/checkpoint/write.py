@@ -9,50 +9,34 @@ that gave up. Everything here runs on the given group only: a save in the backgr
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import NamedTuple, TypeVar
 
-from data_pipeline.config import SegueError
 from pretrain.checkpoint.dtypes import dtype_name
 from pretrain.checkpoint.durable import create_directory, move_directory, remove, replace_file
+from pretrain.checkpoint.holds import Holds
 from pretrain.checkpoint.layout import MANIFEST, Place, checkpoints_of, leftovers, places, worker_file
 from pretrain.checkpoint.manifest import (
     TENSOR_NAME_PATTERN,
     Description,
     Manifest,
+    Row,
     StoredTensor,
     tiling_problems,
     versions,
 )
+from pretrain.checkpoint.phases import NotSaved, Phase
 from pretrain.checkpoint.piece import Piece
 from pretrain.checkpoint.pointer import move_pointer
 from pretrain.checkpoint.retention import remove_replaced, retain
-from pretrain.checkpoint.worker_file import file_size, write_worker_file
+from pretrain.checkpoint.space import check_space
+from pretrain.checkpoint.worker_file import Written, file_size, write_worker_file
 from pretrain.group import Group
 
-Phase = Literal[
-    "directory made",
-    "block written",
-    "pieces written",
-    "manifest written",
-    "renamed",
-    "pointer moved",
-    "older removed",
-]
-"""The moments between which a save can be cut off: the first three on every worker, the others on the leader."""
-
 T = TypeVar("T")
-
-
-class NotSaved(SegueError):
-    """Exit code 6: a checkpoint could not be written; the one before is untouched and still the latest."""
-
-    exit_code = 6
 
 
 def save(
@@ -63,49 +47,40 @@ def save(
     description: Description,
     group: Group,
     keep: int | None = None,
+    temporary: bool = False,
+    holds: Holds | None = None,
     phase: Callable[[Phase], None] = lambda _: None,
 ) -> Path:
     """Save a checkpoint of the run; called by every worker with the pieces that it owns, returns its directory.
 
     Over all workers, the pieces of a name must cover its tensor exactly once. A checkpoint of the same step stays
-    until the new one is complete and pointed at; then all but the newest `keep` are removed (None: no other is).
+    until the new one is complete and pointed at; then `retain` removes what the new one outdates.
     Raises NotSaved, the same on every worker, if any failed.
     """
     held = _agreed(group, lambda: _checked(pieces))
-    num_bytes = sum(group.gather(_space_for(held)))
+    num_bytes = sum(group.gather_to_leader(_space_for(held)))
     room = _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
-    place, partial_name = group.gather(room)[0]
+    place, partial_name = group.tell(room)
     partial = checkpoints_of(run) / partial_name
 
     def commit() -> None:
         if group.leads:
-            _commit(run, place, partial, shares=shares, description=description, phase=phase)
+            manifest = _manifest(place.step, shares, description, temporary=temporary)
+            _commit(run, place, partial, manifest, phase=phase)
 
     try:
         own = _agreed(group, lambda: _write_own(partial / worker_file(group.rank), held, phase=phase))
-        shares = group.gather(own)
+        shares = group.gather_to_leader(own)
         _agreed(group, commit)
     except BaseException:
         if group.leads:
             remove(partial)
         raise
     if group.leads:
-        _remove_older(run, keep)
+        _remove_older(run, keep, holds or Holds(run))
         phase("older removed")
     path: Path = checkpoints_of(run) / place.name
     return path
-
-
-def check_space(run: Path, num_bytes: int) -> None:
-    """Raise NotSaved unless a checkpoint of that many bytes fits on the disk that the run's checkpoints lie on."""
-    folder = checkpoints_of(run)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if num_bytes > free:
-        raise NotSaved(
-            f"a checkpoint needs {num_bytes:,} bytes in {folder}, where {free:,} bytes are free; "
-            f"free {num_bytes - free:,} bytes, or keep fewer checkpoints"
-        )
 
 
 def _agreed(group: Group, work: Callable[[], T]) -> T:
@@ -154,13 +129,12 @@ def _make_room(run: Path, *, step: int, num_bytes: int) -> tuple[Place, str]:
     return place, partial_name
 
 
-@dataclass(frozen=True, slots=True)
-class _Share:
+class _Share(NamedTuple):
     """What one worker wrote."""
 
-    file: str
     length: int
-    tensors: dict[str, StoredTensor]
+    """Of its file, in bytes."""
+    tensors: dict[str, Written]
 
 
 def _write_own(path: Path, held: list[Piece], *, phase: Callable[[Phase], None]) -> _Share:
@@ -170,31 +144,31 @@ def _write_own(path: Path, held: list[Piece], *, phase: Callable[[Phase], None])
     except OSError as error:
         raise OSError(f"{path}: {error.strerror or error}") from error
     phase("pieces written")
-    return _Share(file=path.name, length=path.stat().st_size, tensors=tensors)
+    return _Share(length=path.stat().st_size, tensors=tensors)
 
 
-def _commit(
-    run: Path,
-    place: Place,
-    partial: Path,
-    *,
-    shares: list[_Share],
-    description: Description,
-    phase: Callable[[Phase], None],
-) -> None:
+def _manifest(step: int, shares: list[_Share], description: Description, *, temporary: bool) -> Manifest:
+    """Raises ValueError unless the pieces cover every tensor exactly once."""
     manifest = Manifest(
-        step=place.step,
+        step=step,
+        temporary=temporary,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         num_workers=len(shares),
         versions=versions(),
-        files={share.file: share.length for share in shares},
+        files={worker_file(rank): share.length for rank, share in enumerate(shares)},
         tensors=_merged([share.tensors for share in shares]),
         **dict(description),
     )
     problems = tiling_problems(manifest.tensors, manifest.files)
-    problems += manifest.file_problems(partial).values()
     if problems:
         raise ValueError("; ".join(problems))
+    return manifest
+
+
+def _commit(run: Path, place: Place, partial: Path, manifest: Manifest, *, phase: Callable[[Phase], None]) -> None:
+    problems = manifest.file_problems(partial)
+    if problems:
+        raise ValueError("; ".join(problems.values()))
     replace_file(partial / MANIFEST, manifest.encode())
     phase("manifest written")
     move_directory(partial, checkpoints_of(run) / place.name)
@@ -203,27 +177,31 @@ def _commit(
     phase("pointer moved")
 
 
-def _merged(shares: list[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
+def _merged(shares: list[dict[str, Written]]) -> dict[str, StoredTensor]:
     """Every tensor with the pieces that all workers hold of it."""
-    merged: dict[str, StoredTensor] = {}
+    first: dict[str, Written] = {}
+    rows: dict[str, list[Row]] = {}
     for rank, share in enumerate(shares):
-        for name, tensor in share.items():
-            other = merged.setdefault(name, tensor.model_copy(update={"pieces": ()}))
-            if (tensor.shape, tensor.dtype) != (other.shape, other.dtype):
+        for name, written in share.items():
+            other = first.setdefault(name, written)
+            if (written.shape, written.dtype) != (other.shape, other.dtype):
                 raise ValueError(
-                    f"{name}: {tensor.dtype} of shape {tensor.shape} on worker {rank}, "
+                    f"{name}: {written.dtype} of shape {written.shape} on worker {rank}, "
                     f"but {other.dtype} of shape {other.shape} on one before it"
                 )
-            merged[name] = other.model_copy(update={"pieces": other.pieces + tensor.pieces})
+            rows.setdefault(name, []).extend((rank, *block) for block in written.blocks)
     return {
-        name: tensor.model_copy(update={"pieces": tuple(sorted(tensor.pieces, key=lambda piece: piece.start))})
-        for name, tensor in sorted(merged.items())
+        name: StoredTensor(shape=first[name].shape, dtype=first[name].dtype, rows=tuple(sorted(found, key=_start)))
+        for name, found in sorted(rows.items())
     }
 
 
-def _remove_older(run: Path, keep: int | None) -> None:
+def _start(row: Row) -> int:
+    return row[1]
+
+
+def _remove_older(run: Path, keep: int | None, holds: Holds) -> None:
     """What cannot be removed now is no reason to fail: this checkpoint is saved, and the next save tries again."""
     with suppress(OSError):
-        remove_replaced(run)
-        if keep is not None:
-            retain(run, keep=keep)
+        remove_replaced(run, holds)
+        retain(run, keep=keep, holds=holds)

@@ -84,6 +84,13 @@ class ThreadGroup(Group):
         self.meeting.barrier.wait()
         return gathered
 
+    def gather_to_leader(self, value: Any) -> list[Any]:
+        gathered = self.gather(value)
+        return gathered if self.leads else []
+
+    def tell(self, value: Any) -> Any:
+        return self.gather(value)[0]
+
 
 def together(num_workers: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     """What each worker's work returned or raised, by rank."""

@@ -166,8 +166,11 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (path / "manifest.json").write_bytes(seal(values))
 
 
+COLUMNS = ("worker", "start", "count", "hash")
+
+
 def set_piece(key: str, value: Any, number: int = 1) -> Callable[[dict[str, Any]], None]:
-    return lambda values: values["tensors"]["x"]["pieces"][number].update({key: value})
+    return lambda values: values["tensors"]["x"]["rows"][number].__setitem__(COLUMNS.index(key), value)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +181,17 @@ def set_piece(key: str, value: Any, number: int = 1) -> Callable[[dict[str, Any]
         (set_piece("count", 1), r"x: no piece has elements 3:4, between x\|2 in worker-00001.* and the end"),
         (set_piece("count", 3), r"x: x\|2 in worker-00001.* goes on to element 5, but the tensor has only 4"),
         (set_piece("start", 1, number=0), r"x: no piece has elements 0:1, between the start and x\|1"),
-        (set_piece("count", 0), r"tensors.x.pieces.1.count"),
-        (set_piece("start", -1), r"tensors.x.pieces.1.start"),
-        (set_piece("hash", "0"), r"tensors.x.pieces.1.hash"),
-        (set_piece("file", "../step-000000002/worker-00001.safetensors"), r"tensors.x.pieces.1.file"),
-        (set_piece("file", "/etc/passwd"), r"tensors.x.pieces.1.file"),
-        (set_piece("file", "worker-00007.safetensors"), r"piece x\|2 is in worker-00007.safetensors, which is not in"),
-        (set_piece("other", 1), r"tensors.x.pieces.1.other"),
+        (set_piece("count", 0), r"tensors.x.rows.1.2: Input should be greater than 0"),
+        (set_piece("count", 1.5), r"tensors.x.rows.1.2"),
+        (set_piece("start", -1), r"tensors.x.rows.1.1"),
+        (set_piece("hash", "0"), r"tensors.x.rows.1.3"),
+        (set_piece("worker", -1), r"tensors.x.rows.1.0"),
+        (set_piece("worker", "../step-000000002/worker-00001.safetensors"), r"tensors.x.rows.1.0"),
+        (set_piece("worker", 7), r"piece x\|2 is in worker-00007.safetensors, which is not in"),
+        (lambda values: values["tensors"]["x"]["rows"][1].append(1), r"tensors.x.rows.1"),
+        (lambda values: values["files"].update({"/etc/passwd": 1}), r"files./etc/passwd"),
+        (lambda values: values["files"].update({"../worker-00001.safetensors": 1}), r"files...."),
+        (lambda values: values.pop("temporary"), r"temporary: Field required"),
         (lambda values: values["tensors"]["x"].update(shape=[5]), r"x: no piece has elements 4:5"),
         (lambda values: values["tensors"]["x"].update(shape=[-1]), r"tensors.x.shape"),
         (lambda values: values["tensors"]["x"].update(dtype="C64"), r"tensors.x.dtype"),

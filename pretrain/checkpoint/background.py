@@ -1,0 +1,221 @@
+"""Saving while training goes on: the state is copied, then written by a thread of its own, at most one save in flight.
+
+The thread uses a process group of its own, so that its collectives never mix with those of training. A save that fails
+on one worker fails on all at the next `join`; one whose storage hangs is given up after a time: its thread is left
+behind with its copy and its group, can commit nothing any more, and does not keep the process from ending.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+from data_pipeline.config import SegueError
+from pretrain.checkpoint.holds import Holds
+from pretrain.checkpoint.host_copy import HostCopy
+from pretrain.checkpoint.manifest import Description
+from pretrain.checkpoint.phases import NotSaved, Phase
+from pretrain.checkpoint.piece import Piece
+from pretrain.checkpoint.write import save
+from pretrain.group import Group
+
+
+class Saver:
+    """Saves of one run; every worker calls the same methods in the same order, from the thread that trains."""
+
+    def __init__(
+        self,
+        run: Path,
+        group: Group,
+        *,
+        keep: int | None,
+        background: bool = True,
+        timeout_seconds: float,
+        phase: Callable[[Phase], None] = lambda _: None,
+    ) -> None:
+        self.run, self.group, self.keep = run, group, keep
+        self.background, self.timeout_seconds, self.phase = background, timeout_seconds, phase
+        self._own_group: Group | None = None
+        self._copy, self._holds = HostCopy(), Holds(run)
+        self._flight: _Flight | None = None
+
+    def start(self, *, step: int, pieces: Iterable[Piece], description: Description, temporary: bool = False) -> None:
+        """Copy the pieces that this worker owns and begin to write them; they may change once this returns.
+
+        Joins the save before. Raises NotSaved, the same on every worker, if that failed, or if the state could not be
+        copied.
+        """
+        self.join()
+        error, copies = None, []
+        try:
+            copies = self._copy.take(pieces)
+        except Exception as raised:  # also no memory: the others must hear of it
+            error = raised
+        failures = self.group.agree(error)
+        if failures:
+            raise NotSaved("checkpoint not saved: the state could not be copied: " + "; ".join(failures)) from error
+        if self._own_group is None:  # a peer that waits for us longer than a save may take is given up anyway
+            self._own_group = self.group.second(timedelta(seconds=2 * self.timeout_seconds))
+        flight = _Flight(deadline=time.monotonic() + self.timeout_seconds)
+        values = {"step": step, "pieces": copies, "description": description, "temporary": temporary}
+        arguments = (flight, _watched(self._own_group, flight), values)
+        threading.Thread(target=self._save, args=arguments, name="save", daemon=True).start()
+        self._flight = flight
+        if not self.background:
+            self.join()
+
+    @property
+    def failed(self) -> bool:
+        """Without waiting: whether the save in flight failed on this worker or takes too long. Then all must `join`."""
+        flight = self._flight
+        if flight is None:
+            return False
+        return flight.error is not None if flight.ended.is_set() else time.monotonic() >= flight.deadline
+
+    def join(self) -> Path | None:
+        """Wait for the save in flight; its directory, or None where there is none.
+
+        Raises NotSaved, the same on every worker, if it failed on any or was not done in time on any; the next save
+        begins anew.
+        """
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return None
+        flight.ended.wait(max(0.0, flight.deadline - time.monotonic()))
+        outcomes: list[_Outcome] = self.group.gather(flight.outcome(self.timeout_seconds))
+        if all(outcome.kind == "saved" for outcome in outcomes):
+            return flight.path
+        flight.given_up.set()
+        if any(outcome.kind not in ("saved", "refused") for outcome in outcomes):
+            self._copy, self._own_group = (
+                HostCopy(),
+                None,
+            )  # threads left behind may still read the one, wait in the other
+        raise NotSaved(_message(outcomes)) from flight.error
+
+    def close(self) -> None:
+        """Join, and let go of the memory."""
+        try:
+            self.join()
+        finally:
+            self._copy = HostCopy()
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Joins. On an error this worker may be alone, so it calls no collective: it waits for its own part of the save
+        if the run ends in order (a SegueError), and leaves it behind if not."""
+        if error is None:
+            self.close()
+            return
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            if isinstance(error, SegueError):
+                flight.ended.wait(max(0.0, flight.deadline - time.monotonic()))
+            flight.given_up.set()
+
+    def _save(self, flight: "_Flight", group: Group, values: dict[str, Any]) -> None:
+        """What the thread does."""
+
+        def phase(now: Phase) -> None:
+            flight.last = now
+            self.phase(now)
+            if flight.given_up.is_set():
+                raise NotSaved("given up")
+
+        try:
+            flight.path = save(self.run, **values, group=group, keep=self.keep, holds=self._holds, phase=phase)
+        except BaseException as error:  # told by `failed` and `join`
+            flight.error = error
+        finally:
+            flight.ended.set()
+
+
+class _Outcome(NamedTuple):
+    """How a save went on one worker: refused by all alike, failed outside of that, or not done in time and then either
+    at work or waiting for the others."""
+
+    kind: Literal["saved", "refused", "failed", "hangs", "waits"]
+    message: str = ""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One save, seen from both threads; each field is written by one of them alone."""
+
+    deadline: float
+    path: Path | None = None
+    error: BaseException | None = None
+    last: Phase | Literal["begun"] = "begun"
+    waits: bool = False
+    """For the other workers."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    given_up: threading.Event = field(default_factory=threading.Event)
+
+    def outcome(self, timeout_seconds: float) -> _Outcome:
+        if not self.ended.is_set():
+            since = f"since '{self.last}'; given up after {timeout_seconds:g} s"
+            if self.waits:
+                return _Outcome("waits", f"waits for the others {since}")
+            return _Outcome("hangs", f"its storage hangs {since}")
+        if self.error is None:
+            return _Outcome("saved")
+        if isinstance(self.error, NotSaved):
+            return _Outcome("refused", str(self.error))
+        return _Outcome("failed", f"{type(self.error).__name__}: {self.error}")
+
+
+def _message(outcomes: list[_Outcome]) -> str:
+    """Of those that are to blame: who waits for others is not, unless all wait."""
+    refused = [outcome.message for outcome in outcomes if outcome.kind == "refused"]
+    if refused:
+        return refused[0]
+    for kind in ("hangs", "failed", "waits"):
+        named = [f"worker {rank}: {o.message}" for rank, o in enumerate(outcomes) if o.kind == kind]
+        if named:
+            return "checkpoint not saved: " + "; ".join(named)
+    raise AssertionError("there is a failure")
+
+
+@dataclass(frozen=True)
+class _WatchedGroup(Group):
+    """Notes while it waits for the other workers."""
+
+    flight: _Flight | None = None
+
+    def gather(self, value: Any) -> list[Any]:
+        with self._waiting():
+            return super().gather(value)
+
+    def gather_to_leader(self, value: Any) -> list[Any]:
+        with self._waiting():
+            return super().gather_to_leader(value)
+
+    def tell(self, value: Any) -> Any:
+        with self._waiting():
+            return super().tell(value)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        assert self.flight is not None
+        self.flight.waits = True
+        yield
+        self.flight.waits = False
+
+
+def _watched(group: Group, flight: _Flight) -> Group:
+    return _WatchedGroup(
+        rank=group.rank,
+        world_size=group.world_size,
+        local_rank=group.local_rank,
+        process_group=group.process_group,
+        flight=flight,
+    )

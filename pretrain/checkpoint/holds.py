@@ -1,0 +1,124 @@
+"""Holds: whoever reads a checkpoint while its run goes on says so beside it, and retention lets it be.
+
+A hold is live while its process is, where that is on this host; a hold of another host is live while its count moves.
+The clocks of two machines are never compared.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from pretrain.checkpoint.layout import HELD, Place, checkpoints_of, hold_of
+
+RENEW_SECONDS = 2.0
+STALE_SECONDS = 10.0
+"""By the looker's own clock: a count that stood still for so long between two looks stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that reads."""
+
+    host: str
+    pid: int
+    started: float
+    """Its creation time on its own host, to tell it from a later process with its number."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def is_gone(self) -> bool:
+        """Of this host and ended."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return process.create_time() != self.started or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+class Hold:
+    """This process's hold on a checkpoint, from here until it is released or the process ends.
+
+    Raises OSError where the file cannot be written beside the checkpoint.
+    """
+
+    def __init__(self, checkpoint: Path, *, renew_seconds: float = RENEW_SECONDS) -> None:
+        token = uuid4().hex[:8]
+        self.path = hold_of(checkpoint, token)
+        self._draft = self.path.with_name(f".hold-{token}")
+        process = psutil.Process()
+        self._holder = Holder(socket.gethostname(), process.pid, process.create_time())
+        self._beats, self._renew_seconds = 0, renew_seconds
+        self._ended = threading.Event()
+        self._write()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        with suppress(OSError):  # storage that is gone: the hold goes stale by itself
+            self.path.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._renew_seconds):
+            self._beats += 1
+            with suppress(OSError):  # storage that fails for a moment is tried again at the next beat
+                self._write()
+
+    def _write(self) -> None:
+        self._draft.write_text(json.dumps({**asdict(self._holder), "beats": self._beats}), encoding="utf-8")
+        os.replace(self._draft, self.path)
+
+
+class Holds:
+    """The live holds on a run's checkpoints, as one process sees them over time."""
+
+    def __init__(self, run: Path, *, stale_seconds: float = STALE_SECONDS) -> None:
+        self.folder, self.stale_seconds = checkpoints_of(run), stale_seconds
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        """By file name: its content, and when it was first seen so, by this process's own clock."""
+
+    def of(self, place: Place) -> list[str]:
+        """Who holds a checkpoint."""
+        found = []
+        for path in sorted(self.folder.glob(f"{place.name}{HELD}*.json")):
+            with suppress(FileNotFoundError):
+                content = path.read_bytes()
+                holder = _parse(content)
+                if not (holder and holder.is_gone()) and not self._stands_still(path.name, content):
+                    found.append(str(holder or "an unreadable hold"))
+        return found
+
+    def forget(self, place: Place) -> None:
+        """Remove the holds on a checkpoint that is no more."""
+        for path in self.folder.glob(f"{place.name}{HELD}*.json"):
+            path.unlink(missing_ok=True)
+
+    def _stands_still(self, name: str, content: bytes) -> bool:
+        """Never so at the first look."""
+        now = time.monotonic()
+        before, since = self._seen.get(name, (None, now))
+        self._seen[name] = (content, since if content == before else now)
+        holder = _parse(content)
+        if holder is not None and holder.host == socket.gethostname():
+            return False
+        return content == before and now - since >= self.stale_seconds
+
+
+def _parse(content: bytes) -> Holder | None:
+    try:
+        values = json.loads(content)
+        return Holder(str(values["host"]), int(values["pid"]), float(values["started"]))
+    except (ValueError, KeyError, TypeError):
+        return None
