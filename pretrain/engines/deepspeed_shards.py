@@ -66,11 +66,6 @@ def refresh_sharded_weights(optimizer: Any) -> None:
     optimizer._partition_all_parameters()
     for group in range(len(optimizer.fp32_partitioned_groups_flat)):
         optimizer._reassign_or_swap_out_partitioned_parameters(group)
-    gather_persistent(optimizer)
-
-
-def gather_persistent(optimizer: Any) -> None:
-    """Stage 3: make the parameters whole that stay so between steps."""
     if optimizer.persistent_parameters:
         optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
@@ -85,17 +80,14 @@ def sharded_gradients(optimizer: Any) -> Tensor:
 
 @torch.no_grad()
 def forget_gradients(optimizer: Any, stage: int) -> None:
-    """Stages 1 to 3: clear all that is added up between two steps of the optimizer, finite or not; collective.
+    """Stages 1 to 3: clear what is still there after a turn's last backward, finite or not.
 
-    As DeepSpeed itself does where a norm is not finite, and the rest that its step would have cleared.
+    Stages 1 and 2 keep sums for the step to come in `averaged_gradients`, to which stage 2 in bfloat16 would add the
+    next turn's; the optimizer of stage 1 in bfloat16 has none, and its `zero_grad` clears its float32 sums. At stage 3
+    `zero_grad` resets the count of micro-batches, so that the next gradient is copied and not added.
     """
-    optimizer.zero_grad()  # also the float32 sums of stage 1 in bfloat16, and the count of micro-batches of stage 3
+    optimizer.zero_grad()
     if stage == 3:
-        optimizer._pre_step()
-        optimizer._partition_all_parameters()
-        optimizer.averaged_gradients = {}
         sharded_gradients(optimizer).zero_()
-        gather_persistent(optimizer)
     elif hasattr(optimizer, "averaged_gradients"):
-        for group in optimizer.averaged_gradients:
-            optimizer.averaged_gradients[group] = optimizer.all_grad_tensors[group] = None
+        optimizer.averaged_gradients.clear()

@@ -53,7 +53,7 @@ def _traces(chosen: Any, group: Group, model: Callable[[], Model], *, steps: int
     """`steps` steps, turns that are dropped, and as many steps again; against all steps and nothing between them."""
     calm, disturbed = (_state(chosen, group, model, steps, disturb=disturb) for disturb in (False, True))
     assert all(bool(tensor.isfinite().all()) for tensor in calm.values())
-    return [name for name in calm if not torch.equal(calm[name], disturbed[name])]
+    return [name for name in calm if _bits(calm[name]) != _bits(disturbed[name])]
 
 
 def _state(chosen: Any, group: Group, model: Callable[[], Model], steps: int, *, disturb: bool) -> dict[str, Tensor]:
