@@ -1,12 +1,28 @@
 """What a running worker tells of itself, and the request to stop, which reaches its trainer once there is one."""
 
 import os
+import sys
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pretrain.report import StepReport
 from pretrain.run import Watch
 from pretrain.trainer import Trainer
+
+OWN_WORK = ("data", "forward_backward")
+"""The phases in which a worker waits for no other."""
+
+STACK_FRAMES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker has done alone since it started, up to the end of a step."""
+
+    step: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By phase of OWN_WORK."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +36,14 @@ class WorkerStatus:
     step: int
     """Steps done."""
     phase: str
-    """What it does now: starting, data, forward_backward, update, reduce, evaluate, save."""
+    """What it does now: starting, restore, data, forward_backward, update, reduce, evaluate, save."""
     loss: float | None
     """Of the last step; None before the first."""
+    ticks: int = 0
+    """Phases begun and ended: a worker whose count stands still gets on with nothing."""
+    stack: tuple[str, ...] = ()
+    """Where its training thread is, innermost first."""
+    work: Work = Work()
 
 
 OnStatus = Callable[[list[WorkerStatus]], None]
@@ -37,8 +58,16 @@ class Observer:
         self.trainer: Trainer | None = None
         self.stop_requested = False
         self.loss: float | None = None
+        self.work = Work()
+        self.thread: int | None = None
+
+    def train_here(self) -> None:
+        """The calling thread is the one that trains: its stack is told."""
+        self.thread = threading.get_ident()
 
     def watch(self, moment: Callable[[str, Trainer], None] | None = None) -> Watch:
+        """For the run that the calling thread is about to begin."""
+        self.train_here()
         return Watch(step=self._see_step, trainer=self._see_trainer, moment=moment or (lambda *_: None))
 
     def request_stop(self) -> None:
@@ -49,9 +78,11 @@ class Observer:
 
     def status(self) -> WorkerStatus:
         """As of a worker alone on this machine; the supervisor knows rank and node better."""
-        trainer = self.trainer
-        step, phase = (0, "starting") if trainer is None else (trainer.step, trainer.stopwatch.phase)
-        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss)
+        trainer, step, phase, ticks = self.trainer, 0, "starting", 0
+        if trainer is not None:
+            step, phase, ticks = trainer.step, trainer.stopwatch.phase, trainer.stopwatch.ticks
+        stack = stack_of(self.thread) if self.thread is not None else ()
+        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss, ticks, stack, self.work)
 
     def _see_trainer(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -60,5 +91,18 @@ class Observer:
 
     def _see_step(self, report: StepReport) -> None:
         self.loss = report.loss
+        if self.trainer is not None:
+            totals = self.trainer.stopwatch.totals
+            self.work = Work(report.step, {phase: totals.get(phase, 0.0) for phase in OWN_WORK})
         if self.on_step is not None:
             self.on_step()
+
+
+def stack_of(thread: int) -> tuple[str, ...]:
+    """The innermost frames of a thread of this process, as `file:line function`; nothing once it has ended."""
+    frame = sys._current_frames().get(thread)
+    lines: list[str] = []
+    while frame is not None and len(lines) < STACK_FRAMES:
+        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return tuple(lines)

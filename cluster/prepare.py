@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cluster.topology import ray_session
+from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
 from data_pipeline.config import BadInput
 from data_pipeline.manifest import Manifest

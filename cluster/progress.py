@@ -44,6 +44,8 @@ TOLD = {
     "rolled back": "rolled back to {to}; left out are the draws {skipped}",
     "not saved": "warning: {message}",
     "versions": "warning: saved with other versions: {changed}",
+    "straggler": "warning: worker {worker} on {node} is slow: its own work, {phase} above all, takes {factor} times "
+    "the workers' median",
 }
 """Events that are told in a line as they come."""
 

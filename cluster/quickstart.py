@@ -23,8 +23,8 @@ from rich.table import Table
 from cluster.observer import WorkerStatus
 from cluster.picture import draw_loss, sparkline
 from cluster.prepare import prepare
+from cluster.ray_session import ray_session
 from cluster.sampling import sample_text
-from cluster.topology import ray_session
 from cluster.train import train
 from data_pipeline.config import BadInput, SegueError
 from data_pipeline.text import TextConfig

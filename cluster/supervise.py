@@ -1,26 +1,27 @@
-"""The supervisor: keeps a run going through lost workers, and gives up when it gets nowhere."""
+"""The supervisor: keeps a run going through lost workers and nodes, and gives up when it gets nowhere."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from cluster.job import Job
+from cluster.losses import WorkersLostError
 from cluster.observer import OnStatus
+from cluster.ray_session import Head, HeadLostError, ray_session
 from cluster.stop import StopSignals
-from cluster.topology import ray_session
-from cluster.worker_group import WorkerGroup, WorkersLostError
-from data_pipeline.config import GaveUp, Preempted
+from cluster.stragglers import Stragglers
+from cluster.topology import NoRoomError, bundle, divisor_within, room
+from cluster.worker_group import WorkerGroup
+from data_pipeline.config import BadInput, GaveUp, Preempted
 from pretrain.checkpoint import latest
-from pretrain.run_directory import record_event
-
-MAX_FAILURES = 3
-"""In a row, without a new checkpoint between them."""
+from pretrain.run_directory import read_experiment, record_event
 
 OnLoss = Callable[[str], None]
 """Told in a sentence of workers that were lost and of what comes next."""
 
 
 class Supervisor:
-    """Starts the workers of a run, as often as it takes."""
+    """Starts the workers of a run, as often as it takes; `supervision` in the run's experiment has the settings."""
 
     def __init__(
         self,
@@ -30,10 +31,15 @@ class Supervisor:
         device: str = "auto",
         on_status: OnStatus = lambda _: None,
         on_loss: OnLoss = lambda _: None,
-        max_failures: int = MAX_FAILURES,
     ) -> None:
+        experiment = read_experiment(job.directory)
+        self.settings, self.micro_batches = experiment.supervision, experiment.batch.micro_batches
         self.job, self.workers, self.device = job, workers, device
-        self.on_status, self.on_loss, self.max_failures = on_status, on_loss, max_failures
+        self.on_status, self.on_loss = on_status, on_loss
+        self.resources: dict[str, float] = {}
+        """Of one worker."""
+        self.size = workers
+        """How many work now: as many as asked for, or as the cluster still has room for."""
         self.failures = 0
         self.reached: Path | None = None
         """The newest checkpoint at the last failure."""
@@ -41,50 +47,94 @@ class Supervisor:
     def run(self) -> int:
         """Train to the end of the run; returns the last step.
 
-        Raises Preempted once the run has saved because of a signal, GaveUp after `max_failures` failures in a row
-        without a new checkpoint, and whatever SegueError a worker raised.
+        Raises Preempted once the run has saved because of a signal; GaveUp after `supervision.max_failures` failures
+        in a row without a new checkpoint, where Ray's head is gone, or where no node is left; BadInput where there is
+        no room from the start; and whatever SegueError a worker raised.
         """
         self.reached = latest(self.job.directory)
         with StopSignals() as stop, ray_session(self.workers):
             stop.install()  # Ray has taken SIGTERM
-            while not stop.asked:
-                try:
-                    with WorkerGroup(self.job, self.workers, device=self.device) as group:
-                        return self._attend(group, stop)
-                except WorkersLostError as lost:
-                    self._lose(lost)
+            head = Head()
+            self.resources = bundle(self.device, self.workers)
+            try:
+                while not stop.asked:
+                    last_step = self._start(head, stop)
+                    if last_step is not None:
+                        return last_step
+            except HeadLostError as lost:
+                raise GaveUp(f"{lost}; `resume {self.job.directory}` goes on from {self._reached()}") from lost
         raise Preempted(
-            f"stopped as asked while no worker ran; `resume {self.job.directory}` goes on from "
-            + (self.reached.name if self.reached else "the beginning")
+            f"stopped as asked while no worker ran; `resume {self.job.directory}` goes on from {self._reached()}"
         )
 
+    def _start(self, head: Head, stop: StopSignals) -> int | None:
+        """Train with one group of workers; the last step, or None where they were lost and others may go on."""
+        hang_seconds = self.settings.hang_minutes * 60.0
+        try:
+            with WorkerGroup(
+                self.job, self.size, resources=self.resources, hang_seconds=hang_seconds, head=head
+            ) as group:
+                return self._attend(group, stop)
+        except NoRoomError as error:
+            if self.failures == 0:
+                raise BadInput(f"workers={self.workers}: {error}; use fewer, or wait until there is room") from error
+            self._lose(WorkersLostError([str(error)]), head, most=self.size - 1)
+        except WorkersLostError as lost:
+            self._lose(lost, head, most=self.workers)
+        return None
+
     def _attend(self, group: WorkerGroup, stop: StopSignals) -> int:
+        stragglers = Stragglers(self.settings.straggler_factor)
         passed_on = False
         while True:
             if stop.asked and not passed_on:
                 group.request_stop()
                 passed_on = True
             last_step = group.poll()
-            self.on_status(group.statuses())
+            statuses = group.statuses()
+            for straggler in stragglers.see(statuses):
+                record_event(self.job.directory, "straggler", **asdict(straggler))
+            self.on_status(statuses)
             if last_step is not None:
                 return last_step
 
-    def _lose(self, lost: WorkersLostError) -> None:
-        """Record the loss; raises GaveUp where it is one too many."""
+    def _lose(self, lost: WorkersLostError, head: Head, *, most: int) -> None:
+        """Record the loss and find the next size, `most` at most; raises GaveUp where it is one loss too many."""
         newest = latest(self.job.directory)
         self.failures = self.failures + 1 if newest == self.reached else 1
         self.reached = newest
-        where = newest.name if newest else "the beginning"
-        record_event(
-            self.job.directory,
-            "lost",
-            workers=lost.lines,
-            failures=self.failures,
-            resume_from=where if newest else None,
-        )
-        if self.failures >= self.max_failures:
+        try:
+            head.wait()
+            self.size = divisor_within(self.micro_batches, min(most, room(self.resources)))
+        finally:
+            record_event(
+                self.job.directory,
+                "lost",
+                workers=lost.lines,
+                losses=[loss.record() for loss in lost.losses],
+                failures=self.failures,
+                resume_from=newest.name if newest else None,
+                asked_workers=self.workers,
+                next_workers=self.size,
+            )
+        resume = f"`resume {self.job.directory}` tries again"
+        if self.size == 0:
+            raise GaveUp(f"{lost}; no node of the cluster has room for a worker; {resume} once there is one") from lost
+        if self.failures >= self.settings.max_failures:
             raise GaveUp(
-                f"gave up after {self.failures} failures in a row without a new checkpoint; the last one: {lost}; "
-                f"the workers' output is in {self.job.directory / 'logs'}; `resume {self.job.directory}` tries again"
+                f"gave up after {self.failures} failures in a row without a new checkpoint "
+                f"(supervision.max_failures); the last one: {lost}; the workers' output is in "
+                f"{self.job.directory / 'logs'}; {resume}"
             ) from lost
-        self.on_loss(f"{lost}; the others were ended; starting all {self.workers} again from {where}")
+        self.on_loss(f"{lost}; the others were ended; {self._next()} from {self._reached()}")
+
+    def _next(self) -> str:
+        if self.size == self.workers:
+            return f"starting all {self.workers} again"
+        return (
+            f"there is no room for all {self.workers} any more: going on with {self.size}, "
+            f"which shares batch.micro_batches={self.micro_batches} equally,"
+        )
+
+    def _reached(self) -> str:
+        return self.reached.name if self.reached else "the beginning"

@@ -1,34 +1,21 @@
-"""Where workers run: a Ray session, a bundle of a placement group for each worker, and ranks in the order of nodes."""
+"""Where workers run: a bundle of a placement group for each worker, and ranks in the order of nodes."""
 
-import logging
-import os
-import shutil
 import socket
-import tempfile
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from data_pipeline.config import BadInput, GaveUp
+from data_pipeline.config import BadInput
 
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Despite its name (Ray 2.60): 0 leaves 127.0.0.1 as it is, so that every server of the session listens there only.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Workers set CUDA_VISIBLE_DEVICES themselves.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Read by Ray when it is imported, and handed on to its processes; it has no other switch for these."""
-
-OBJECT_STORE_BYTES = 80 * 2**20
-"""Close to Ray's least: workers send each other nothing through it."""
-
-START_ATTEMPTS = 3
 PLACEMENT_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+"""Between two looks at the nodes while room is waited for."""
+CONNECT_SECONDS = 2.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -40,6 +27,8 @@ class Location:
     """The node's address."""
     pid: int
     gpus: tuple[str, ...]
+    node_id: str = ""
+    """Ray's: several nodes may have one address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,64 +41,6 @@ class Seat:
     node: str
     gpus: tuple[str, ...]
     """Of all workers on the node, by local rank: each sees them all, as NCCL wants, and uses its own."""
-
-
-@contextmanager
-def ray_session(workers: int) -> Iterator[None]:
-    """A Ray on loopback that ends with the context; or the one that this process has joined already, left as it is."""
-    os.environ.update(RAY_ENVIRONMENT)
-    import ray
-
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable above does where Ray was imported before
-    # Ray tells every death of a worker in a paragraph, whatever its log level; the supervisor tells it in a line.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    if ray.is_initialized():
-        yield
-        return
-    _apart_from_signals()
-    directory = tempfile.mkdtemp(prefix="segue-", dir="/tmp")  # Ray's sockets are below it; their paths must be short
-    try:
-        _start(directory, workers)
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _apart_from_signals() -> None:
-    """Start Ray's servers in sessions of their own: a SIGTERM to the driver's whole process group (timeout, systemd,
-    Slurm) must not end them before the workers have saved. Checked with Ray 2.60."""
-    from ray._private import services
-
-    if services.ConsolePopen.__name__ != "OwnSession":
-
-        class OwnSession(services.ConsolePopen):
-            def __init__(self, *arguments: Any, **options: Any) -> None:
-                super().__init__(*arguments, start_new_session=True, **options)
-
-        services.ConsolePopen = OwnSession
-
-
-def _start(directory: str, workers: int) -> None:
-    """Start Ray on this machine; once more where its servers took longer than it waits (30 s, no switch)."""
-    import ray
-
-    for attempt in range(START_ATTEMPTS):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=directory,
-            )
-            return
-        except Exception as error:  # Ray raises just this
-            ray.shutdown()
-            if attempt + 1 == START_ATTEMPTS:
-                raise GaveUp(f"Ray does not start on this machine, in {START_ATTEMPTS} attempts: {error}") from error
 
 
 def bundle(device: str, workers: int) -> dict[str, float]:
@@ -128,17 +59,60 @@ def bundle(device: str, workers: int) -> dict[str, float]:
     return {"CPU": 1, "GPU": 1} if device != "cpu" and gpus >= workers else {"CPU": 1}
 
 
+class NoRoomError(Exception):
+    """The cluster has no place for so many workers."""
+
+
+def room(resources: dict[str, float]) -> int:
+    """How many bundles fit on the nodes that are there, whoever uses them now.
+
+    A node is there if its port answers: Ray itself takes up to half a minute to miss one.
+    """
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    with ThreadPoolExecutor(max_workers=64) as threads:
+        answers = threads.map(lambda node: port_answers(node["NodeManagerAddress"], node["NodeManagerPort"]), alive)
+        there = [node for node, answer in zip(alive, answers, strict=True) if answer]
+    return sum(
+        min(int(node["Resources"].get(name, 0.0) // amount) for name, amount in resources.items()) for node in there
+    )
+
+
+def port_answers(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
 def reserve(resources: dict[str, float], workers: int) -> Any:
-    """A placement group with a bundle for each worker, on as few nodes as will do."""
+    """A placement group with a bundle for each worker, on as few nodes as will do; raises NoRoomError."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
     group = placement_group([resources] * workers, strategy="PACK")
-    if not group.wait(PLACEMENT_SECONDS):
-        remove_placement_group(group)
-        raise BadInput(
-            f"workers={workers}: Ray found no room for {workers} times {resources} in {PLACEMENT_SECONDS:.0f} s"
-        )
+    deadline = time.monotonic() + PLACEMENT_SECONDS
+    while not group.wait(LOOK_SECONDS):
+        found = room(resources)
+        if found < workers or time.monotonic() > deadline:
+            remove_placement_group(group)
+            raise NoRoomError(
+                f"Ray found no room for {workers} times {resources} in {PLACEMENT_SECONDS:.0f} s"
+                if found >= workers
+                else f"Ray's nodes have room for {found} times {resources}, not for {workers}"
+            )
     return group
+
+
+def divisor_within(micro_batches: int, most: int) -> int:
+    """The largest number of workers up to `most` that share the micro-batches equally; 0 where there is none.
+
+    >>> divisor_within(12, 5), divisor_within(12, 0)
+    (4, 0)
+    """
+    return max((size for size in range(1, most + 1) if micro_batches % size == 0), default=0)
 
 
 def seats(locations: Sequence[Location]) -> list[Seat]:
@@ -163,13 +137,6 @@ def meeting_address(seated: Sequence[Seat]) -> str:
     """Where the workers' process group meets: on loopback if all are on one node, else at the leader's address."""
     nodes = Counter(seat.node for seat in seated)
     return LOOPBACK if len(nodes) == 1 else next(seat.node for seat in seated if seat.rank == 0)
-
-
-def free_port(address: str) -> int:
-    """A port of this interface that nobody listens on now; another process may still take it first."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def interface_of(address: str) -> str:

@@ -15,6 +15,7 @@ from cluster.progress import Display
 from cluster.sampling import TOKENIZER, keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
+from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from evals.held_out import open_split
 from evals.vectors import open_vectors
@@ -138,11 +139,17 @@ def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console
 
 
 def last_workers(directory: Path) -> int:
-    """How many workers the run had at its last start, by its events; 1 before the first."""
-    for event in reversed(read_events(directory)):
+    """How many workers the run was asked for at its last start, by its events; 1 before the first.
+
+    After a loss of nodes it may have gone on with fewer: that is no wish for fewer.
+    """
+    asked, lost = 1, None
+    for event in read_events(directory):
         if event["event"] in ("started", "resumed"):
-            return int(event["workers"])
-    return 1
+            shrunk = lost is not None and lost["next_workers"] == event["workers"]
+            asked = lost["asked_workers"] if lost is not None and shrunk else event["workers"]
+        lost = event if event["event"] == "lost" else None
+    return int(asked)
 
 
 @contextmanager
@@ -212,5 +219,6 @@ def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tup
 def _run_here(job: Job, on_status: OnStatus) -> int:
     """The run's only worker is this process."""
     observer = Observer(on_step=lambda: on_status([observer.status()]))
-    with StopSignals(observer.request_stop):
+    limit = read_experiment(job.directory).supervision.hang_minutes * 60.0
+    with StopSignals(observer.request_stop), Watchdog(observer, job.directory, limit=limit):
         return work(job, Group(), observer)

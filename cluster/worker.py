@@ -1,7 +1,9 @@
 """The actor that is one worker: a thread that trains, and a second one that answers the supervisor meanwhile."""
 
+import ctypes
 import os
 import signal
+import socket
 import sys
 import traceback
 from datetime import timedelta
@@ -11,29 +13,41 @@ import ray
 
 from cluster.job import Job, work
 from cluster.observer import Observer, WorkerStatus
-from cluster.topology import LOOPBACK, Location, Seat, free_port, interface_of
+from cluster.topology import LOOPBACK, Location, Seat, interface_of
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""A worker waits so long for the others in one collective: more than the leader needs to save or evaluate alone."""
+COLLECTIVE_SECONDS = 60.0
+"""A worker waits for the others in one collective so much longer than the limit for a hang: the driver, which knows
+who hangs, comes first."""
+UNWATCHED_SECONDS = 120.0
+"""So much longer than the limit for a hang a worker may stand still if no driver has ended it."""
+SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Worker:
     """See `cluster.worker_group`, which makes actors of it."""
 
     def __init__(self) -> None:
+        die_with_parent()
         self.observer = Observer()
+        self.listener: socket.socket | None = None
         # Ray would end the process; whoever signals all processes of a job means: save, then stop.
         signal.signal(signal.SIGTERM, lambda *_: self.observer.request_stop())
 
     def locate(self) -> Location:
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        return Location(ray.util.get_node_ip_address(), os.getpid(), gpus)
+        context = ray.get_runtime_context()
+        return Location(ray.util.get_node_ip_address(), os.getpid(), gpus, context.get_node_id())
 
-    def free_port(self, address: str) -> int:
-        return free_port(address)
+    def listen(self, address: str) -> int:
+        """Be the leader: listen at this address, on a free port, for the others; returns the port."""
+        from pretrain.meeting import listen
+
+        self.listener = listen(address)
+        return int(self.listener.getsockname()[1])
 
     def train(self, job: Job, seat: Seat, address: str, port: int) -> int:
         """Join the others at `address:port` and train to the end of the run; returns the last step."""
+        self.observer.train_here()
         redirect_output(log_path(job.directory, seat.rank))
         try:
             return self._train(job, seat, address, port)
@@ -50,18 +64,24 @@ class Worker:
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(LOOPBACK if address == LOOPBACK else seat.node)
         import torch
 
+        from cluster.watchdog import START_SECONDS, Watchdog
         from pretrain.group import join
+        from pretrain.run_directory import read_experiment
 
-        group = join(
-            seat.rank,
-            seat.world_size,
-            seat.local_rank,
-            address=address,
-            port=port,
-            timeout=COLLECTIVE_TIMEOUT,
-            device=torch.device("cuda" if seat.gpus else "cpu"),
-        )
-        return work(job, group, self.observer)
+        limit = read_experiment(job.directory).supervision.hang_minutes * 60.0
+        unwatched = max(limit, START_SECONDS) + UNWATCHED_SECONDS
+        with Watchdog(self.observer, job.directory, limit=unwatched, rank=seat.rank):
+            group = join(
+                seat.rank,
+                seat.world_size,
+                seat.local_rank,
+                address=address,
+                port=port,
+                timeout=timedelta(seconds=limit + COLLECTIVE_SECONDS),
+                device=torch.device("cuda" if seat.gpus else "cpu"),
+                listener=self.listener,
+            )
+            return work(job, group, self.observer)
 
     @ray.method(concurrency_group="control")
     def status(self) -> WorkerStatus:
@@ -70,6 +90,18 @@ class Worker:
     @ray.method(concurrency_group="control")
     def request_stop(self) -> None:
         self.observer.request_stop()
+
+    @ray.method(concurrency_group="control")
+    def leave(self) -> None:
+        """End this process now; for a driver whose Ray has lost its head and can end no worker."""
+        os._exit(1)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process with its raylet, which ends with the driver or its node: a worker that was
+    stopped, or that holds the interpreter in a call, would not see it. Linux only; elsewhere Ray's own way remains."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def log_path(directory: Path, rank: int) -> Path:

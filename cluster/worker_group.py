@@ -1,7 +1,6 @@
 """All workers of one start of a run: placed together, watched together, ended together."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -12,32 +11,28 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
+from cluster.losses import WorkersLostError, first_line, loss_of, workers_lost
 from cluster.observer import WorkerStatus
-from cluster.topology import Location, Seat, bundle, meeting_address, reserve, seats
+from cluster.ray_session import Head
+from cluster.topology import Location, Seat, meeting_address, reserve, seats
+from cluster.watchdog import Clock, Watched, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, Preempted, Refused
 
 START_SECONDS = 120.0
-SILENCE_SECONDS = 120.0
-"""A worker that answers for so long nothing at all is taken for lost: its machine is gone, or it was stopped."""
 STATUS_SECONDS = 0.3
+WORKERS_A_SECOND = 300
+"""So many are asked at most, that a driver of thousands is not busy with asking alone."""
+ANSWER_SECONDS = 10.0
+"""To fetch what Ray says is there; its node may go at this moment."""
 END_SECONDS = 2.0
 """Ray has so long to end a worker before it is killed without it."""
 KILL_SECONDS = 20.0
 GRACE_SECONDS = 1.0
 """One loss makes others; so long the rest is waited for, to find out which was the first."""
 
-
 USER_ERRORS = (BadInput, Refused, Corrupt)
 """Trying again would end in the same."""
-
-
-class WorkersLostError(Exception):
-    """Some workers died or raised what no user can mend; the others may still be waiting for them."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("; ".join(lines))
-        self.lines = list(lines)
 
 
 class WorkerDiedError(Exception):
@@ -54,21 +49,27 @@ class Member:
     """Where it is on this machine."""
     result: Any
     """Of its training, to come."""
-    answer: Any
-    """Its next status, to come."""
-    status: WorkerStatus
+    watched: Watched
+    """Its last status, and for how long it has stood still."""
+    answer: Any = None
+    """Its next status, to come; None while it is not asked."""
     asked_at: float = field(default_factory=time.monotonic)
+
+    def take(self, status: WorkerStatus) -> None:
+        """Its answer has come."""
+        self.watched.status = replace(status, rank=self.seat.rank, node=self.seat.node)
+        self.watched.stillness.see(status)
 
 
 class WorkerGroup:
     """Workers that train; leaving the context ends them, whatever they do."""
 
-    def __init__(self, job: Job, workers: int, *, device: str) -> None:
-        self.job = job
+    def __init__(self, job: Job, workers: int, *, resources: dict[str, float], hang_seconds: float, head: Head) -> None:
+        self.job, self.hang_seconds, self.head = job, hang_seconds, head
+        self.clock = Clock()
         self.actors: list[Any] = []
         self.members: list[Member] = []
         self.locations: list[Location] = []
-        resources = bundle(device, workers)
         self.placement = reserve(resources, workers)
         try:
             self._start(resources, workers)
@@ -94,7 +95,7 @@ class WorkerGroup:
                 zip(seats(self.locations), self.actors, self.locations, strict=True), key=lambda s: s[0].rank
             )
             address = meeting_address([seat for seat, _, _ in seated])
-            port = ray.get(seated[0][1].free_port.remote(address), timeout=START_SECONDS)
+            port = ray.get(seated[0][1].listen.remote(address), timeout=START_SECONDS)
         except ray.exceptions.RayError as error:
             raise WorkersLostError([f"a worker did not start: {first_line(error)}"]) from error
         self.members = [
@@ -103,8 +104,7 @@ class WorkerGroup:
                 actor=actor,
                 process=local_process(location),
                 result=actor.train.remote(self.job, seat, address, port),
-                answer=actor.status.remote(),
-                status=WorkerStatus(seat.rank, location.pid, location.node, 0, "starting", None),
+                watched=Watched(WorkerStatus(seat.rank, location.pid, location.node, 0, "starting", None)),
             )
             for seat, actor, location in seated
         ]
@@ -116,21 +116,27 @@ class WorkerGroup:
         self.end()
 
     def poll(self) -> int | None:
-        """Wait a moment; the last step once all workers are done. Raises WorkersLostError, or a worker's SegueError."""
+        """Wait a moment; the last step once all workers are done.
+
+        Raises WorkersLostError, a worker's SegueError, or HeadLostError.
+        """
+        self.head.check()
         pending = [member.result for member in self.members]
-        done, _ = ray.wait(pending, num_returns=len(pending), timeout=STATUS_SECONDS)
+        ready, _ = ray.wait(pending, num_returns=len(pending), timeout=STATUS_SECONDS)
+        done = set(ready)
         failed = [self._failure(member) for member in self.members if member.result in done]
         if any(failed):
             ray.wait(pending, num_returns=len(pending), timeout=GRACE_SECONDS)
             self._raise_failures()
         if len(done) == len(pending):
-            return int(ray.get(pending[0]))
+            return int(ray.get(pending[0], timeout=ANSWER_SECONDS))
         self._refresh()
+        self._accuse([member.watched for member in self.members if member.result not in done])
         return None
 
     def statuses(self) -> list[WorkerStatus]:
         """By rank, as of their last answers."""
-        return [member.status for member in self.members]
+        return [member.watched.status for member in self.members]
 
     def request_stop(self) -> None:
         for member in self.members:
@@ -138,9 +144,13 @@ class WorkerGroup:
 
     def end(self) -> None:
         """End all workers now and give their places back."""
-        for actor in self.actors:
-            ray.kill(actor)
-        remove_placement_group(self.placement)
+        if self.head.answers():
+            for actor in self.actors:
+                ray.kill(actor)
+            remove_placement_group(self.placement)
+        else:  # Ray would wait for its head, and then end this process
+            for actor in self.actors:
+                actor.leave.remote()
         processes = [member.process for member in self.members if member.process is not None]
         _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
         for process in alive:  # stopped ones, for example, do not hear Ray
@@ -148,20 +158,46 @@ class WorkerGroup:
         psutil.wait_procs(alive, timeout=KILL_SECONDS)
 
     def _refresh(self) -> None:
-        """Take the statuses that have come, ask for the next, and miss those that do not come."""
-        now = time.monotonic()
-        answered, _ = ray.wait([m.answer for m in self.members], num_returns=len(self.members), timeout=0)
+        """Take the statuses that have come, and ask for the next."""
+        now, elapsed = time.monotonic(), self.clock.elapsed()
+        asked = [member.answer for member in self.members if member.answer is not None]
+        answered = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
+        interval = len(self.members) / WORKERS_A_SECOND
         for member in self.members:
+            member.watched.stillness.pass_time(elapsed)
             if member.answer in answered:
                 try:
-                    member.status = replace(ray.get(member.answer), rank=member.seat.rank, node=member.seat.node)
+                    member.take(ray.get(member.answer, timeout=ANSWER_SECONDS))
                 except ray.exceptions.RayError:
                     continue  # its result tells
+                member.answer = None
+            if member.answer is None and now - member.asked_at >= interval:
                 member.answer, member.asked_at = member.actor.status.remote(), now
-        silent = [member for member in self.members if now - member.asked_at > SILENCE_SECONDS]
+
+    def _accuse(self, training: list[Watched]) -> None:
+        """Raise WorkersLostError for workers that answer nothing, or that hang."""
+        silent = [worker for worker in training if worker.stillness.is_silent(self.hang_seconds)]
         if silent:
-            raise WorkersLostError(
-                [f"{_name(member)} has not answered for {SILENCE_SECONDS:.0f} s" for member in silent]
+            raise workers_lost(
+                [
+                    loss_of(
+                        worker.status,
+                        f"has not answered for {worker.stillness.silent_seconds:.0f} s; it was {where(worker.status)}",
+                    )
+                    for worker in silent
+                ]
+            )
+        accused = hung(training, self.hang_seconds)
+        if accused:
+            raise workers_lost(
+                [
+                    loss_of(
+                        worker.status,
+                        f"hangs: for {worker.stillness.seconds:.0f} s it has got on with nothing "
+                        f"{where(worker.status)}",
+                    )
+                    for worker in accused
+                ]
             )
 
     def _failure(self, member: Member) -> Exception | None:
@@ -170,7 +206,7 @@ class WorkerGroup:
         if not done:
             return None
         try:
-            ray.get(member.result)
+            ray.get(member.result, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayTaskError as error:
             return error.cause if isinstance(error.cause, Exception) else error
         except ray.exceptions.RayError as error:
@@ -185,13 +221,13 @@ class WorkerGroup:
         for error in errors:
             if isinstance(error, Preempted):
                 raise error
-        dead = [f"{_name(member)} {error}" for member, error in failures if isinstance(error, WorkerDiedError)]
+        dead = [loss_of(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)]
         if dead:
-            raise WorkersLostError(dead)
+            raise workers_lost(dead)
         for error in errors:
             if isinstance(error, USER_ERRORS):
                 raise error
-        raise WorkersLostError([f"{_name(member)} raised {first_line(error)}" for member, error in failures])
+        raise workers_lost([loss_of(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
 
 
 def local_process(location: Location) -> psutil.Process | None:
@@ -202,13 +238,3 @@ def local_process(location: Location) -> psutil.Process | None:
         return psutil.Process(location.pid)
     except psutil.NoSuchProcess:
         return None
-
-
-def first_line(error: BaseException) -> str:
-    """The kind of the error and the first line of its message."""
-    message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
-
-
-def _name(member: Member) -> str:
-    return f"worker {member.seat.rank} (process {member.status.pid} on {member.seat.node})"

@@ -1,5 +1,6 @@
 """The workers of a run as one group, whether there is one (no process group needed) or many (torch.distributed)."""
 
+import socket
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_pipeline.config import BadInput
+from pretrain.meeting import JOIN_TIMEOUT, meet
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,26 @@ def check_divides(workers: int, num_micro_batches: int) -> None:
 
 
 def join(
-    rank: int, world_size: int, local_rank: int, *, address: str, port: int, timeout: timedelta, device: torch.device
+    rank: int,
+    world_size: int,
+    local_rank: int,
+    *,
+    address: str,
+    port: int,
+    timeout: timedelta,
+    device: torch.device,
+    listener: socket.socket | None = None,
 ) -> Group:
-    """Join the process group at `address:port`; gloo for CPU tensors, NCCL as well where the device is CUDA."""
+    """Join the process group at `address:port`; gloo for CPU tensors, NCCL as well where the device is CUDA.
+
+    `timeout` is a collective's; the leader (rank 0) serves on `listener`, or listens itself. Raises GaveUp, naming the
+    address and the missing workers, where they do not come; BadInput where the leader's port is taken.
+    """
     if world_size > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend, init_method=f"tcp://{address}:{port}", rank=rank, world_size=world_size, timeout=timeout
+        store = meet(
+            rank, world_size, address=address, port=port, timeout=min(timeout, JOIN_TIMEOUT), listener=listener
         )
+        store.set_timeout(timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Group(rank=rank, world_size=world_size, local_rank=local_rank)

@@ -71,6 +71,8 @@ class Stopwatch:
     """Phases begun and ended so far: all workers count alike, so the one that hangs has the lowest count."""
     on_phase: Callable[[str], None] = lambda _: None
     """Told of each phase as it begins."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """As `seconds`, of all laps."""
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -80,7 +82,9 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+            taken = perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + taken
+            self.totals[phase] = self.totals.get(phase, 0.0) + taken
             self.phase = before
             self.tick()
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from data_pipeline.redaction import redact_values
@@ -62,8 +63,10 @@ class Saving:
     def __enter__(self) -> "Saving":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.saver.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.saver.__exit__(kind, error, trace)
 
     def after_step(self, report: StepReport) -> None:
         """Save where it is due; collective. Raises NotSaved where a save has failed and the run is to stop for it."""

@@ -99,6 +99,7 @@ class Trainer:
         with self.stopwatch("data"):
             batches = [self.stream.micro_batch(self.draws, micro_batch) for micro_batch in self.share]
             counted = torch.tensor(float(sum(model.count(batch) for batch in batches)), dtype=torch.float64)
+        with self.stopwatch("reduce"):  # apart: waiting for the others is no work of this worker's
             count = int(self.engine.group.all_reduce_sum(counted))
         self.engine.begin_turn(player)
         carries_before, losses = list(self.carries), []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from cluster.topology import ray_session
+from cluster.ray_session import ray_session
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """Who sits where, and where they meet."""
 
-import socket
-
 import psutil
 import pytest
 
-from cluster.topology import LOOPBACK, Location, free_port, interface_of, meeting_address, seats
+from cluster.topology import LOOPBACK, Location, interface_of, meeting_address, port_answers, seats
 from data_pipeline.config import BadInput
+from pretrain.meeting import listen
 
 
 def test_ranks_go_node_by_node() -> None:
@@ -32,15 +31,11 @@ def test_one_node_meets_on_loopback_and_several_at_the_leader() -> None:
     assert meeting_address(several) == "10.0.0.2"
 
 
-def test_a_free_port_can_be_listened_on_and_a_taken_one_is_not_given() -> None:
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        taken.listen()
-        ports = {free_port(LOOPBACK) for _ in range(50)}
-        assert taken.getsockname()[1] not in ports
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, ports.pop()))
-        listener.listen()
+def test_a_port_answers_while_somebody_listens_there() -> None:
+    with listen(LOOPBACK) as listener:
+        port = listener.getsockname()[1]
+        assert port_answers(LOOPBACK, port)
+    assert not port_answers(LOOPBACK, port)
 
 
 def test_interfaces_are_found_by_address() -> None:

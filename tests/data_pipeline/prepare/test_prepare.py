@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.topology import ray_session
+from cluster.ray_session import ray_session
 from data_pipeline.config import BadInput, Corrupt, Refused
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import LocalExecutor, Progress, prepare

@@ -1,0 +1,70 @@
+"""Small faults that happen inside a worker, at a moment of its run: see `cluster.job.Injector`."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Happens to one worker at the first such moment from a step on; once in a run, restarts included."""
+
+    what: str
+    """kill, freeze (SIGSTOP), hang, raise."""
+    rank: int
+    moment: str
+    step: int
+    marker: Path
+    """Made as it happens; its content says when (`time.time()`), and by which process."""
+
+    def __call__(self, moment: str, trainer: Trainer) -> None:
+        if (moment, trainer.engine.group.rank) != (self.moment, self.rank) or trainer.step < self.step:
+            return
+        if not self.marker.exists():
+            self.marker.write_text(f"{time.time()} {os.getpid()}")
+            self._happen()
+
+    def _happen(self) -> None:
+        if self.what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.what == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.what == "hang":
+            sleep_for_ever()
+        else:
+            raise OSError("a fault that a test lets happen")
+
+
+@dataclass(frozen=True)
+class Slow:
+    """One worker takes longer in every such moment."""
+
+    rank: int
+    moment: str
+    seconds: float
+
+    def __call__(self, moment: str, trainer: Trainer) -> None:
+        if (moment, trainer.engine.group.rank) == (self.moment, self.rank):
+            time.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Several."""
+
+    faults: Sequence[Fault]
+
+    def __call__(self, moment: str, trainer: Trainer) -> None:
+        for fault in self.faults:
+            fault(moment, trainer)
+
+
+def sleep_for_ever() -> None:
+    """As a loader whose storage never answers."""
+    while True:
+        time.sleep(3600)
