@@ -21,17 +21,52 @@ LEAST_LENGTH = 6
 """Shorter values of environment variables are words like `true`, and would blot out too much."""
 
 SECRET_WORDS = frozenset(
-    "TOKEN SECRET SECRETS PASSWORD PASSWORDS PASSWD PASSPHRASE CREDENTIAL CREDENTIALS APIKEY AUTHORIZATION".split()
+    [
+        "TOKEN",
+        "SECRET",
+        "SECRETS",
+        "PASSWORD",
+        "PASSWORDS",
+        "PASSWD",
+        "PASSPHRASE",
+        "CREDENTIAL",
+        "CREDENTIALS",
+        "APIKEY",
+        "AUTHORIZATION",
+    ]
 )
 SECRET_ENDINGS = ("PASSWORD", "PASSWD", "SECRET", "APIKEY", "AUTHTOKEN")
 """Of words that are written as one, such as PGPASSWORD."""
-KEY_OWNERS = frozenset("API ACCESS PRIVATE SECRET AUTH ENCRYPTION SIGNING ACCOUNT".split())
+KEY_OWNERS = frozenset(["API", "ACCESS", "PRIVATE", "SECRET", "AUTH", "ENCRYPTION", "SIGNING", "ACCOUNT"])
 """`KEY` is secret after one of these, `TOKENS` too."""
 OF_TEXT = frozenset(
-    "NUM MAX MIN VOCAB PAD BOS EOS UNK UNKNOWN CLS SEP MASK START END SPECIAL NEXT LAST FIRST PER ID IDS COUNT".split()
+    [
+        "NUM",
+        "MAX",
+        "MIN",
+        "VOCAB",
+        "PAD",
+        "BOS",
+        "EOS",
+        "UNK",
+        "UNKNOWN",
+        "CLS",
+        "SEP",
+        "MASK",
+        "START",
+        "END",
+        "SPECIAL",
+        "NEXT",
+        "LAST",
+        "FIRST",
+        "PER",
+        "ID",
+        "IDS",
+        "COUNT",
+    ]
 )
 """Beside one of these, a token is one of a text."""
-ABOUT = frozenset("PATH FILE DIR DIRECTORY MODE TYPE NAME LENGTH SIZE ENABLED".split())
+ABOUT = frozenset(["PATH", "FILE", "DIR", "DIRECTORY", "MODE", "TYPE", "NAME", "LENGTH", "SIZE", "ENABLED"])
 """A name that ends so tells something of a secret, but not the secret."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

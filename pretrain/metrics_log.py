@@ -51,6 +51,11 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def last_step(directory: Path) -> int:
+    """Of the run's rows so far; 0 where there is none."""
+    return max((int(row["step"]) for row in read_rows(directory)), default=0)
+
+
 def _drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from data_pipeline.batch import Batch
-from data_pipeline.config import Corrupt
+from data_pipeline.config import Corrupt, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
 from pretrain.checkpoint.layout import Place, place_of
@@ -13,7 +13,7 @@ from pretrain.checkpoint.manifest import versions
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.run_directory import record_event, refuse_changes
-from pretrain.saving import PROBE
+from pretrain.saving import PROBE, state_pieces
 from pretrain.trainer import Trainer
 
 PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -39,17 +39,20 @@ def restore_newest(
         if group.leads:
             record_event(directory, "fallback", message=line)
 
+    problems: list[str] = []
     for reader in _candidates(directory, group, before_draw, tell):
         problem = _restore(trainer, experiment, reader, allowed)
         reader.close()
         if problem is None:
             _tell_versions(reader, directory, group)
             return place_of(reader.path.name)
-        tell(f"{reader.path.name} {problem}; going back to the checkpoint before")
+        problems.append(problem)
+        tell(f"{problem}; going back to the checkpoint before")
     if before_draw is None and checkpoint.list_checkpoints(directory):
         raise Corrupt(
             f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "
             "that rounds otherwise, --allow probe takes one whose hashes are right)"
+            + "".join(f"\n{p}" for p in problems)
         )
     return None
 
@@ -70,25 +73,29 @@ def _restore(
     saved = config.parse(Experiment, dict(manifest.experiment), source=str(reader.path))
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
     refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
+    probe = trainer.stream.micro_batch(0, 0)
     try:
-        checkpoint.check_state(reader, trainer.pieces(), trainer.engine.group)
-    except Corrupt as error:
-        return f"does not fit the model: {error}"
+        checkpoint.check_state(reader, state_pieces(trainer, probe), trainer.engine.group)
+    except Refused as error:
+        return str(error)
     trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
     if "probe" in allowed:
         return None
-    return _probe_problem(trainer, experiment, reader)
+    return _probe_problem(trainer, experiment, reader, probe)
 
 
-def _probe_problem(trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader) -> str | None:
+def _probe_problem(
+    trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader, like: Batch
+) -> str | None:
     """Score the stored micro-batch again."""
     expected = reader.manifest.probe["nats"]
     assert isinstance(expected, dict)
-    found = trainer.probe(stored_probe(reader, like=trainer.stream.micro_batch(0, 0)))
+    found = trainer.probe(stored_probe(reader, like=like))
     for player, nats in expected.items():
         assert isinstance(nats, float)
         if abs(found[player] - nats) > PROBE_TOLERANCE[experiment.engine.precision] * max(abs(nats), 1.0):
-            return f"scores its probe ({player}) at {found[player]:.6g} nats, it was saved at {nats:.6g}"
+            scored = f"{found[player]:.6g} nats, it was saved at {nats:.6g}"
+            return f"{reader.path.name} scores its probe ({player}) at {scored}"
     return None
 
 

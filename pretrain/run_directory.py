@@ -104,12 +104,12 @@ def record_version_changes(directory: Path, saved: Mapping[str, str]) -> list[st
     return lines
 
 
-def record_event(directory: Path, kind: str, **details: Any) -> bool:
+def record_event(directory: Path, event: str, **details: Any) -> bool:
     """Append one line to events.jsonl: starts, losses of workers, resumes, ends; returns whether it could be written.
 
     A run goes on where it cannot: then the line goes to standard error.
     """
-    row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **redact_values(details)}
+    row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **redact_values(details)}
     path = directory / "events.jsonl"
     try:
         whole = _ends_whole(path)

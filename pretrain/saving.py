@@ -7,9 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from data_pipeline.redaction import redact_values
-
 from data_pipeline.batch import Batch
+from data_pipeline.redaction import redact_values
 from pretrain import checkpoint
 from pretrain.checkpoint.piece import Piece
 from pretrain.experiment import Experiment
@@ -103,7 +102,7 @@ class Saving:
         trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
         self.saver.start(
             step=trainer.step,
-            pieces=trainer.pieces() + (probe_pieces(batch) if trainer.engine.group.leads else []),
+            pieces=state_pieces(trainer, batch),
             description=self._description(trainer.probe(batch)),
             temporary=temporary,
         )
@@ -132,8 +131,8 @@ class Saving:
             counters=trainer.counters(),
             experiment=redact_values(self.experiment.model_dump(mode="json")),
             data_fingerprint=trainer.stream.fingerprint(),
-            probe={"nats": probe},
-            skipped=tuple(trainer.skipped),
+            probe={"nats": dict(probe)},
+            skipped=list(trainer.skipped),
             losses=trainer.judge.state(),
         )
 
@@ -141,6 +140,11 @@ class Saving:
         if phase == "manifest written":
             self.may_write()
         self.moment(f"save: {phase}")
+
+
+def state_pieces(trainer: Trainer, probe: Batch) -> list[Piece]:
+    """All that this worker saves."""
+    return trainer.pieces() + (probe_pieces(probe) if trainer.engine.group.leads else [])
 
 
 def probe_pieces(batch: Batch) -> list[Piece]:

@@ -69,6 +69,11 @@ class Seen:
         self.ids[report.step] = report.turns[0].sample_ids
 
 
+def made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
 def last(directory: Path) -> checkpoint.CheckpointReader:
     found = checkpoint.newest_good(directory, log=pytest.fail)
     assert found is not None
@@ -127,12 +132,12 @@ def never_there(group: Group, directory: Path) -> dict[int, Any]:
 
 def test_25_a_spike_is_rolled_back_as_if_its_data_had_never_been_there(tmp_path: Path) -> None:
     """Equal in every bit, on two workers, to a run whose stream lacks the window; from a checkpoint before it."""
-    seen = run_workers(2, rolled_back, tmp_path / "spike")
-    clean = run_workers(2, never_there, tmp_path / "clean")
+    seen = run_workers(2, rolled_back, made(tmp_path / "spike"))
+    clean = run_workers(2, never_there, made(tmp_path / "clean"))
     assert seen == clean
     assert seen[0] == seen[1]
     assert checkpoint.compare(last(tmp_path / "spike"), last(tmp_path / "clean")).differences == []
-    assert last(tmp_path / "spike").manifest.skipped == ((BAD - 2, BAD),)
+    assert last(tmp_path / "spike").manifest.skipped == [(BAD - 2, BAD)]
     (back,) = told(tmp_path / "spike", "rolled back")
     assert back["skipped"] == [[BAD - 2, BAD]]
     assert back["to"] == "step-000000010", "draw 11 is the first to be left out, and that one has drawn 0 to 9"
@@ -152,13 +157,13 @@ def test_25_the_skip_list_is_honoured_on_resume(tmp_path: Path) -> None:
             trainer.request_stop()
 
     with pytest.raises(Preempted):
-        run(policy, tmp_path / "stopped", Group(), watch=Watch(moment=stop_at_18))
+        run(policy, made(tmp_path / "stopped"), Group(), watch=Watch(moment=stop_at_18))
     resumed, whole = Seen(), Seen()
     run(policy, tmp_path / "stopped", Group(), watch=Watch(step=resumed))
-    run(policy, tmp_path / "whole", Group(), watch=Watch(step=whole, moment=spoil))
+    run(policy, made(tmp_path / "whole"), Group(), watch=Watch(step=whole, moment=spoil))
     assert resumed.ids == {step: ids for step, ids in whole.ids.items() if step > min(resumed.ids) - 1}
     stopped, undisturbed = last(tmp_path / "stopped"), last(tmp_path / "whole")
-    assert stopped.manifest.skipped == undisturbed.manifest.skipped == ((BAD, BAD),)
+    assert stopped.manifest.skipped == undisturbed.manifest.skipped == [(BAD, BAD)]
     assert stopped.manifest.losses == undisturbed.manifest.losses
     assert len(stopped.manifest.losses["model"]) == 8
     assert checkpoint.compare(stopped, undisturbed).differences == []
@@ -214,10 +219,10 @@ def with_a_flipped_bit(group: Group, directory: Path, flip: bool) -> str | None:
 
 def test_26_a_flipped_bit_on_one_replica_is_found_and_its_worker_named(tmp_path: Path) -> None:
     """Found at the next comparison, before anything is saved of it; going on gives the bits of an undisturbed run."""
-    messages = run_workers(3, with_a_flipped_bit, tmp_path / "flipped", True)
+    messages = run_workers(3, with_a_flipped_bit, made(tmp_path / "flipped"), True)
     assert len(set(messages)) == 1
     assert str(messages[0]).startswith("after step 8, worker 1 holds other values than the rest of ")
     assert last(tmp_path / "flipped").step == 5
     assert run_workers(3, with_a_flipped_bit, tmp_path / "flipped", False) == [None] * 3
-    assert run_workers(3, with_a_flipped_bit, tmp_path / "undisturbed", False) == [None] * 3
+    assert run_workers(3, with_a_flipped_bit, made(tmp_path / "undisturbed"), False) == [None] * 3
     assert checkpoint.compare(last(tmp_path / "flipped"), last(tmp_path / "undisturbed")).differences == []

@@ -12,19 +12,31 @@ from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
 from pretrain.optim import OptimizerConfig
 from pretrain.trainer import Plan, Trainer
+from pretrain.trouble import InTroubleError, TroubleConfig
 
 
 class Line(Model):
-    """w x, descended; its gradient by w is the mean of x. At step `bad_step` it is infinite; weights may be clipped."""
+    """w x, descended; its gradient by w is the mean of x. The carry counts the turns; weights may be clipped.
 
-    def __init__(self, *, bad_step: int | None = None, largest: float | None = None) -> None:
+    At step `bad_step` the loss is infinite, or only its gradient.
+    """
+
+    def __init__(self, *, bad_step: int | None = None, bad: str = "loss", largest: float | None = None) -> None:
         super().__init__()
         self.weight_1D = nn.Parameter(torch.full((1, 3), 0.5))
-        self.bad_step, self.largest = bad_step, largest
+        self.bad_step, self.bad, self.largest = bad_step, bad, largest
+
+    def initial_carry(self, rows: int) -> Carry:
+        return {"turns": torch.zeros(rows)}
 
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        assert carry is not None
         total = (batch.values.to(self.weight_1D.dtype) * self.weight_1D).sum()
-        return Loss(total=total * (float("inf") if step == self.bad_step else 1.0), count=batch.rows)
+        if step == self.bad_step and self.bad == "loss":
+            total = total * float("inf")
+        elif step == self.bad_step:
+            total = total + (self.weight_1D - self.weight_1D.detach()).abs().sqrt().sum()  # 0, of infinite slope
+        return Loss(total=total, count=batch.rows, carry={"turns": carry["turns"] + 1})
 
 
 class ClippedLine(Line):
@@ -47,11 +59,18 @@ class Ramp:
         return {}
 
 
-def trainer(model: Model, *, precision: Any = "float32", steps: int = 3, clip: float | None = None) -> Trainer:
+def trainer(
+    model: Model,
+    *,
+    precision: Any = "float32",
+    steps: int = 3,
+    clip: float | None = None,
+    trouble: TroubleConfig | None = None,
+) -> Trainer:
     optimizer = OptimizerConfig(learning_rate=0.1, gradient_clip=clip)
     config = LocalEngineConfig(kind="local", precision=precision)
     engine = config.build(model, {"model": optimizer}, Group(), micro_batches=2)
-    plan = Plan(seed=0, total_steps=steps, micro_batches=2, rows=2)
+    plan = Plan(seed=0, total_steps=steps, micro_batches=2, rows=2, trouble=trouble or TroubleConfig())
     return Trainer(engine=engine, stream=Ramp(), plan=plan, learning_rate=lambda player, step: 0.1 / (step + 1))
 
 
@@ -67,15 +86,39 @@ def test_loss_and_gradient_are_means_over_all_micro_batches() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_gradient_that_is_not_finite_moves_nothing_and_is_not_counted(precision: str) -> None:
-    run = trainer(Line(bad_step=1), precision=precision)
-    steps, weights = run.steps(), []
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_what_is_not_finite_moves_nothing_and_is_not_counted(bad: str, precision: str) -> None:
+    run = trainer(Line(bad_step=1, bad=bad), precision=precision)
+    steps, states = run.steps(), []
     for report in steps:
-        weights.append({piece.name: piece.tensor.clone() for piece in run.pieces()})
-        assert (report.turns[0].gradient_norm < float("inf")) == (report.step != 2)
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not torch.equal(weights[1]["weights/weight_1D"], weights[2]["weights/weight_1D"])
+        states.append({piece.name: piece.tensor.clone() for piece in run.pieces()})
+        trouble = report.turns[0].trouble
+        assert (trouble is not None) == (report.step == 2)
+        if trouble is not None:
+            assert (trouble.kind, trouble.policy, trouble.step, trouble.draw) == ("not_finite", "skip", 2, 1)
+            assert trouble.sample_ids == ((1, 0), (1, 1))
+            assert (trouble.gradient_norm is None) == (bad == "loss")
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0]), "weights, moments and carry"
+    assert not torch.equal(states[1]["weights/weight_1D"], states[2]["weights/weight_1D"])
     assert run.counters() == {"step": 3, "draws": 3, "updates/model": 2}
+
+
+def test_left_out_draws_are_never_drawn() -> None:
+    run = trainer(Line(), steps=4)
+    run.skipped = [(1, 2), (4, 4)]
+    drawn = [report.turns[0].sample_ids[0][0] for report in run.steps()]
+    assert drawn == [0, 3, 5, 6]
+
+
+def test_another_policy_than_to_skip_ends_the_steps_with_nothing_moved() -> None:
+    run = trainer(Line(bad_step=1), trouble=TroubleConfig(not_finite="stop"))
+    steps = run.steps()
+    next(steps)
+    before = {piece.name: piece.tensor.clone() for piece in run.pieces()}
+    with pytest.raises(InTroubleError, match="step 2, model: loss inf"):
+        next(steps)
+    assert all(torch.equal(piece.tensor, before[piece.name]) for piece in run.pieces())
+    assert run.counters() == {"step": 1, "draws": 1, "updates/model": 1}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
