@@ -27,15 +27,18 @@ PRECISIONS = ("float32", "bfloat16")
 SEED, MICRO_BATCHES, ROWS, LENGTH, VOCABULARY = 7, 4, 2, 8, 32
 
 
+@dataclass(frozen=True)
 class RandomTokens:
     """A stream whose tokens are a function of (draw, micro-batch), each token likely to follow from the one before."""
+
+    micro_batches: int = MICRO_BATCHES
 
     def micro_batch(self, draw: int, micro_batch: int) -> TokenBatch:
         generator = torch.Generator().manual_seed(seed_at(SEED, draw, micro_batch))
         jumps = torch.randint(0, 3, (ROWS, LENGTH + 1), generator=generator)
         tokens = jumps.cumsum(1) % VOCABULARY
         age = (draw * LENGTH + torch.arange(LENGTH)).expand(ROWS, LENGTH)
-        sample_ids = torch.arange(ROWS) + ROWS * (micro_batch + MICRO_BATCHES * draw)
+        sample_ids = torch.arange(ROWS) + ROWS * (micro_batch + self.micro_batches * draw)
         return TokenBatch(tokens[:, :-1], tokens[:, 1:], age, sample_ids)
 
 
@@ -122,15 +125,22 @@ def engine(stage: int | None, precision: str) -> Any:
     return local(precision=precision) if stage is None else zero(stage, precision=precision)
 
 
-def trainer(engine: Any, group: Group, *, model: Callable[[], Model] = transformer_xl, clip: float = 0.5) -> Trainer:
+def trainer(
+    engine: Any,
+    group: Group,
+    *,
+    model: Callable[[], Model] = transformer_xl,
+    clip: float = 0.5,
+    micro_batches: int = MICRO_BATCHES,
+) -> Trainer:
     """At step 0. The clip is low enough that it is often reached."""
     seed_everything(SEED, INITIAL_WEIGHTS)
     built = model()
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, gradient_clip=clip)
     return Trainer(
-        engine=engine.build(built, dict.fromkeys(built.players, optimizer), group, micro_batches=MICRO_BATCHES),
-        stream=RandomTokens() if isinstance(built, TransformerXL) else RandomVectors(),
-        plan=Plan(seed=SEED, total_steps=100, micro_batches=MICRO_BATCHES, rows=ROWS),
+        engine=engine.build(built, dict.fromkeys(built.players, optimizer), group, micro_batches=micro_batches),
+        stream=RandomTokens(micro_batches) if isinstance(built, TransformerXL) else RandomVectors(),
+        plan=Plan(seed=SEED, total_steps=100, micro_batches=micro_batches, rows=ROWS),
         learning_rate=lambda player, step: 1e-2 * (0.9**step),
     )
 
