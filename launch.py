@@ -62,7 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-checkpoints = typer.Typer(help="List, verify or compare checkpoints.", no_args_is_help=True)
+checkpoints = typer.Typer(help="List, verify, compare, pin, prune or export checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoints")
 
 
@@ -70,6 +70,12 @@ class LauncherName(StrEnum):
     auto = "auto"
     ray = "ray"
     inline = "inline"
+
+
+class WeightType(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class ExecutorChoice(StrEnum):
@@ -340,6 +346,54 @@ def compare_checkpoints(
         print(line)
     if not equal:
         raise typer.Exit(1)
+
+
+@checkpoints.command("pin")
+def pin_checkpoint(
+    directory: RunDirectory,
+    step: Annotated[int, typer.Argument(help="Of the checkpoint.", show_default=False)],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Keep a checkpoint until it is unpinned, however old it gets."""
+    from cluster.inspection import pin
+
+    say(pin(directory, step, note))
+
+
+@checkpoints.command("unpin")
+def unpin_checkpoint(
+    directory: RunDirectory, step: Annotated[int, typer.Argument(help="Of the checkpoint.", show_default=False)]
+) -> None:
+    """Let a pinned checkpoint go like any other."""
+    from cluster.inspection import unpin
+
+    say(unpin(directory, step))
+
+
+@checkpoints.command("prune")
+def prune_checkpoints(
+    directory: RunDirectory,
+    keep: Annotated[int, typer.Option(help="So many of the newest stay.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option(help="Say what would go, and remove nothing.")] = False,
+) -> None:
+    """Remove all but the newest checkpoints, once those that stay are read and found good. Pinned ones stay."""
+    from cluster.inspection import prune
+
+    for line in prune(directory, keep, dry_run):
+        print(line)
+
+
+@checkpoints.command("export")
+def export_weights(
+    directory: RunDirectory,
+    file: Annotated[Path, typer.Argument(help="A new file.", metavar="FILE", show_default=False)],
+    checkpoint: CheckpointStep = None,
+    dtype: Annotated[WeightType, typer.Option(help="Of the weights in the file.")] = WeightType.float32,
+) -> None:
+    """Write the weights to one safetensors file, the experiment in its metadata: it is read without Segue."""
+    from cluster.inspection import export
+
+    say(export(directory, file, checkpoint, dtype.value))
 
 
 @app.command()

@@ -14,18 +14,22 @@ from pretrain.models import ModelConfig
 
 
 def open_checkpoint(directory: Path, step: int | None = None) -> checkpoint.CheckpointReader:
-    """A run's newest good checkpoint, or that of a step; BadInput where there is none such."""
+    """A run's newest good checkpoint, or that of a step, held against retention; BadInput where there is none such."""
     if step is None:
-        reader = checkpoint.newest_good(directory, log=lambda line: print(f"warning: {line}", file=sys.stderr))
+        reader = checkpoint.newest_good(directory, log=_warn, hold=True)
         if reader is None:
             raise BadInput(f"{directory} has no checkpoint yet; train until it has saved one")
         return reader
     found = checkpoint.list_checkpoints(directory)
     for info in reversed(found):
         if info.step == step:
-            return checkpoint.CheckpointReader(info.path)
+            return checkpoint.CheckpointReader(info.path, hold=True)
     steps = ", ".join(str(info.step) for info in found) or "none"
     raise BadInput(f"checkpoint {step}: {directory} has no checkpoint of this step; it has {steps}")
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def checkpoint_hash(reader: checkpoint.CheckpointReader) -> str:

@@ -2,7 +2,8 @@
 
 from pretrain.checkpoint.background import Saver
 from pretrain.checkpoint.comparison import Comparison, TensorComparison, compare
-from pretrain.checkpoint.export import gather_tensors, gather_weights, whole
+from pretrain.checkpoint.export import export_weights, gather_tensors, gather_weights, whole
+from pretrain.checkpoint.holds import held
 from pretrain.checkpoint.listing import CheckpointInfo, list_checkpoints
 from pretrain.checkpoint.manifest import Description, Manifest
 from pretrain.checkpoint.phases import NotSaved, Phase
@@ -31,9 +32,11 @@ __all__ = [
     "check_space",
     "check_state",
     "compare",
+    "export_weights",
     "gather_tensors",
     "gather_weights",
     "good_checkpoints",
+    "held",
     "latest",
     "list_checkpoints",
     "move_pointer",

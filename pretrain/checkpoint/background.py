@@ -7,8 +7,7 @@ behind with its copy and its group, can commit nothing any more, and does not ke
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from data_pipeline.config import SegueError
 from pretrain.checkpoint.holds import Holds
 from pretrain.checkpoint.host_copy import HostCopy
+from pretrain.checkpoint.interruptible import InterruptibleGroup, look_until
 from pretrain.checkpoint.manifest import Description
 from pretrain.checkpoint.phases import NotSaved, Phase
 from pretrain.checkpoint.piece import Piece
@@ -63,8 +63,7 @@ class Saver:
             self._own_group = self.group.second(timedelta(seconds=2 * self.timeout_seconds))
         flight = _Flight(deadline=time.monotonic() + self.timeout_seconds)
         values = {"step": step, "pieces": copies, "description": description, "temporary": temporary}
-        arguments = (flight, _watched(self._own_group, flight), values)
-        threading.Thread(target=self._save, args=arguments, name="save", daemon=True).start()
+        threading.Thread(target=self._save, args=(flight, self._own_group, values), name="save", daemon=True).start()
         self._flight = flight
         if not self.background:
             self.join()
@@ -95,7 +94,7 @@ class Saver:
             self._copy, self._own_group = (
                 HostCopy(),
                 None,
-            )  # threads left behind may still read the one, wait in the other
+            )  # threads left behind may still use both
         raise NotSaved(_message(outcomes)) from flight.error
 
     def close(self) -> None:
@@ -128,11 +127,13 @@ class Saver:
         def phase(now: Phase) -> None:
             flight.last = now
             self.phase(now)
-            if flight.given_up.is_set():
-                raise NotSaved("given up")
+            flight.check()
 
+        watched = InterruptibleGroup(
+            group.rank, group.world_size, group.local_rank, group.process_group, wait=flight.wait_for_others
+        )
         try:
-            flight.path = save(self.run, **values, group=group, keep=self.keep, holds=self._holds, phase=phase)
+            flight.path = save(self.run, **values, group=watched, keep=self.keep, holds=self._holds, phase=phase)
         except BaseException as error:  # told by `failed` and `join`
             flight.error = error
         finally:
@@ -160,6 +161,17 @@ class _Flight:
     ended: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
 
+    def check(self) -> None:
+        """Raise where the save was given up."""
+        if self.given_up.is_set():
+            raise NotSaved("given up")
+
+    def wait_for_others(self, is_done: Callable[[], bool]) -> None:
+        """Until the collective is done."""
+        self.waits = True
+        look_until(is_done, self.check)
+        self.waits = False
+
     def outcome(self, timeout_seconds: float) -> _Outcome:
         if not self.ended.is_set():
             since = f"since '{self.last}'; given up after {timeout_seconds:g} s"
@@ -183,39 +195,3 @@ def _message(outcomes: list[_Outcome]) -> str:
         if named:
             return "checkpoint not saved: " + "; ".join(named)
     raise AssertionError("there is a failure")
-
-
-@dataclass(frozen=True)
-class _WatchedGroup(Group):
-    """Notes while it waits for the other workers."""
-
-    flight: _Flight | None = None
-
-    def gather(self, value: Any) -> list[Any]:
-        with self._waiting():
-            return super().gather(value)
-
-    def gather_to_leader(self, value: Any) -> list[Any]:
-        with self._waiting():
-            return super().gather_to_leader(value)
-
-    def tell(self, value: Any) -> Any:
-        with self._waiting():
-            return super().tell(value)
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        assert self.flight is not None
-        self.flight.waits = True
-        yield
-        self.flight.waits = False
-
-
-def _watched(group: Group, flight: _Flight) -> Group:
-    return _WatchedGroup(
-        rank=group.rank,
-        world_size=group.world_size,
-        local_rank=group.local_rank,
-        process_group=group.process_group,
-        flight=flight,
-    )

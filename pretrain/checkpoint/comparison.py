@@ -1,12 +1,14 @@
 """Whether two checkpoints hold the same bits, however many workers wrote each."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pretrain.checkpoint.manifest import Manifest
 from pretrain.checkpoint.read import CheckpointReader
 
 BLOCK_ELEMENTS = 2**20
@@ -42,7 +44,7 @@ class Comparison:
 
     tensors: tuple[TensorComparison, ...]
     numbers: tuple[str, ...]
-    """A line for each differing step, counter or scalar."""
+    """A line for each differing step, counter, scalar or list of numbers."""
 
     @property
     def equal(self) -> bool:
@@ -55,14 +57,14 @@ class Comparison:
 
 
 def compare(a: CheckpointReader, b: CheckpointReader) -> Comparison:
-    """Compare tensors bit for bit, a block at a time, and step, counters and scalars.
+    """Compare tensors bit for bit, a block at a time, and step, counters, scalars, skipped draws and last losses.
 
     Experiment, versions and probe are not compared: they tell how a state came about, not what it is.
     """
     names = sorted(a.names() | b.names())
     return Comparison(
         tensors=tuple(_compare_tensor(name, a, b) for name in names),
-        numbers=tuple(_different_numbers(_numbers(a), _numbers(b))),
+        numbers=(*_different_numbers(_numbers(a), _numbers(b)), *_different_lists(a.manifest, b.manifest)),
     )
 
 
@@ -74,6 +76,14 @@ def _numbers(reader: CheckpointReader) -> dict[str, int | float]:
 def _different_numbers(a: dict[str, int | float], b: dict[str, int | float]) -> list[str]:
     names = sorted(a.keys() | b.keys())
     return [f"{n}: {a.get(n, 'none')} in a, {b.get(n, 'none')} in b" for n in names if a.get(n) != b.get(n)]
+
+
+def _different_lists(a: Manifest, b: Manifest) -> Iterator[str]:
+    if a.skipped != b.skipped:
+        yield f"skipped: {a.skipped} in a, {b.skipped} in b"
+    for player in sorted(a.losses.keys() | b.losses.keys()):
+        if a.losses.get(player) != b.losses.get(player):
+            yield f"losses.{player}: the last losses differ"
 
 
 def _compare_tensor(name: str, a: CheckpointReader, b: CheckpointReader) -> TensorComparison:

@@ -4,12 +4,14 @@ A hold is live while its process is, where that is on this host; a hold of anoth
 The clocks of two machines are never compared.
 """
 
+import errno
 import json
 import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -49,7 +51,7 @@ class Holder:
 class Hold:
     """This process's hold on a checkpoint, from here until it is released or the process ends.
 
-    Raises OSError where the file cannot be written beside the checkpoint.
+    Where this process may not write beside the checkpoint it holds nothing; other failures are raised (OSError).
     """
 
     def __init__(self, checkpoint: Path, *, renew_seconds: float = RENEW_SECONDS) -> None:
@@ -60,8 +62,13 @@ class Hold:
         self._holder = Holder(socket.gethostname(), process.pid, process.create_time())
         self._beats, self._renew_seconds = 0, renew_seconds
         self._ended = threading.Event()
-        self._write()
-        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)
+        try:
+            self._write()
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            self._ended.set()
         self._thread.start()
 
     def release(self) -> None:
@@ -79,6 +86,16 @@ class Hold:
     def _write(self) -> None:
         self._draft.write_text(json.dumps({**asdict(self._holder), "beats": self._beats}), encoding="utf-8")
         os.replace(self._draft, self.path)
+
+
+@contextmanager
+def held(checkpoint: Path) -> Iterator[None]:
+    """Retention lets the checkpoint be while the context lasts."""
+    hold = Hold(checkpoint)
+    try:
+        yield
+    finally:
+        hold.release()
 
 
 class Holds:

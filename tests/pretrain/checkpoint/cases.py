@@ -21,6 +21,8 @@ DESCRIPTION = Description(
     experiment={"model": {"kind": "transformer_xl", "depth": 2}, "name": "naïve"},
     data_fingerprint={"shards": "abc"},
     probe={"draw": 0, "micro_batch": 0, "nats": 1.25},
+    skipped=[(3, 5), (9, 9)],
+    losses={"model": [0.1, 1e-310, 3.0000000000000004]},
 )
 
 

@@ -119,6 +119,12 @@ def test_counters_and_scalars_are_compared_and_the_rest_is_not(tmp_path: Path) -
         "counters.more: none in a, 1 in b",
         "scalars.optimizer_steps: 7 in a, none in b",
     ]
+    lists = DESCRIPTION.model_copy(update={"skipped": [(3, 4)], "losses": {"model": [0.1], "critic": []}})
+    assert compared(tmp_path / "lists", tensors(), tensors(), description=lists).differences == [
+        "skipped: [(3, 5), (9, 9)] in a, [(3, 4)] in b",
+        "losses.critic: the last losses differ",
+        "losses.model: the last losses differ",
+    ]
     other = DESCRIPTION.model_copy(update={"experiment": {}, "probe": {}, "data_fingerprint": {}})
     assert compared(tmp_path / "rest", tensors(), tensors(), description=other).equal
 

@@ -1,0 +1,199 @@
+"""The saver of one process: what it copies, when it waits, and what it says of a save that failed or hangs."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_pipeline.config import GaveUp
+from pretrain.checkpoint import CheckpointReader, NotSaved, Phase, Piece, Saver, host_copy, latest, verify
+from pretrain.checkpoint.host_copy import HostCopy
+from pretrain.checkpoint.layout import Place, leftovers, places
+from pretrain.group import Group
+from tests.pretrain.checkpoint.cases import DESCRIPTION, cut, same_bits, tensors
+
+WAIT = 60.0
+
+
+class Gate:
+    """Stops the saving thread at a phase until it is opened."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase, self.reached, self.opened = phase, threading.Event(), threading.Event()
+
+    def __call__(self, now: Phase) -> None:
+        if now == self.phase:
+            self.reached.set()
+            assert self.opened.wait(WAIT)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate("directory made")
+    yield made
+    made.opened.set()
+
+
+def saver(run: Path, **changes: Any) -> Saver:
+    return Saver(run, Group(), **{"keep": None, "timeout_seconds": WAIT, **changes})
+
+
+def pieces(whole: dict[str, Tensor]) -> list[Piece]:
+    return [Piece(name, tuple(tensor.shape), 0, tensor) for name, tensor in whole.items()]
+
+
+def holds(path: Path | None, whole: dict[str, Tensor]) -> bool:
+    assert path is not None
+    assert verify(path) == []
+    reader = CheckpointReader(path)
+    return reader.names() == whole.keys() and all(
+        same_bits(reader.read(name, 0, t.numel()), t.reshape(-1)) for name, t in whole.items()
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_copy_is_the_same_elements_in_any_cut(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    chance = random.Random(seed)
+    monkeypatch.setattr(host_copy, "CHUNK_BYTES", chance.choice([64, 128, 2**26]))
+    copier = HostCopy()
+    for again in range(3):
+        whole = tensors(seed + again)
+        own = [piece for share in cut(whole, 1, chance) for piece in share]
+        copies = copier.take(own)
+        for name, tensor in whole.items():
+            parts = sorted((p for p in copies if p.name == name), key=lambda p: (p.start, p.tensor.numel()))
+            assert {part.shape for part in parts} == {tuple(tensor.shape)}
+            assert same_bits(torch.cat([part.tensor for part in parts]), tensor.reshape(-1))
+        sources = {piece.tensor.untyped_storage().data_ptr() for piece in own}
+        assert not sources & {copy.tensor.untyped_storage().data_ptr() for copy in copies if copy.tensor.numel()}
+
+
+def test_the_copy_has_the_size_of_the_state_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    copier, state = HostCopy(), pieces({"x": torch.ones(10**6), "y": torch.ones(10**6, dtype=torch.bfloat16)})
+    first = [copy.tensor.data_ptr() for copy in copier.take(state)]
+    assert [copy.tensor.data_ptr() for copy in copier.take(state)] == first
+    assert copier.num_bytes <= 6 * 10**6 + 128
+
+
+def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> None:
+    whole = {name: tensor.clone() for name, tensor in tensors(1).items()}
+    with saver(tmp_path, phase=gate) as saving:
+        saving.start(step=1, pieces=pieces(whole), description=DESCRIPTION)
+        assert gate.reached.wait(WAIT)
+        for tensor in whole.values():
+            tensor.zero_()
+        assert latest(tmp_path) is None
+        gate.opened.set()
+        path = saving.join()
+        assert saving.join() is None
+    assert holds(path, tensors(1))
+    assert latest(tmp_path) == path
+
+
+def test_at_most_one_is_in_flight(tmp_path: Path, gate: Gate) -> None:
+    with saver(tmp_path, phase=gate) as saving:
+        saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+        assert gate.reached.wait(WAIT)
+        threading.Timer(0.3, gate.opened.set).start()
+        saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+        assert Place(1) in places(tmp_path)
+    assert places(tmp_path) == [Place(1), Place(2)]
+    assert holds(latest(tmp_path), tensors(2))
+
+
+def test_in_the_foreground_it_is_there_on_return(tmp_path: Path) -> None:
+    saving = saver(tmp_path, background=False)
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION, temporary=True)
+    assert holds(latest(tmp_path), tensors(1))
+    assert CheckpointReader(places_path(tmp_path)).manifest.temporary
+    assert not saving.failed
+
+
+def places_path(run: Path) -> Path:
+    found = latest(run)
+    assert found is not None
+    return found
+
+
+def fail_once(phase: Phase, error: Exception) -> Callable[[Phase], None]:
+    left = [error]
+
+    def fail(now: Phase) -> None:
+        if now == phase and left:
+            raise left.pop()
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "ask", [Saver.join, Saver.close, lambda s: s.start(step=2, pieces=[], description=DESCRIPTION)]
+)
+def test_a_failure_is_told_and_the_next_save_works(tmp_path: Path, ask: Callable[[Saver], object]) -> None:
+    saving = saver(tmp_path, phase=fail_once("block written", OSError(28, "No space left on device")))
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    while not saving.failed:
+        pass
+    with pytest.raises(NotSaved, match=r"worker 0: OSError: .*worker-00000.safetensors: No space left on device"):
+        ask(saving)
+    assert not saving.failed
+    assert (latest(tmp_path), leftovers(tmp_path)) == (None, [])
+    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+    assert holds(saving.join(), tensors(2))
+
+
+@pytest.mark.parametrize("phase", ["directory made", "block written", "pieces written", "manifest written", "renamed"])
+def test_storage_that_hangs_is_given_up_and_can_commit_nothing_later(tmp_path: Path, phase: Phase) -> None:
+    hanging = Gate(phase)
+    saving = saver(tmp_path, phase=lambda now: hanging(now) if hanging is gates[0] else None, timeout_seconds=1.0)
+    gates: list[object] = [hanging]
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "save"]
+    assert hanging.reached.wait(WAIT)
+    with pytest.raises(NotSaved, match=rf"worker 0: its storage hangs since '{phase}'; given up after 1 s"):
+        saving.join()
+    gates[0] = None
+    saving.timeout_seconds = WAIT
+    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+    path = saving.join()
+    hanging.opened.set()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert latest(tmp_path) == path
+    assert holds(path, tensors(2))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_hang_is_seen_without_waiting(tmp_path: Path, gate: Gate) -> None:
+    saving = saver(tmp_path, phase=gate, timeout_seconds=0.2)
+    assert not saving.failed
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    while not saving.failed:
+        assert not gate.opened.is_set()
+    with pytest.raises(NotSaved, match="hangs"):
+        saving.join()
+
+
+def end_with(error: BaseException, run: Path, gate: Gate) -> None:
+    with saver(run, phase=gate) as saving:
+        saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+        assert gate.reached.wait(WAIT)
+        if isinstance(error, GaveUp):
+            threading.Timer(0.3, gate.opened.set).start()
+        raise error
+
+
+def test_an_orderly_end_waits_for_the_save(tmp_path: Path, gate: Gate) -> None:
+    with pytest.raises(GaveUp):
+        end_with(GaveUp("too much trouble"), tmp_path, gate)
+    assert holds(latest(tmp_path), tensors(1))
+
+
+def test_any_other_end_leaves_it(tmp_path: Path, gate: Gate) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        end_with(KeyboardInterrupt(), tmp_path, gate)
+    assert latest(tmp_path) is None
