@@ -1,0 +1,144 @@
+"""Rows 2, 4, 5 and 23: the driver or Ray's head goes; no process and no lock stays behind, and the run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from cluster.observer import WorkerStatus
+from cluster.ray_session import remove_leftovers
+from cluster.train import resume, train
+from data_pipeline.config import Preempted
+from pretrain.metrics_log import read_rows
+from tests.faults.workers import ROOT, STEPS, Once, assert_gone, events, experiment, kinds, last
+
+DRIVER = """
+import sys
+from pathlib import Path
+from cluster.train import train
+from data_pipeline.config import SegueError
+from tests.faults.injector import Fault
+from tests.faults.workers import experiment
+
+run, place = Path(sys.argv[1]), Path(sys.argv[2])
+
+def tell(statuses):
+    if statuses[0].step > 6 and all(status.phase != "starting" for status in statuses):
+        import ray
+        print("there", ray._private.worker._global_node.get_temp_dir_path(), flush=True)
+
+injector = Fault(sys.argv[3], 1, sys.argv[4], 8, place / "fault") if len(sys.argv) > 3 else None
+try:
+    train(experiment("steps=24", "checkpoint.every=4"), run, workers=2, on_status=tell, injector=injector)
+except SegueError as error:
+    sys.exit(f"exit code {error.exit_code}: {error}")
+"""
+
+
+@contextmanager
+def driver(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
+    """A driver whose run is on its way, its Ray's directory, and all processes below it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            directory = next(line for line in process.stdout if line.startswith("there ")).split()[1]
+            yield process, Path(directory), psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(tmp_path: Path, console: Console) -> None:
+    """Row 2, and row 23: its lease, its Ray's directory; the same command goes on."""
+    run = tmp_path / "run"
+    with driver(run, tmp_path) as (process, directory, below):
+        assert len(below) > 5
+        process.kill()
+        process.wait()
+        assert_gone(child.pid for child in below)
+    assert (run / "lease.json").exists()
+    assert directory.exists()
+    assert directory in remove_leftovers()
+    assert not directory.exists()
+    assert resume(run, console=console, workers=1) == 24
+    assert kinds(run)[-2:] == ["resumed", "finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "moment"), [("freeze", "update"), ("hang", "save")])
+def test_workers_that_are_stopped_or_wait_or_save_end_with_their_driver(
+    tmp_path: Path, fault: str, moment: str
+) -> None:
+    """One hangs or is stopped, the other waits for it in a collective."""
+    marker = tmp_path / "fault"
+    with driver(tmp_path / "run", tmp_path, fault, moment) as (process, _, below):
+        workers = [child for child in below if "ray::" in " ".join(child.cmdline())]
+        while not marker.exists():
+            assert process.poll() is None
+            os.sched_yield()
+        process.kill()
+        process.wait()
+        assert len(workers) >= 2
+        assert_gone(child.pid for child in below)
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_driver_with_its_own_code_and_no_process_stays(tmp_path: Path, console: Console) -> None:
+    """Row 4: Ray's own way is to end the driver after a minute, without a word, the workers still training."""
+    run = tmp_path / "run"
+    with driver(run, tmp_path) as (process, _, below):
+        (head,) = (child for child in below if child.name() == "gcs_server")
+        head.kill()
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1, "of sys.exit with a message"
+        assert "exit code 6: the head of Ray's cluster at 127.0.0.1:" in said
+        assert f"`resume {run}` goes on from step-" in said
+        assert_gone(child.pid for child in below)
+    assert kinds(run) == ["started", "gave_up"]
+    assert not (run / "lease.json").exists()
+    assert resume(run, console=console, workers=1) == 24
+
+
+def test_leftovers_of_a_live_driver_stay(ray_of_two: None) -> None:
+    import ray
+
+    ours = Path(ray._private.worker._global_node.get_temp_dir_path())
+    assert ours not in remove_leftovers()
+    assert ours.exists()
+
+
+def test_asked_to_stop_all_save_and_another_number_goes_on(
+    tmp_path: Path, console: Console, undisturbed: Path
+) -> None:
+    """Row 5."""
+
+    def terminate_this_driver(_: list[WorkerStatus]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "run"
+    watcher = Once(5, terminate_this_driver)
+    with pytest.raises(Preempted) as stopped:
+        train(experiment(), run, workers=2, on_status=watcher, console=console)
+    assert stopped.value.exit_code == 5
+    saved = last(run).step
+    assert saved >= 5
+    assert f"`resume {run}` goes on" in str(stopped.value)
+    assert kinds(run) == ["started", "preempted"]
+    assert_gone(watcher.pids)
+    assert resume(run, workers=1, console=console) == STEPS
+    alone, together = ([row["loss"] for row in read_rows(r)] for r in (run, undisturbed))
+    assert alone == pytest.approx(together, rel=1e-5)
+    assert events(run)[2] | {"time": ""} == {"time": "", "event": "resumed", "step": saved, "workers": 1}

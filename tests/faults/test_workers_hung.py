@@ -1,0 +1,109 @@
+"""Rows 27, 28 and 29: workers that are stopped, hang or are slow are named, with their phase and their stack."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.train import resume, train
+from pretrain import config
+from pretrain.experiment import Experiment
+from tests.faults.injector import Fault, Slow
+from tests.faults.workers import ROOT, Once, assert_gone, events, kinds
+
+HANG_MINUTES = 0.2
+
+
+def quick(*overrides: str) -> Experiment:
+    """Few steps; only what the test lets happen takes long in them."""
+    fixed = (
+        "steps=12",
+        "checkpoint.every=5",
+        "evaluate.every=null",
+        f"supervision.hang_minutes={HANG_MINUTES}",
+        "supervision.straggler_factor=1000",
+    )
+    return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), (*fixed, *overrides))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_stopped_worker_is_named_as_it_was_last_seen_and_the_run_goes_on(tmp_path: Path, console: Console) -> None:
+    """It answers nothing, and does not even hear that it is to end; the others wait for it in a collective."""
+    run = tmp_path / "run"
+    watcher = Once(99, lambda _: None)
+    fault = Fault("freeze", rank=1, moment="forward_backward", step=7, marker=tmp_path / "frozen")
+    assert train(quick(), run, workers=2, console=console, injector=fault, on_status=watcher) == 12
+    assert kinds(run) == ["started", "lost", "resumed", "finished"]
+    lost = events(run)[1]
+    (loss,) = lost["losses"]
+    assert (loss["worker"], loss["node"]) == (1, "127.0.0.1")
+    assert "has not answered for" in lost["workers"][0] or "hangs" in lost["workers"][0]
+    assert loss["stack"], "of its last answer"
+    assert len(watcher.pids) == 4
+    assert_gone(watcher.pids)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_hung_loader_is_named_with_its_phase_and_its_stack_and_the_run_goes_on(
+    tmp_path: Path, console: Console
+) -> None:
+    run = tmp_path / "run"
+    fault = Fault("hang", rank=0, moment="data", step=7, marker=tmp_path / "hung")
+    assert train(quick(), run, workers=2, console=console, injector=fault) == 12
+    assert kinds(run) == ["started", "lost", "resumed", "finished"]
+    lost, resumed = events(run)[1:3]
+    assert len(lost["workers"]) == 1, "the one that waits for it is not accused"
+    assert lost["workers"][0].startswith("worker 0 (process ")
+    assert "hangs" in lost["workers"][0]
+    (loss,) = lost["losses"]
+    assert loss["phase"] == "data"
+    assert loss["stack"][0].endswith("sleep_for_ever")
+    assert "injector.py:" in loss["stack"][0]
+    assert resumed["step"] == 5
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from cluster.train import train
+from tests.faults.injector import Fault
+from tests.faults.test_workers_hung import quick
+train(quick(), Path(sys.argv[1]), injector=Fault("hang", 0, "data", 7, Path(sys.argv[2])))
+"""
+
+
+def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Path, console: Console) -> None:
+    run = tmp_path / "run"
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE, str(run), str(tmp_path / "hung")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 6, ended.stderr
+    assert "hangs" in ended.stderr
+    assert "sleep_for_ever" in ended.stderr
+    assert kinds(run) == ["started", "hung"]
+    hung = events(run)[1]
+    assert (hung["worker"], hung["phase"]) == (0, "data")
+    assert hung["stack"][0].endswith("sleep_for_ever")
+    assert resume(run, console=console) == 12
+    assert events(run)[2]["step"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_slow_worker_is_reported_once_with_its_phase(tmp_path: Path, console: Console) -> None:
+    run = tmp_path / "run"
+    settings = quick("steps=70", "supervision.straggler_factor=3", "supervision.hang_minutes=5")
+    slow = Slow(rank=1, moment="data", seconds=0.5)
+    assert train(settings, run, workers=2, console=console, injector=slow) == 70
+    (straggler,) = (event for event in events(run) if event["event"] == "straggler")
+    assert (straggler["worker"], straggler["node"], straggler["phase"]) == (1, "127.0.0.1", "data")
+    assert straggler["factor"] > 3
+    assert straggler["step"] < 50
