@@ -40,6 +40,8 @@ class Rows:
 TOLD = {
     "resumed": "resumed at step {step} on {workers} worker(s)",
     "fallback": "warning: {message}",
+    "warning": "warning: {message}",
+    "versions": "warning: {message}",
     "skipped": "warning: step {step} moved nothing of {player}, its gradient norm was {gradient_norm}",
 }
 """Events that are told in a line as they come."""

@@ -12,6 +12,7 @@ import ray
 from cluster.job import Job, work
 from cluster.observer import Observer, WorkerStatus
 from cluster.topology import LOOPBACK, Location, Seat, free_port, interface_of
+from data_pipeline.redaction import redact_standard_streams
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """A worker waits so long for the others in one collective: more than the leader needs to save or evaluate alone."""
@@ -78,10 +79,11 @@ def log_path(directory: Path, rank: int) -> Path:
 
 
 def redirect_output(path: Path) -> None:
-    """Let this process, and what it starts, append to the file all that would go to the terminal."""
+    """Let this process, and what it starts, append to the file, without secrets, all that would go to the terminal."""
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
+    redact_standard_streams()
