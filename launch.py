@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.terminal import console, say, say_error, write_text
+from cluster.terminal import check_writable, console, say, say_error, say_stopped, write_text
+from data_pipeline.redaction import redact_standard_streams
 
 if TYPE_CHECKING:
     from pretrain.experiment import Experiment
@@ -41,10 +42,13 @@ class Verbs(TyperGroup):
     """Turns what a user caused into one message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        from data_pipeline.config import SegueError
+        from data_pipeline.config import Preempted, SegueError
 
         try:
             return super().invoke(ctx)
+        except Preempted as stop:
+            say_stopped(str(stop))
+            raise typer.Exit(stop.exit_code) from stop
         except SegueError as error:
             say_error(str(error))
             raise typer.Exit(error.exit_code) from error
@@ -188,6 +192,8 @@ def evaluate(
     from cluster.tables import metrics_table
     from evals.evaluate import evaluate_run
 
+    if json_file is not None:
+        check_writable(json_file, "--json")
     result = evaluate_run(
         directory,
         split=split,
@@ -221,6 +227,8 @@ def sample(
     """Write text with a language model, or draw images (a PNG, and an .npy beside it) with another."""
     from cluster.sampling import sample_text, sample_vectors, write_images
 
+    if out is not None:
+        check_writable(out, "--out", make_directory=prompt is None)
     if prompt is None:
         path = out or directory / "samples.png"
         write_images(sample_vectors(directory, count=count, seed=seed, step=checkpoint), path)
@@ -435,7 +443,8 @@ def load_experiment(recipe: str, overrides: list[str] | None) -> "Experiment":
 
 
 def main() -> None:
-    """The console script `segue`."""
+    """The console script `segue`; what it prints, tracebacks of unexpected errors too, holds no secret."""
+    redact_standard_streams()
     code: object = 0
     try:
         app(prog_name="segue")

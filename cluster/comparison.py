@@ -34,11 +34,12 @@ def compare_runs(a: Path, b: Path) -> RunComparison:
     saved = _compare_checkpoints(a, b, experiments[0])
     if not steps.num_shared and not saved.equal and saved.first is None and not saved.damaged:
         raise BadInput(f"{a} and {b} have neither a step nor a checkpoint in common: there is nothing to compare")
-    manifests = _newest_manifest(a), _newest_manifest(b)
+    manifest_a, manifest_b = _newest_manifest(a), _newest_manifest(b)
+    both = (manifest_a, manifest_b) if manifest_a is not None and manifest_b is not None else None
     return RunComparison(
         experiment=changes(experiments[0].identity(), experiments[1].identity()),
-        data=changes(*(manifest.data_fingerprint for manifest in manifests)) if all(manifests) else {},
-        versions=changes(*(manifest.versions for manifest in manifests)) if all(manifests) else {},
+        data=changes(both[0].data_fingerprint, both[1].data_fingerprint) if both else {},
+        versions=changes(both[0].versions, both[1].versions) if both else {},
         steps=steps,
         checkpoints=saved,
     )
@@ -47,9 +48,9 @@ def compare_runs(a: Path, b: Path) -> RunComparison:
 def _compare_steps(a: Path, b: Path) -> StepsComparison:
     rows_a, rows_b = ({int(row["step"]): row for row in read_rows(run)} for run in (a, b))
     shared = sorted(rows_a.keys() & rows_b.keys())
-    first, numbers = None, ()
+    first, numbers = None, []
     for step in shared:
-        numbers = tuple(_different_numbers(rows_a[step], rows_b[step]))
+        numbers = _different_numbers(rows_a[step], rows_b[step])
         if numbers:
             first = step
             break
@@ -58,7 +59,7 @@ def _compare_steps(a: Path, b: Path) -> StepsComparison:
         only_in_a=tuple(sorted(rows_a.keys() - rows_b.keys())),
         only_in_b=tuple(sorted(rows_b.keys() - rows_a.keys())),
         first=first,
-        numbers=numbers,
+        numbers=tuple(numbers),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster.observer import Observer
 from evals.in_training import score_held_out
+from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.run import run
 from pretrain.run_directory import read_experiment
@@ -27,11 +28,13 @@ class Job:
     """Keys whose change since the last checkpoint is allowed."""
     injector: Injector | None = None
     """Faults that a test lets happen."""
+    experiment: Experiment | None = None
+    """As it was given, secrets included, which the saved one has not; None: the saved one."""
 
 
 def work(job: Job, group: Group, observer: Observer) -> int:
     """Train to the end of the run as one of its workers; returns the last step."""
-    experiment = read_experiment(job.directory)
+    experiment = job.experiment or read_experiment(job.directory)
     return run(
         experiment,
         job.directory,

@@ -43,7 +43,8 @@ TOLD = {
     "trouble": "warning: step {step} moved nothing of {player} ({kind}: loss {loss}, gradient norm {gradient_norm})",
     "rolled back": "rolled back to {to}; left out are the draws {skipped}",
     "not saved": "warning: {message}",
-    "versions": "warning: saved with other versions: {changed}",
+    "warning": "warning: {message}",
+    "versions": "warning: {message}",
     "straggler": "warning: worker {worker} on {node} is slow: its own work, {phase} above all, takes {factor} times "
     "the workers' median",
 }

@@ -17,6 +17,7 @@ from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
+from data_pipeline.shard_stamps import RECORD
 from evals.held_out import open_split
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
@@ -26,10 +27,14 @@ from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
     Lease,
+    check_given,
+    check_place,
     create,
+    keep_shard_stamps,
     read_events,
     read_experiment,
     record_event,
+    refuse_changed_shards,
     refuse_changes,
     write_experiment,
 )
@@ -70,6 +75,7 @@ def train(
     """
     if (directory / EXPERIMENT).exists():
         create(directory, experiment)  # refuses
+    check_place(directory)
     check(experiment, workers, launcher)
     check_disk(experiment, directory, workers)
     with _new_run(directory, experiment):
@@ -94,17 +100,33 @@ def resume(
     """
     saved, experiment = read_experiment(directory), read_experiment(directory, overrides)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
+    check_given(experiment, directory)
+    refuse_changed_shards(experiment, directory, allowed)
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
+    start = Start(workers, launcher, on_status, console or Console(), injector)
     with Lease(directory):
+        if is_finished(directory, experiment):
+            line = f"{directory} is finished already, at step {experiment.steps}; to go on, give it more: "
+            start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
+            return experiment.steps
         write_experiment(directory, experiment)
+        keep_shard_stamps(experiment, directory)
         try:
-            return _execute(
-                experiment, directory, Start(workers, launcher, on_status, console or Console(), injector), allowed
-            )
+            return _execute(experiment, directory, start, allowed)
         except (BadInput, Refused, Corrupt):
             write_experiment(directory, saved)
             raise
+
+
+def is_finished(directory: Path, experiment: Experiment) -> bool:
+    """Whether the run has ended at the experiment's last step, and the checkpoint of that step is good."""
+    newest = checkpoint.latest(directory)
+    ended = [event["event"] for event in read_events(directory)][-1:] == ["finished"]
+    if newest is None or not ended or checkpoint.Manifest.read(newest).step != experiment.steps:
+        return False
+    good = next(checkpoint.good_checkpoints(directory, log=lambda _: None), None)
+    return good is not None and good.step == experiment.steps
 
 
 def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> None:
@@ -161,6 +183,7 @@ def _new_run(directory: Path, experiment: Experiment) -> Iterator[None]:
             create(directory, experiment)
             try:
                 keep_tokenizer(experiment, directory)
+                keep_shard_stamps(experiment, directory)
                 yield
             except BadInput:
                 if not checkpoint.list_checkpoints(directory):
@@ -186,13 +209,13 @@ def _clear(directory: Path) -> None:
     """Remove what `create` and a start that failed have put into a run directory; the lease goes by itself."""
     for name in ("logs", "tensorboard", "checkpoints", TOKENIZER):
         shutil.rmtree(directory / name, ignore_errors=True)
-    for name in (EXPERIMENT, "events.jsonl", "metrics.jsonl"):
+    for name in (EXPERIMENT, "events.jsonl", "metrics.jsonl", RECORD):
         (directory / name).unlink(missing_ok=True)
 
 
 def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tuple[str, ...] = ()) -> int:
     """Run the workers until the run ends, stops as asked, or fails; returns the last step."""
-    job = Job(directory.absolute(), Path.cwd(), allowed, start.injector)
+    job = Job(directory.absolute(), Path.cwd(), allowed, start.injector, experiment)
     with Display(experiment, directory, start.console) as display:
 
         def see(statuses: list[WorkerStatus]) -> None:

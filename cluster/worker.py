@@ -14,6 +14,7 @@ import ray
 from cluster.job import Job, work
 from cluster.observer import Observer, WorkerStatus
 from cluster.topology import LOOPBACK, Location, Seat, interface_of
+from data_pipeline.redaction import redact_standard_streams
 
 COLLECTIVE_SECONDS = 60.0
 """A worker waits for the others in one collective so much longer than the limit for a hang: the driver, which knows
@@ -110,10 +111,11 @@ def log_path(directory: Path, rank: int) -> Path:
 
 
 def redirect_output(path: Path) -> None:
-    """Let this process, and what it starts, append to the file all that would go to the terminal."""
+    """Let this process, and what it starts, append to the file, without secrets, all that would go to the terminal."""
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
+    redact_standard_streams()

@@ -5,6 +5,7 @@ well-known shape, or the value beside a key whose name is secret. It becomes `<r
 """
 
 import io
+import itertools
 import json
 import os
 import re
@@ -21,52 +22,17 @@ LEAST_LENGTH = 6
 """Shorter values of environment variables are words like `true`, and would blot out too much."""
 
 SECRET_WORDS = frozenset(
-    [
-        "TOKEN",
-        "SECRET",
-        "SECRETS",
-        "PASSWORD",
-        "PASSWORDS",
-        "PASSWD",
-        "PASSPHRASE",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "APIKEY",
-        "AUTHORIZATION",
-    ]
-)
+    ("TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWORDS", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS")
+) | {"APIKEY", "AUTHORIZATION"}
 SECRET_ENDINGS = ("PASSWORD", "PASSWD", "SECRET", "APIKEY", "AUTHTOKEN")
 """Of words that are written as one, such as PGPASSWORD."""
-KEY_OWNERS = frozenset(["API", "ACCESS", "PRIVATE", "SECRET", "AUTH", "ENCRYPTION", "SIGNING", "ACCOUNT"])
+KEY_OWNERS = frozenset(("API", "ACCESS", "PRIVATE", "SECRET", "AUTH", "ENCRYPTION", "SIGNING", "ACCOUNT"))
 """`KEY` is secret after one of these, `TOKENS` too."""
-OF_TEXT = frozenset(
-    [
-        "NUM",
-        "MAX",
-        "MIN",
-        "VOCAB",
-        "PAD",
-        "BOS",
-        "EOS",
-        "UNK",
-        "UNKNOWN",
-        "CLS",
-        "SEP",
-        "MASK",
-        "START",
-        "END",
-        "SPECIAL",
-        "NEXT",
-        "LAST",
-        "FIRST",
-        "PER",
-        "ID",
-        "IDS",
-        "COUNT",
-    ]
-)
+OF_TEXT = frozenset(("NUM", "MAX", "MIN", "VOCAB", "PAD", "BOS", "EOS", "UNK", "UNKNOWN", "CLS", "SEP", "MASK")) | {
+    "START", "END", "SPECIAL", "NEXT", "LAST", "FIRST", "PER", "ID", "IDS", "COUNT",
+}  # fmt: skip
 """Beside one of these, a token is one of a text."""
-ABOUT = frozenset(["PATH", "FILE", "DIR", "DIRECTORY", "MODE", "TYPE", "NAME", "LENGTH", "SIZE", "ENABLED"])
+ABOUT = frozenset(("PATH", "FILE", "DIR", "DIRECTORY", "MODE", "TYPE", "NAME", "LENGTH", "SIZE", "ENABLED"))
 """A name that ends so tells something of a secret, but not the secret."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -135,8 +101,7 @@ def is_secret_name(name: str) -> bool:
     if not words or words[-1] in ABOUT:
         return False
     owned = any(
-        word in ("KEY", "KEYS", "TOKENS") and before in KEY_OWNERS
-        for before, word in zip(words, words[1:], strict=False)
+        word in ("KEY", "KEYS", "TOKENS") and before in KEY_OWNERS for before, word in itertools.pairwise(words)
     )
     if owned or any(word.endswith(SECRET_ENDINGS) for word in words) or (words[-1] == "PASS" and len(words) > 1):
         return True

@@ -1,7 +1,8 @@
 """Recipes: flat, complete YAML files, dotted overrides, and errors that name the file, the key and the nearest name."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -44,9 +45,14 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         raise BadInput(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: a recipe is a mapping of keys to values, this is {type(values).__name__}")
+    changed = deepcopy(values)
     for override in overrides:
-        _override(values, override)
-    return parse(kind, values, source=str(path))
+        _override(changed, override)
+    try:
+        return kind.model_validate(changed)
+    except ValidationError as error:
+        file = str(path) if _is_wrong(kind, values) else f"with {' '.join(overrides)}"
+        raise _bad_input(kind, error, lambda key: _override_of(key, overrides) or file) from error
 
 
 def parse(kind: type[C], values: dict[str, Any], *, source: str) -> C:
@@ -54,8 +60,7 @@ def parse(kind: type[C], values: dict[str, Any], *, source: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(kind, detail) for detail in error.errors(include_url=False)]
-        raise BadInput("\n".join(f"{source}: {line}" for line in lines)) from error
+        raise _bad_input(kind, error, lambda _: source) from error
 
 
 def dump(config: Config) -> str:
@@ -91,13 +96,44 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise BadInput(f"override {override!r}: {text!r} is not a YAML value") from error
 
 
+def _is_wrong(kind: type[Config], values: dict[str, Any]) -> bool:
+    try:
+        kind.model_validate(values)
+    except ValidationError:
+        return True
+    return False
+
+
+def _override_of(key: str, overrides: Sequence[str]) -> str | None:
+    """The last override that set this dotted key, or what holds it."""
+    for override in reversed(overrides):
+        path = override.partition("=")[0]
+        if key and (key == path or key.startswith(f"{path}.")):
+            return f"override {override!r}"
+    return None
+
+
+def _bad_input(kind: type[BaseModel], error: ValidationError, source: Callable[[str], str]) -> BadInput:
+    """A line for each thing that is wrong; `source` says by its dotted key where it was given."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(_parts(kind, detail["loc"]))
+        lines.append(f"{source(key)}: {_explain(kind, detail)}")
+    return BadInput("\n".join(lines))
+
+
+def _parts(kind: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """Of the dotted key: without the kinds that only say which member of a union it was."""
+    return [str(part) for part in location if not _is_union_tag(kind, location, part)]
+
+
 def _explain(kind: type[BaseModel], detail: Any) -> str:
-    where = [part for part in detail["loc"] if not _is_union_tag(kind, detail["loc"], part)]
-    dotted = ".".join(str(part) for part in where)
+    where = _parts(kind, detail["loc"])
+    dotted = ".".join(where)
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = sorted(_keys_at(kind, detail["loc"][:-1]))
-        return f"{dotted}: there is no such key{_nearest(str(where[-1]), known)}"
+        return f"{dotted}: there is no such key{_nearest(where[-1], known)}"
     if detail["type"] == "missing":
         return f"{dotted}: this key is required"
     given = "" if isinstance(detail["input"], dict) else f", but it is {_short(detail['input'])}"

@@ -1,4 +1,4 @@
-"""A live job's claim on a run directory. No clock is read: a holder is live by its process, or by a count that moves."""
+"""A live job's claim on a run directory; no clock is read: a holder lives by its process, or by a count that moves."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Owner:
     """The host's boot and its table of processes: where both are the same, process numbers mean the same."""
     pid: int
     started: str
-    """When the process began, to tell it from a later one with its number; not by the host's clock, which may be set."""
+    """When the process began, to tell it from a later one with its number; not by the clock, which may be set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Claim:
         owner = holder[0]
         if owner.token != self.token:
             raise Refused(
-                f"{self.path.parent} was taken over by process {owner.pid} on {owner.host or 'an unknown host'}, for this "
-                f"job's driver had not been heard of; this job stops without saving"
+                f"{self.path.parent} was taken over by process {owner.pid} on {owner.host or 'an unknown host'}, "
+                "for nothing had been heard of this job's driver; this job stops without saving"
             )
 
 

@@ -1,4 +1,7 @@
-"""metrics.jsonl and TensorBoard: every step of a run, one line each, no step twice."""
+"""metrics.jsonl and TensorBoard: every step of a run, one line each, no step twice.
+
+Neither stops a run when its storage fails: rows wait in memory until they can be written, and one event warns.
+"""
 
 import json
 import math
@@ -7,30 +10,62 @@ import types
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.config import BadInput
+from data_pipeline.redaction import redact
+from pretrain.curves import Curves, OpenWriter, Row, open_summary_writer
+from pretrain.run_directory import record_event
+
+MOST_WAITING = 100_000
+"""Rows in memory while the storage fails, some 100 MB; then the oldest are lost."""
 
 
 class MetricsLog:
     """Appends rows; opened at a step, it first drops the rows of later steps, which are about to be computed again."""
 
-    def __init__(self, directory: Path, *, first_step: int, tensorboard: bool) -> None:
-        self.path = directory / "metrics.jsonl"
+    def __init__(
+        self, directory: Path, *, first_step: int, tensorboard: bool, open_writer: OpenWriter = open_summary_writer
+    ) -> None:
+        self.directory, self.path = directory, directory / "metrics.jsonl"
         _drop_rows_after(self.path, first_step)
-        self.file = self.path.open("a", encoding="utf-8")
-        self.writer = _tensorboard(directory / "tensorboard", first_step) if tensorboard else None
+        self.length = self.path.stat().st_size if self.path.exists() else 0
+        """Bytes of whole lines; what a failed write left behind is cut off by the next."""
+        self.waiting: list[Row] = []
+        self.lost = 0
+        self.untold: list[str] = []
+        """Warnings that could not be written either."""
+        self.curves = (
+            Curves(
+                directory / "tensorboard", first_step, rows_after=self._rows_after, warn=self._warn, open_=open_writer
+            )
+            if tensorboard
+            else None
+        )
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: Row) -> None:
         """One row; numbers, also nested ones, become TensorBoard scalars."""
-        self.file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
-        self.file.flush()
-        if self.writer is not None:
-            for name, value in _scalars(row):
-                self.writer.add_scalar(name, value, row["step"])
+        self.waiting.append(_plain(row))
+        if len(self.waiting) > MOST_WAITING:
+            del self.waiting[0]
+            self.lost += 1
+        failing = len(self.waiting) > 1
+        try:
+            self._append()
+        except OSError as error:
+            if not failing:
+                self._warn(f"{self.path} cannot be written ({error.strerror}); its rows wait until it can")
+        if self.curves is not None:
+            self.curves.write(row)
+        if not self.waiting:
+            self._tell()
 
     def close(self) -> None:
-        self.file.close()
-        if self.writer is not None:
-            self.writer.close()
+        """One last attempt for what waits; what cannot be written now is lost, and said to be."""
+        try:
+            self._append()
+        except OSError as error:
+            self.lost += len(self.waiting)
+            self._warn(f"{self.lost} rows of {self.path} are lost: {error.strerror}")
+        if self.curves is not None:
+            self.curves.close()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -38,8 +73,38 @@ class MetricsLog:
     def __exit__(self, *_: type[BaseException] | BaseException | types.TracebackType | None) -> None:
         self.close()
 
+    def _append(self) -> None:
+        """Write all that waits; raises OSError where not all of it was written."""
+        if not self.waiting:
+            return
+        content = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.waiting).encode()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            self.length = min(self.length, os.fstat(descriptor).st_size)
+            os.ftruncate(descriptor, self.length)
+            os.lseek(descriptor, self.length, os.SEEK_SET)
+            left = memoryview(content)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        finally:
+            os.close(descriptor)
+        self.length += len(content)
+        self.waiting.clear()
 
-def read_rows(directory: Path) -> list[dict[str, Any]]:
+    def _rows_after(self, step: int) -> list[Row]:
+        written = [row for row in read_rows(self.directory) if row["step"] > step]
+        return [*written, *(row for row in self.waiting if row["step"] > step)]
+
+    def _warn(self, message: str) -> None:
+        self.untold.append(message)
+        self._tell()
+
+    def _tell(self) -> None:
+        while self.untold and record_event(self.directory, "warning", message=self.untold[0]):
+            del self.untold[0]
+
+
+def read_rows(directory: Path) -> list[Row]:
     """The rows of a run so far; a last line torn by a kill is left out."""
     path = directory / "metrics.jsonl"
     rows = []
@@ -65,29 +130,10 @@ def _drop_rows_after(path: Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _tensorboard(directory: Path, first_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise BadInput(
-            "log.tensorboard is true, but tensorboard is not installed: pip install 'segue[trackers]', "
-            "or set log.tensorboard=false"
-        ) from error
-    return SummaryWriter(str(directory), purge_step=first_step + 1)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null; text loses its secrets."""
     if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, str):
+        return redact(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _scalars(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    found = []
-    for name, value in row.items():
-        if isinstance(value, dict):
-            found += _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
-            found.append((f"{prefix}{name}", float(value)))
-    return found

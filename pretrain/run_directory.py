@@ -1,6 +1,6 @@
 """One run, one directory: its experiment, its lease, its events; created whole or not at all.
 
-experiment.yaml   lease.json   events.jsonl   metrics.jsonl   tensorboard/   checkpoints/   logs/
+experiment.yaml   lease.json   events.jsonl   metrics.jsonl   tensorboard/   checkpoints/   logs/   data.json
 """
 
 import json
@@ -14,6 +14,8 @@ from typing import Any
 
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.redaction import redact_values, redacted_keys, same_but_for_secrets
+from data_pipeline.shard_stamps import ShardStamps
+from data_pipeline.text import TextConfig
 from pretrain import config
 from pretrain.checkpoint.manifest import versions
 from pretrain.experiment import Experiment
@@ -90,6 +92,21 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], allowed: tu
             + "\n".join(lines)
             + f"\nundo the change, start a new run, or allow it by name: --allow {' --allow '.join(changed)}"
         )
+
+
+def refuse_changed_shards(experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> None:
+    """Raise Refused, naming each file, where token shards are not those that the run last started with."""
+    if isinstance(experiment.data, TextConfig):
+        known, shards = ShardStamps.read(directory), Path(experiment.data.directory)
+        if known is not None:
+            refuse_changes(known.hashes(), ShardStamps.take(shards, known).hashes(), allowed, f"data in {shards}")
+
+
+def keep_shard_stamps(experiment: Experiment, directory: Path) -> None:
+    """Record the token shards, where the data are such, for `refuse_changed_shards` of later starts."""
+    if isinstance(experiment.data, TextConfig):
+        known = ShardStamps.read(directory)
+        ShardStamps.take(Path(experiment.data.directory), known).write(directory)
 
 
 def record_version_changes(directory: Path, saved: Mapping[str, str]) -> list[str]:

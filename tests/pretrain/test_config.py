@@ -41,6 +41,11 @@ def message(tmp_path: Path, text: str, *overrides: str) -> str:
     return str(caught.value)
 
 
+def test_secrets_are_not_dumped(tmp_path: Path) -> None:
+    recipe = load(tmp_path, TEXT, "name=https://me:hunter22@host/x")
+    assert load(tmp_path, config.dump(recipe)).name == "https://<redacted>@host/x"
+
+
 def test_a_recipe_survives_dump_and_load(tmp_path: Path) -> None:
     recipe = load(tmp_path, TEXT)
     assert load(tmp_path, config.dump(recipe)) == recipe
@@ -54,7 +59,20 @@ def test_overrides_go_by_dotted_path_and_are_yaml(tmp_path: Path) -> None:
 def test_a_misspelt_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
     said = message(tmp_path, TEXT, "model.widht=5")
     assert "model.widht: there is no such key; did you mean 'width'?" in said
-    assert "r.yaml" in said
+    assert said.startswith("override 'model.widht=5': ")
+    assert "r.yaml" not in said
+
+
+def test_what_is_wrong_in_the_file_is_blamed_on_the_file(tmp_path: Path) -> None:
+    said = message(tmp_path, TEXT.replace("width: 3", "width: -3"), "name=b")
+    assert said.splitlines() == [f"{tmp_path}/r.yaml: model.width: Input should be greater than 0, but it is -3"]
+    both = message(tmp_path, TEXT.replace("name: a", "name: [1]"), "model.width=-5").splitlines()
+    assert [line.partition(": ")[0] for line in both] == [f"{tmp_path}/r.yaml", "override 'model.width=-5'"]
+
+
+def test_what_only_overrides_together_make_wrong_is_blamed_on_them(tmp_path: Path) -> None:
+    said = message(tmp_path, TEXT, "model.kind=large", "name=b")
+    assert said.startswith("with model.kind=large name=b: model.width: there is no such key")
 
 
 def test_keys_of_another_member_of_a_union_are_not_offered(tmp_path: Path) -> None:

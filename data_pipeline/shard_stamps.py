@@ -1,0 +1,90 @@
+"""What token shards were when a run last started, and which of their files are not the same any more.
+
+A file whose size and time stamp are those of the record is taken to be the same (the stamps are compared with each
+other, never with a clock); every other one is read, and its hash decides.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from data_pipeline.atomic import sha256_of, write_atomically
+from data_pipeline.config import Config, Corrupt
+from data_pipeline.manifest import Manifest, read_manifest
+
+RECORD = "data.json"
+
+
+class FileStamp(Config):
+    """One file of the shards."""
+
+    sha256: str
+    num_bytes: int
+    modified_ns: int
+    """As the file system says."""
+
+
+class ShardStamps(Config):
+    """All that a run reads of a prepared directory."""
+
+    tokenizer: str
+    """Its hash."""
+    files: dict[str, FileStamp] = Field(default_factory=dict)
+    """By the path below the directory."""
+
+    @classmethod
+    def take(cls, directory: Path, known: "ShardStamps | None" = None) -> "ShardStamps":
+        """Of the directory as it is; the files that are not there are left out.
+
+        Without `known`, the manifest is believed where the sizes are as it says.
+        """
+        manifest = read_manifest(directory)
+        files = {name: _stamp(directory / name, name, written, known) for name, written in _written(manifest).items()}
+        found = {name: stamp for name, stamp in files.items() if stamp is not None}
+        return cls(tokenizer=manifest.tokenizer_hash, files=found)
+
+    @classmethod
+    def read(cls, run: Path) -> "ShardStamps | None":
+        """The run's record, or None where it has none; raises Corrupt where it cannot be understood."""
+        path = run / RECORD
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise Corrupt(f"{path}: cannot be understood ({error}); remove it to go on without this check") from error
+
+    def write(self, run: Path) -> None:
+        write_atomically(run / RECORD, (self.model_dump_json(indent=1) + "\n").encode())
+
+    def hashes(self) -> dict[str, Any]:
+        """What makes two of them the same, under the names that a refusal shows and `--allow data` allows."""
+        files = {name.replace(".", "_"): stamp.sha256 for name, stamp in self.files.items()}
+        return {"data": {"tokenizer": self.tokenizer, **files}}
+
+
+def _written(manifest: Manifest) -> dict[str, tuple[int, str]]:
+    """Path below the directory -> (size, hash) of every file of the shards."""
+    return {
+        str(shard.path(Path(), kind)): (record.num_bytes, record.sha256)
+        for split in manifest.splits.values()
+        for shard in split.shards
+        for kind, record in shard.files.items()
+    }
+
+
+def _stamp(path: Path, name: str, written: tuple[int, str], known: ShardStamps | None) -> FileStamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    before = known.files.get(name) if known else None
+    same = before is not None and (before.num_bytes, before.modified_ns) == (status.st_size, status.st_mtime_ns)
+    if before is not None and same:
+        sha256 = before.sha256
+    elif known is None and status.st_size == written[0]:
+        sha256 = written[1]
+    else:
+        sha256 = sha256_of(path)
+    return FileStamp(sha256=sha256, num_bytes=status.st_size, modified_ns=status.st_mtime_ns)
