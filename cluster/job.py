@@ -8,6 +8,7 @@ from cluster.observer import Observer
 from evals.in_training import score_held_out
 from pretrain.experiment import Experiment
 from pretrain.group import Group
+from pretrain.lease import Claim
 from pretrain.run import run
 from pretrain.run_directory import read_experiment
 from pretrain.trainer import Trainer
@@ -30,6 +31,8 @@ class Job:
     """Faults that a test lets happen."""
     experiment: Experiment | None = None
     """As it was given, secrets included, which the saved one has not; None: the saved one."""
+    claim: Claim | None = None
+    """Of the driver on the run's directory."""
 
 
 def work(job: Job, group: Group, observer: Observer) -> int:
@@ -41,5 +44,5 @@ def work(job: Job, group: Group, observer: Observer) -> int:
         group,
         evaluators=(score_held_out,),
         allowed=job.allowed,
-        watch=observer.watch(job.injector),
+        watch=observer.watch(job.injector, may_write=job.claim.check if job.claim else None),
     )

@@ -65,10 +65,20 @@ class Observer:
         """The calling thread is the one that trains: its stack is told."""
         self.thread = threading.get_ident()
 
-    def watch(self, moment: Callable[[str, Trainer], None] | None = None) -> Watch:
+    def watch(
+        self,
+        moment: Callable[[str, Trainer], None] | None = None,
+        *,
+        may_write: Callable[[], None] | None = None,
+    ) -> Watch:
         """For the run that the calling thread is about to begin."""
         self.train_here()
-        return Watch(step=self._see_step, trainer=self._see_trainer, moment=moment or (lambda *_: None))
+        return Watch(
+            step=self._see_step,
+            trainer=self._see_trainer,
+            moment=moment or (lambda *_: None),
+            may_write=may_write or (lambda: None),
+        )
 
     def request_stop(self) -> None:
         """Ask the trainer to stop after its step, or after its first one where there is no trainer yet."""

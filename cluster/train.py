@@ -23,10 +23,10 @@ from evals.vectors import open_vectors
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
 from pretrain.group import Group, check_divides
+from pretrain.lease import Claim, Lease
 from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
-    Lease,
     check_given,
     check_place,
     create,
@@ -78,8 +78,10 @@ def train(
     check_place(directory)
     check(experiment, workers, launcher)
     check_disk(experiment, directory, workers)
-    with _new_run(directory, experiment):
-        return _execute(experiment, directory, Start(workers, launcher, on_status, console or Console(), injector))
+    with _new_run(directory, experiment) as claim:
+        return _execute(
+            experiment, directory, claim, Start(workers, launcher, on_status, console or Console(), injector)
+        )
 
 
 def resume(
@@ -105,7 +107,7 @@ def resume(
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
     start = Start(workers, launcher, on_status, console or Console(), injector)
-    with Lease(directory):
+    with Lease(directory) as lease:
         if is_finished(directory, experiment):
             line = f"{directory} is finished already, at step {experiment.steps}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
@@ -113,7 +115,7 @@ def resume(
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
         try:
-            return _execute(experiment, directory, start, allowed)
+            return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
             write_experiment(directory, saved)
             raise
@@ -175,16 +177,16 @@ def last_workers(directory: Path) -> int:
 
 
 @contextmanager
-def _new_run(directory: Path, experiment: Experiment) -> Iterator[None]:
+def _new_run(directory: Path, experiment: Experiment) -> Iterator[Claim]:
     """Hold a new run directory; what is bad input after all leaves nothing of it."""
     made = _make(directory)
     try:
-        with Lease(directory):
+        with Lease(directory) as lease:
             create(directory, experiment)
             try:
                 keep_tokenizer(experiment, directory)
                 keep_shard_stamps(experiment, directory)
-                yield
+                yield lease.claim
             except BadInput:
                 if not checkpoint.list_checkpoints(directory):
                     _clear(directory)
@@ -213,9 +215,9 @@ def _clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tuple[str, ...] = ()) -> int:
+def _execute(experiment: Experiment, directory: Path, claim: Claim, start: Start, allowed: tuple[str, ...] = ()) -> int:
     """Run the workers until the run ends, stops as asked, or fails; returns the last step."""
-    job = Job(directory.absolute(), Path.cwd(), allowed, start.injector, experiment)
+    job = Job(directory.absolute(), Path.cwd(), allowed, start.injector, experiment, claim)
     with Display(experiment, directory, start.console) as display:
 
         def see(statuses: list[WorkerStatus]) -> None:
@@ -242,6 +244,7 @@ def _execute(experiment: Experiment, directory: Path, start: Start, allowed: tup
 def _run_here(job: Job, on_status: OnStatus) -> int:
     """The run's only worker is this process."""
     observer = Observer(on_step=lambda: on_status([observer.status()]))
-    limit = read_experiment(job.directory).supervision.hang_minutes * 60.0
+    assert job.experiment is not None
+    limit = job.experiment.supervision.hang_minutes * 60.0
     with StopSignals(observer.request_stop), Watchdog(observer, job.directory, limit=limit):
         return work(job, Group(), observer)

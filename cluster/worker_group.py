@@ -17,7 +17,8 @@ from cluster.ray_session import Head
 from cluster.topology import Location, Seat, meeting_address, reserve, seats
 from cluster.watchdog import Clock, Watched, hung, where
 from cluster.worker import Worker
-from data_pipeline.config import BadInput, Corrupt, Preempted, Refused
+from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
+from pretrain.checkpoint import NotSaved
 
 START_SECONDS = 120.0
 STATUS_SECONDS = 0.3
@@ -31,8 +32,8 @@ KILL_SECONDS = 20.0
 GRACE_SECONDS = 1.0
 """One loss makes others; so long the rest is waited for, to find out which was the first."""
 
-USER_ERRORS = (BadInput, Refused, Corrupt)
-"""Trying again would end in the same."""
+FINAL = (BadInput, Refused, Corrupt, GaveUp, NotSaved)
+"""What a user has to mend, or has said to stop for; trying again would end in the same."""
 
 
 class WorkerDiedError(Exception):
@@ -225,7 +226,7 @@ class WorkerGroup:
         if dead:
             raise workers_lost(dead)
         for error in errors:
-            if isinstance(error, USER_ERRORS):
+            if isinstance(error, FINAL):
                 raise error
         raise workers_lost([loss_of(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
 

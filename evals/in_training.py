@@ -61,4 +61,5 @@ class EngineScore:
         self.trainer, self.player = trainer, player
 
     def __call__(self, batch: Batch, carry: Carry | None) -> Loss:
+        self.trainer.stopwatch.tick()  # a long evaluation is no hang
         return self.trainer.engine.score(batch, carry, player=self.player, step=self.trainer.step)

@@ -9,10 +9,9 @@ from data_pipeline.config import Corrupt, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
 from pretrain.checkpoint.layout import Place, place_of
-from pretrain.checkpoint.manifest import versions
 from pretrain.experiment import Experiment
 from pretrain.group import Group
-from pretrain.run_directory import record_event, refuse_changes
+from pretrain.run_directory import record_event, record_version_changes, refuse_changes
 from pretrain.saving import PROBE, state_pieces
 from pretrain.trainer import Trainer
 
@@ -44,7 +43,8 @@ def restore_newest(
         problem = _restore(trainer, experiment, reader, allowed)
         reader.close()
         if problem is None:
-            _tell_versions(reader, directory, group)
+            if group.leads:
+                record_version_changes(directory, reader.manifest.versions)
             return place_of(reader.path.name)
         problems.append(problem)
         tell(f"{problem}; going back to the checkpoint before")
@@ -102,9 +102,3 @@ def _probe_problem(
 def stored_probe(reader: checkpoint.CheckpointReader, *, like: Batch) -> Batch:
     """The micro-batch whose score was saved."""
     return type(like)(**{field.name: whole(reader, f"{PROBE}/{field.name}") for field in fields(like)})
-
-
-def _tell_versions(reader: checkpoint.CheckpointReader, directory: Path, group: Group) -> None:
-    changed = config.differences(reader.manifest.versions, versions())
-    if changed and group.leads:
-        record_event(directory, "versions", changed={name: list(pair) for name, pair in changed.items()})

@@ -120,9 +120,7 @@ def test_leftovers_of_a_live_driver_stay(ray_of_two: None) -> None:
     assert ours.exists()
 
 
-def test_asked_to_stop_all_save_and_another_number_goes_on(
-    tmp_path: Path, console: Console, undisturbed: Path
-) -> None:
+def test_asked_to_stop_all_save_and_another_number_goes_on(tmp_path: Path, console: Console, undisturbed: Path) -> None:
     """Row 5."""
 
     def terminate_this_driver(_: list[WorkerStatus]) -> None:
