@@ -52,7 +52,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def plan_table(plan: Plan) -> Table:
     """Memory of one worker by part."""
-    parts = ("weights", "gradients", "optimizer", "activations", "carry", "communication", "total")
+    parts = ("weights", "gradients", "optimizer", "activations", "carry", "communication", "saving", "total")
     made = table(f"memory of one worker, {plan.precision}", "workers>", "ZeRO>", *(f"{part}>" for part in parts))
     for place in plan.placements:
         values = [bytes_text(getattr(place.memory, part)) for part in parts]

@@ -6,7 +6,7 @@ real, since models branch on it; its tokens follow Zipf's law, as adaptive softm
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -40,7 +40,9 @@ class WorkerMemory:
     """Kept by one micro-batch's forward for its backward, of the player that keeps most; what an operation needs only
     while it runs, and a block's recomputation under activation checkpointing, come on top."""
     carry: int
-    """Of all the worker's micro-batches."""
+    """Of all the worker's micro-batches, before and after a turn."""
+    saving: int
+    """The leader's copy of what it saves, in the memory of the host, where saves go on in the background."""
     communication: int
     """Buffers in which gradients travel, at most."""
 
@@ -81,7 +83,7 @@ class Plan:
     activation_checkpointing: bool
     placements: tuple[Placement, ...]
     checkpoint_bytes: int
-    """On disk: float32 weights and moments, buffers, the carry of all micro-batches."""
+    """On disk: float32 weights and moments, buffers, the carry of all micro-batches, the probe's micro-batch."""
     disk_bytes: int
     """All checkpoints that are kept, and the one being written."""
 
@@ -114,15 +116,27 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
     activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
     sizes = [parameter.numel() for parameter in model.parameters()]
 
+    buffers = sum(_bytes(buffer) for buffer in model.buffers())
+    with torch.random.fork_rng():
+        batch = typical_batch(experiment.model, rows)
+    probe = sum(_bytes(getattr(batch, field.name)) for field in fields(batch))
+
     def placement(workers: int, stage: int) -> Placement:
         each = micro_batches // workers
         state = state_bytes(sizes, experiment.engine, stage, workers)
-        return Placement(workers, stage, each, WorkerMemory(**state, activations=activations, carry=each * carry_bytes))
+        moved = -(-sum(sizes) // workers) if stage else sum(sizes)
+        saved = (1 + len(MOMENTS)) * FLOAT32_BYTES * moved + buffers + each * carry_bytes + probe
+        memory = WorkerMemory(
+            **state,
+            activations=activations,
+            carry=2 * each * carry_bytes,
+            saving=saved if experiment.checkpoint.background else 0,
+        )
+        return Placement(workers, stage, each, memory)
 
     count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
-    buffers = sum(_bytes(buffer) for buffer in model.buffers())
-    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes
+    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes + probe
     return Plan(
         name=experiment.name,
         parameters=sum(sizes),

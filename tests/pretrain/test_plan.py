@@ -17,7 +17,7 @@ from pretrain.group import Group
 from pretrain.hardware import resident_bytes
 from pretrain.models import MODEL_CONFIGS
 from pretrain.plan import activation_bytes, fake_model, plan, state_bytes
-from pretrain.saving import save
+from pretrain.saving import save, state_pieces
 
 TINY = {name.removeprefix("tiny_"): name for name in config.recipe_names() if name.startswith("tiny_")}
 every_model = pytest.mark.parametrize("kind", sorted(MODEL_CONFIGS))
@@ -59,7 +59,9 @@ def test_weights_gradients_and_optimizer_are_what_the_local_engine_allocates(kin
         engine.accumulate(batch, trainer.carries[0], player=player, step=1, scale=1.0, last=True)
     assert planned.gradients == size([m.grad for m in engine.masters.values() if m.grad is not None])
     carried = [value for carry in trainer.carries for value in (carry or {}).values()]
-    assert planned.carry == sum(value.numel() * value.element_size() for value in carried)
+    assert planned.carry == 2 * sum(value.numel() * value.element_size() for value in carried), "before and after"
+    saved = state_pieces(trainer, trainer.stream.micro_batch(0, 0))
+    assert planned.saving == sum(piece.tensor.numel() * piece.tensor.element_size() for piece in saved)
 
 
 @pytest.mark.parametrize("recompute", ["false", "true"])
@@ -163,7 +165,7 @@ def test_small_parameters_stay_whole_at_stage_three() -> None:
 
 def test_carry_is_shared_by_the_workers() -> None:
     made = plan(tiny("transformer_xl"))
-    by_hand = 2 * 16 * 32 * 4 * 4  # layers, memory, width, rows, float32
+    by_hand = 2 * 2 * 16 * 32 * 4 * 4  # before and after a turn, layers, memory, width, rows, float32
     assert made.placement(2).memory.carry == by_hand
     assert made.placement(1).memory.carry == 2 * by_hand
 
