@@ -165,7 +165,8 @@ def different_after(load: Callable[[], None], bench: Bench, wanted: dict[str, Te
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="segue-benchmark-", dir="."))
+    Path("runs").mkdir(exist_ok=True)  # where runs lie by default: on a disk, and not in memory as /tmp may be
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir="runs"))
     try:
         measure(Bench(build(), folder))
     finally:

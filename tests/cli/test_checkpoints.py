@@ -53,7 +53,7 @@ def test_pin_prune_unpin(segue: Forks, run: Path) -> None:
     assert segue.run("checkpoints", "pin", run, 1, "--note", "first", cwd=run.parent).code == 0
     before = files_below(run)
     dry = segue.run("checkpoints", "prune", run, "--keep", 1, "--dry-run", cwd=run.parent)
-    assert dry.out.splitlines() == ["step-000000001: stays, pinned: first", "step-000000002: would be removed"][::-1]
+    assert dry.out.splitlines() == ["step-000000001: stays, pinned: first", "step-000000002: would be removed"]
     assert files_below(run) == before
     pruned = segue.run("checkpoints", "prune", run, "--keep", 1, cwd=run.parent)
     assert (pruned.code, steps(run)) == (0, [1, 3, 4])
