@@ -216,6 +216,7 @@ def report(
         return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
 
     (info,) = checkpoint.list_checkpoints(bench.folder / "ours")
+    load = f"load average of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     conclude(
         "checkpoint",
         [
@@ -232,7 +233,7 @@ def report(
         + [f"{name}: {statistics.median(t):.2f} ({min(t):.2f} - {max(t):.2f})" for name, t in seconds.items()]
         + [f"first stall, in which the copy's memory is made: {first_stall:.2f}"]
         + [f"peak extra memory of the first save in the background: {extra / 1e9:.2f} GB"]
-        + different[:10],
+        + [load, *different[:10]],
     )
 
 
