@@ -1,6 +1,5 @@
-"""A group for a thread that may be left behind: it waits for the other workers in Python and not inside of gloo.
-
-So it can be told to give up, and can end with its process.
+"""A group for a thread that may be left behind: it waits for the other workers in Python and not inside of gloo, so
+that it can be told to give up, and can end with its process.
 
 A thread inside of gloo cannot be woken; when its peer goes while the interpreter ends, it takes the process down with
 "terminate called" in place of an exit code.

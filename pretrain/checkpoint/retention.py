@@ -46,8 +46,8 @@ class Pruning:
 def prune(run: Path, *, keep: int, dry_run: bool = False, look_seconds: float = 12.0) -> Pruning:
     """Remove what `retain` would, having first read every byte of the checkpoints that are to stay.
 
-    A damaged one counts as none. Raises Corrupt, and removes nothing, where there is no good one; takes two looks, so
-    many seconds apart, where a process of another host seems to hold what is to go.
+    A damaged one counts as none, so nothing goes before `keep` good ones are found. Takes two looks, so many seconds
+    apart, where somebody seems to read what is to go.
     """
     damaged: dict[Place, str] = {}
 
@@ -57,13 +57,11 @@ def prune(run: Path, *, keep: int, dry_run: bool = False, look_seconds: float = 
             damaged[place] = "; ".join(problems)
         return not problems
 
-    holds, sound = Holds(run), _Sound(is_sound)
-    going = _superfluous(run, keep=keep, is_sound=sound)
+    holds = Holds(run)
+    going = _superfluous(run, keep=keep, is_sound=is_sound)
     for place in going:
         if pin_note(run, place) is not None:
-            sound(place)
-    if going and not sound.any:
-        raise Corrupt(f"{checkpoints_of(run)}: no good checkpoint would stay; nothing is removed")
+            is_sound(place)
     if [place for place in going if holds.of(place)]:
         time.sleep(look_seconds)
     removed, spared = [], {}
@@ -74,19 +72,6 @@ def prune(run: Path, *, keep: int, dry_run: bool = False, look_seconds: float = 
         else:
             spared[place] = reason
     return Pruning(tuple(removed), spared, damaged)
-
-
-@dataclass(slots=True)
-class _Sound:
-    """Remembers whether any was sound."""
-
-    look: Callable[[Place], bool]
-    any: bool = False
-
-    def __call__(self, place: Place) -> bool:
-        found = self.look(place)
-        self.any |= found
-        return found
 
 
 def _superfluous(run: Path, *, keep: int | None, is_sound: Callable[[Place], bool]) -> list[Place]:
