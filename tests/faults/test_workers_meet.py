@@ -30,8 +30,9 @@ def test_a_taken_port_is_refused_by_name_and_a_free_one_is_found() -> None:
 
 
 def test_a_peer_that_never_comes_is_named_with_the_address() -> None:
-    with pytest.raises(GaveUp) as alone, listen(LOOPBACK) as listener:
-        port = listener.getsockname()[1]
+    listener = listen(LOOPBACK)
+    port = listener.getsockname()[1]
+    with pytest.raises(GaveUp) as alone:
         join(0, 3, 0, address=LOOPBACK, port=port, timeout=SHORT, device=torch.device("cpu"), listener=listener)
     assert f"at 127.0.0.1:{port} and worker(s) 1, 2 of 3 did not come" in str(alone.value)
 
