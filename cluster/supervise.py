@@ -137,4 +137,5 @@ class Supervisor:
         )
 
     def _reached(self) -> str:
-        return self.reached.name if self.reached else "the beginning"
+        newest = latest(self.job.directory)
+        return newest.name if newest else "the beginning"

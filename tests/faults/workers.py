@@ -53,15 +53,15 @@ def assert_same_bits(run: Path, other: Path) -> None:
     assert losses(run) == losses(other)
 
 
-def assert_gone(pids: Iterable[int]) -> None:
-    """All have ended; the kernel and their parent may need a moment to say so."""
+def assert_gone(pids: Iterable[int], seconds: float = 30.0) -> None:
+    """All have ended or end soon; the kernel and their parent may need a moment to say so."""
     left = []
     for pid in pids:
         try:
             left.append(psutil.Process(pid))
         except psutil.NoSuchProcess:
             continue
-    _, alive = psutil.wait_procs(left, timeout=30)
+    _, alive = psutil.wait_procs(left, timeout=seconds)
     assert [p.pid for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
