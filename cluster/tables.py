@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -13,9 +14,11 @@ from pretrain.models import MODEL_CONFIGS
 from pretrain.plan import Plan
 
 
-def table(title: str, *columns: str) -> Table:
-    """An empty one; columns whose name ends in `>` are aligned to the right."""
+def table(title: str, *columns: str, lines: bool = True) -> Table:
+    """An empty one; columns whose name ends in `>` are aligned to the right. Without lines it is narrower."""
     made = Table(title=title, title_justify="left")
+    if not lines:
+        made.box, made.show_edge, made.padding = SIMPLE_HEAD, False, 0
     for name in columns:
         made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
     return made
@@ -53,7 +56,9 @@ def plan_lines(plan: Plan) -> list[str]:
 def plan_table(plan: Plan) -> Table:
     """Memory of one worker by part."""
     parts = ("weights", "gradients", "optimizer", "activations", "carry", "communication", "saving", "total")
-    made = table(f"memory of one worker, {plan.precision}", "workers>", "ZeRO>", *(f"{part}>" for part in parts))
+    broken = {"activations": "activa-\ntions", "communication": "commu-\nnication"}
+    columns = [f"{broken.get(part, part)}>" for part in parts]
+    made = table(f"memory of one worker, {plan.precision}", "workers>", "ZeRO>", *columns, lines=False)
     for place in plan.placements:
         values = [bytes_text(getattr(place.memory, part)) for part in parts]
         made.add_row(str(place.workers), str(place.zero_stage), *values)
@@ -81,7 +86,8 @@ def model_rows() -> list[dict[str, Any]]:
 
 
 def models_table() -> Table:
-    made = table("models", "kind", "objective", "reads", "evaluate p(x)", "sample", "latents", "control")
+    columns = ("kind", "objective", "reads", "evaluate\np(x)", "sample", "latents", "control")
+    made = table("models", *columns, lines=False)
     for row in model_rows():
         cells = [("yes" if value else "no") if isinstance(value, bool) else str(value) for value in row.values()]
         made.add_row(*cells)

@@ -133,7 +133,8 @@ def record_event(directory: Path, event: str, **details: Any) -> bool:
         with path.open("a", encoding="utf-8") as file:
             file.write(("" if whole else "\n") + json.dumps(row) + "\n")
     except OSError as error:
-        print(f"warning: {path} cannot be written ({error.strerror}): {json.dumps(row)}", file=sys.stderr)
+        with suppress(OSError):  # standard error may go to the same disk
+            print(f"warning: {path} cannot be written ({error.strerror}): {json.dumps(row)}", file=sys.stderr)
         return False
     return True
 

@@ -145,6 +145,8 @@ def _scan(config: "TextConfig", pieces: Sequence[Piece], executor: Executor, rep
 def _check_no_split_is_empty(pieces: Sequence[Piece], scans: Sequence[Scan]) -> None:
     counts = sum((one.num_documents for one in scans), Counter[Split]())
     expected = {split for piece in pieces for split in ((piece.split,) if piece.split else ("train", "valid"))}
+    if not counts.total() and not any(one.report.counts for one in scans):
+        raise BadInput("corpus: its files are empty, there is no document in them; name files with text")
     for split in SPLITS:
         if split in expected and not counts[split]:
             left_out = sum((one.report.counts for one in scans), Counter[str]())

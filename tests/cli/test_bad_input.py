@@ -45,7 +45,8 @@ CASES = {
     "a model that cannot read the data": ([XL, "data={kind: digits}"], 2, ["digits"]),
     "another vocabulary": ([XL, "model.vocab_size=65"], 2, ["model.vocab_size is 65", "model.vocab_size=64"]),
     "data not prepared": (["own.yaml"], 2, ["prepared", "launch.py prepare"]),
-    "run directory below a file": ([XL, "--run", "file/run"], 2, ["--run file/run", "cannot be written"]),
+    "run directory below a file": ([XL, "--run", "file/run"], 2, ["--run file/run", "cannot be made: file is a file"]),
+    "run directory that is a file": ([XL, "--run", "file"], 2, ["--run file is a file", "directory of its own"]),
     "run directory with other things": ([XL, "--run", "other"], 2, ["--run other", "not empty", "thing"]),
     "run that is there": ([XL, "--run", "existing"], 3, ["existing holds a run already", "resume existing"]),
 }  # fmt: skip
@@ -81,7 +82,7 @@ def test_train(segue: Forks, place: Path, case: str, dry: bool) -> None:
 
 @pytest.mark.parametrize(
     ("corpus", "phrases"),
-    [("missing", ["missing"]), ("empty", ["empty"]), ("blank", ["no document"])],
+    [("missing", ["missing"]), ("empty", ["empty"]), ("blank", ["corpus: its files are empty"])],
 )
 @pytest.mark.parametrize("executor", ["local"])
 def test_prepare(segue: Forks, place: Path, corpus: str, phrases: list[str], executor: str) -> None:
@@ -101,6 +102,12 @@ def test_prepare(segue: Forks, place: Path, corpus: str, phrases: list[str], exe
     ("arguments", "phrase"),
     [
         (["resume", "other"], "other holds no run"),
+        (["resume", "file"], "file is a file, and no run's directory"),
+        (["compare", "other", "other"], "other holds no run"),
+        (["evaluate", "missing", "--json", "no/where.json"], "--json no/where.json: cannot be written"),
+        (["evaluate", "missing", "--json", "other"], "--json other: cannot be written: it is a directory"),
+        (["sample", "missing", "--prompt", "x", "--out", "file/x"], "--out file/x: cannot be written: file is a file"),
+        (["sample", "missing", "--out", "file/deep/x.png"], "--out file/deep/x.png: cannot be written"),
         (["sample", "missing", "--prompt", "x"], "missing"),
         (["evaluate", "missing"], "missing"),
         (["checkpoints", "list", "missing"], "missing"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.command_line import Forks, ended, started, wait_for_step
+from tests.cli.command_line import Forks, ended, files_below, started, wait_for_step
 
 XL = "tiny_transformer_xl"
 STEPS = 60
@@ -47,7 +47,8 @@ def test_stopped_then_resumed_equals_undisturbed(segue: Forks, tmp_path: Path, u
         process.send_signal(signal.SIGCONT)
         stopped = ended(process)
     assert stopped.code == 5, stopped
-    assert "stopped as asked after step" in stopped.err
+    assert "stopped: as asked after step" in stopped.err
+    assert "error" not in stopped.err
     assert "Traceback" not in stopped.err
     assert events(run) == ["started", "preempted"]
     assert not (run / "lease.json").exists()
@@ -102,6 +103,17 @@ def test_resume_of_a_changed_experiment_is_refused(segue: Forks, tmp_path: Path,
     allowed = segue.run("resume", run, "steps=64", "--allow", "steps", cwd=tmp_path)
     assert allowed.code == 0, allowed
     assert "finished at step 64" in allowed.out
+
+
+def test_resume_of_a_finished_run_says_so(segue: Forks, tmp_path: Path, undisturbed: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    before = files_below(run)
+    again = segue.run("resume", run, "log.every=1", cwd=tmp_path)
+    assert again.code == 0, again
+    assert f"{run} is finished already, at step 60" in again.out
+    assert f"resume {run} steps=... --allow steps" in again.out
+    assert files_below(run) == before
 
 
 def test_corrupt_checkpoints(segue: Forks, tmp_path: Path, undisturbed: Path) -> None:

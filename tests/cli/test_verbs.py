@@ -55,8 +55,8 @@ def test_every_verb_has_help() -> None:
     done = subprocess.run([sys.executable, LAUNCH, "--help"], capture_output=True, text=True, timeout=60)
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
-        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "quickstart",
-        "checkpoints",
+        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "compare",
+        "quickstart", "checkpoints",
     ]  # fmt: skip
 
 
@@ -72,6 +72,18 @@ def test_models(segue: Forks, tmp_path: Path) -> None:
     assert by_kind["wgan"]["evaluate"] == "no"
     shown = segue.run("models", cwd=tmp_path).out
     assert all(kind in shown for kind in MODEL_CONFIGS)
+
+
+@pytest.mark.parametrize("verb", [("models",), ("doctor",), *(("plan", recipe) for recipe in recipe_names())])
+def test_tables_fit_80_columns(segue: Forks, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    """Without a terminal; and no number in them is broken over two lines."""
+    lines = segue.run(*verb, cwd=tmp_path).out.splitlines()
+    if verb[0] == "plan":
+        start = next(index for index, line in enumerate(lines) if line.startswith("memory of one worker"))
+        lines = lines[start:]
+        rule = next(index for index, line in enumerate(lines) if line.startswith("───"))
+        assert all(len(re.findall(r"[\d.]+", line)) == 9 for line in lines[rule + 1 :])
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("recipe", TINY)

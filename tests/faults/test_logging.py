@@ -51,12 +51,13 @@ def curve(directory: Path, name: str) -> dict[int, float]:
     return {scalar.step: scalar.value for scalar in EventAccumulator(str(directory)).Reload().Scalars(name)}
 
 
-def test_43_metrics_fail_for_a_while(tmp_path: Path) -> None:
-    """From step 4 to 8 no file may grow: half a row gets through, and not even the warning can be recorded."""
+@pytest.mark.parametrize("room", ["half a row", "nothing"])
+def test_43_metrics_fail_for_a_while(tmp_path: Path, room: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """From step 4 to 8 half a row gets through, or nothing at all, and then the warning cannot be recorded either."""
 
     def fail_from_4_to_8(moment: str, trainer: Trainer) -> None:
         if moment == "data" and trainer.step == 4:
-            limit_files((tmp_path / "run" / "metrics.jsonl").stat().st_size + 100)
+            limit_files((tmp_path / "run" / "metrics.jsonl").stat().st_size + 100 if room == "half a row" else 10)
         if moment == "data" and trainer.step == 8:
             limit_files(resource.RLIM_INFINITY)
 
@@ -66,6 +67,7 @@ def test_43_metrics_fail_for_a_while(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes().count(b"\n") == STEPS, "no torn line is left"
     (warning,) = warnings(tmp_path / "run")
     assert "metrics.jsonl cannot be written (File too large)" in warning
+    assert ("events.jsonl cannot be written" in capsys.readouterr().err) == (room == "nothing")
 
 
 def test_43_metrics_fail_to_the_end(tmp_path: Path) -> None:
