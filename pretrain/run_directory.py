@@ -20,7 +20,6 @@ from pretrain import config
 from pretrain.checkpoint.manifest import versions
 from pretrain.experiment import Experiment
 from pretrain.lease import Claim as Claim
-from pretrain.lease import Lease as Lease
 
 EXPERIMENT = "experiment.yaml"
 

@@ -15,9 +15,9 @@ from pretrain import checkpoint, config, run_directory
 from pretrain.checkpoint.sealed import seal, unseal
 from pretrain.experiment import Experiment
 from pretrain.group import Group
+from pretrain.lease import Lease
 from pretrain.metrics_log import read_rows
 from pretrain.run import run
-from pretrain.run_directory import Lease
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600
@@ -28,7 +28,7 @@ off, clock, boot = float(sys.argv[2]), time.time, psutil.boot_time()
 time.time = lambda: clock() + off
 psutil._pslinux.boot_time = lambda: boot + off  # /proc/stat tells another one after the clock was set
 psutil._pslinux.BOOT_TIME = boot + off
-from pretrain.run_directory import Lease
+from pretrain.lease import Lease
 with Lease(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

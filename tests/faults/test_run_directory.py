@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import Refused
-from pretrain.run_directory import Lease
+from pretrain.lease import Lease
 from tests.cli.command_line import ROOT, Forks, ended, started, wait_for_step
 from tests.cli.conftest import segue  # noqa: F401
 
@@ -48,7 +48,7 @@ def test_22_two_jobs_on_one_directory(segue: Forks, tmp_path: Path) -> None:  # 
 HOLD_ELSEWHERE = """
 import dataclasses, pathlib, sys
 from data_pipeline.config import Refused
-from pretrain.run_directory import Lease
+from pretrain.lease import Lease
 lease = Lease(pathlib.Path(sys.argv[1]), renew_seconds=0.05)
 lease.owner = dataclasses.replace(lease.owner, host="another-host")
 with lease:

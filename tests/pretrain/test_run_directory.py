@@ -15,11 +15,12 @@ import pytest
 from data_pipeline.config import BadInput, Refused
 from pretrain import config
 from pretrain.experiment import Experiment
-from pretrain.run_directory import Lease, create, read_experiment, refuse_changes
+from pretrain.lease import Lease
+from pretrain.run_directory import create, read_experiment, refuse_changes
 
 HOLD = """
 import sys, time, pathlib
-from pretrain.run_directory import Lease
+from pretrain.lease import Lease
 with Lease(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -66,7 +67,7 @@ def test_a_lease_elsewhere_is_live_while_its_count_moves(tmp_path: Path) -> None
 CLAIM = """
 import sys, pathlib
 from data_pipeline.config import Refused
-from pretrain.run_directory import Lease
+from pretrain.lease import Lease
 print("ready", flush=True)
 sys.stdin.readline()
 try:
