@@ -47,7 +47,8 @@ def test_failures_without_a_new_checkpoint_are_bounded_by_the_setting(tmp_path: 
     steps = [2, 6, 7, 8]
     faults = [Fault("raise", 1, "update", step, tmp_path / f"fault-{step}") for step in steps]
     run = tmp_path / "run"
-    settings = experiment("steps=10", "checkpoint.every=5", "supervision.max_failures=2")
+    saved_at_once = "checkpoint={every: 5, background: false}"
+    settings = experiment("steps=10", saved_at_once, "supervision.max_failures=2")
     with pytest.raises(GaveUp, match="after 2 failures in a row") as gave_up:
         train(settings, run, workers=2, console=console, injector=Faults(faults))
     assert "a fault that a test lets happen" in str(gave_up.value)
