@@ -91,10 +91,8 @@ class Saver:
             return flight.path
         flight.given_up.set()
         if any(outcome.kind not in ("saved", "refused") for outcome in outcomes):
-            self._copy, self._own_group = (
-                HostCopy(),
-                None,
-            )  # threads left behind may still use both
+            # threads left behind may still use both
+            self._copy, self._own_group = HostCopy(), None
         raise NotSaved(_message(outcomes)) from flight.error
 
     def close(self) -> None:
