@@ -1,4 +1,4 @@
-"""FAULTS 31: clocks that are an hour off, or are set while a job runs, have no effect: counters order, no clock does."""
+"""FAULTS 31: clocks that are an hour off, or are set while a job runs, have no effect: counters order everything."""
 
 import json
 import os
