@@ -1,4 +1,4 @@
-"""A live job's claim on a run directory; no clock is read: a holder lives by its process, or by a count that moves."""
+"""A live job's claim on a run directory; no clock is read: a holder lives by its process, or by a moving count."""
 
 import json
 import os
