@@ -15,9 +15,9 @@ from pretrain import checkpoint, config, run_directory
 from pretrain.checkpoint.sealed import seal, unseal
 from pretrain.experiment import Experiment
 from pretrain.group import Group
+from pretrain.lease import Lease
 from pretrain.metrics_log import read_rows
 from pretrain.run import run
-from pretrain.lease import Lease
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600
