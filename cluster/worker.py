@@ -1,6 +1,5 @@
 """The actor that is one worker: a thread that trains, and a second one that answers the supervisor meanwhile."""
 
-import ctypes
 import os
 import signal
 import socket
@@ -21,14 +20,12 @@ COLLECTIVE_SECONDS = 60.0
 who hangs, comes first."""
 UNWATCHED_SECONDS = 120.0
 """So much longer than the limit for a hang a worker may stand still if no driver has ended it."""
-SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Worker:
     """See `cluster.worker_group`, which makes actors of it."""
 
     def __init__(self) -> None:
-        die_with_parent()
         self.observer = Observer()
         self.listener: socket.socket | None = None
         # Ray would end the process; whoever signals all processes of a job means: save, then stop.
@@ -96,13 +93,6 @@ class Worker:
     def leave(self) -> None:
         """End this process now; for a driver whose Ray has lost its head and can end no worker."""
         os._exit(1)
-
-
-def die_with_parent() -> None:
-    """Let the kernel end this process with its raylet, which ends with the driver or its node: a worker that was
-    stopped, or that holds the interpreter in a call, would not see it. Linux only; elsewhere Ray's own way remains."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def log_path(directory: Path, rank: int) -> Path:

@@ -1,5 +1,6 @@
 """Small faults that happen inside a worker, at a moment of its run: see `cluster.job.Injector`."""
 
+import ctypes
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ class Fault:
     """Happens to one worker at the first such moment from a step on; once in a run, restarts included."""
 
     what: str
-    """kill, freeze (SIGSTOP), hang, raise."""
+    """kill, freeze (SIGSTOP), hang, hold (hang in a call that keeps the interpreter's lock), raise."""
     rank: int
     moment: str
     step: int
@@ -36,6 +37,8 @@ class Fault:
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self.what == "hang":
             sleep_for_ever()
+        elif self.what == "hold":
+            ctypes.PyDLL(None).pause()
         else:
             raise OSError("a fault that a test lets happen")
 

@@ -89,7 +89,7 @@ def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "moment"), [("freeze", "update"), ("hang", "save")])
+@pytest.mark.parametrize(("fault", "moment"), [("freeze", "update"), ("hold", "save")])
 def test_workers_that_are_stopped_or_wait_or_save_end_with_their_driver(
     tmp_path: Path, fault: str, moment: str
 ) -> None:

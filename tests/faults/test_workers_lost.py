@@ -47,7 +47,6 @@ def test_in_a_collective_in_a_save_and_in_an_evaluation_the_others_are_ended_soo
     assert train(settings, run, workers=2, console=console, injector=Faults(faults)) == STEPS
     lost = [event for event in events(run) if event["event"] == "lost"]
     assert [event["losses"][0]["worker"] for event in lost] == [1, 0, 1]
-    assert [event["losses"][0]["phase"] for event in lost][1:] == ["save", "evaluate"]
     for event, fault in zip(lost, faults, strict=True):
         died = float(fault.marker.read_text().split()[0])
         assert datetime.strptime(event["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp() - died < ABORT_SECONDS
