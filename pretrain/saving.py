@@ -82,13 +82,13 @@ class Saving:
 
         Raises ReplicasDifferError, for what the workers do not agree on is not saved.
         """
-        self.settle()
         with self.trainer.stopwatch("save"):
+            self._tolerate(self.saver.join, must=False)
             check_replicas(self.trainer.engine, step=self.trainer.step)
             self._tolerate(lambda: self._start(temporary=temporary), must=ends)
-        self.saved_at = time.monotonic()
-        if ends:
-            self.settle(must=True)
+            self.saved_at = time.monotonic()
+            if ends:
+                self._tolerate(self.saver.join, must=True)
 
     def settle(self, *, must: bool = False) -> Path | None:
         """Wait for the save in flight; its directory. Collective.
