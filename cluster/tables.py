@@ -56,16 +56,12 @@ def plan_lines(plan: Plan) -> list[str]:
 def plan_table(plan: Plan) -> Table:
     """Memory of one worker by part."""
     parts = ("weights", "gradients", "optimizer", "activations", "carry", "communication", "saving", "total")
-    broken = {
-        "gradients": "gradi-\nents",
-        "optimizer": "opti-\nmizer",
-        "activations": "activa-\ntions",
-        "communication": "commu-\nnication",
-    }
+    broken = {"activations": "activa-\ntions", "communication": "commu-\nnication"}
     columns = [f"{broken.get(part, part)}>" for part in parts]
-    made = table(f"memory of one worker, {plan.precision}", "work-\ners>", "ZeRO>", *columns, lines=False)
+    title = f"memory of one worker, {plan.precision} (K, M, G: 2^10, 2^20, 2^30 bytes)"
+    made = table(title, "workers>", "ZeRO>", *columns, lines=False)
     for place in plan.placements:
-        values = [bytes_text(getattr(place.memory, part)) for part in parts]
+        values = [bytes_text(getattr(place.memory, part)).removesuffix("iB") for part in parts]
         made.add_row(str(place.workers), str(place.zero_stage), *values)
     return made
 
