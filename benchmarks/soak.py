@@ -33,7 +33,7 @@ from pretrain.experiment import Experiment
 from pretrain.run_directory import read_events
 
 ROOT = Path(__file__).parents[1]
-EVERY = 20
+EVERY = 10
 """Steps between two saves."""
 SLOWEST_START = 120.0
 """Seconds that a driver may take to get its workers going."""
@@ -107,7 +107,7 @@ class Soak:
             if saving:
                 self.await_save()
             else:
-                time.sleep(self.chance.uniform(0.0, 4.0))
+                time.sleep(self.chance.uniform(0.0, 8.0))
             self.kill(victim, "saving" if self.is_saving() else "between saves")
 
     def alive(self) -> bool:
@@ -162,7 +162,7 @@ class Soak:
         with suppress(psutil.NoSuchProcess):
             for process in self.driver.children(recursive=True) if self.driver else []:
                 with suppress(psutil.NoSuchProcess):
-                    if process.name().startswith("ray::Worker.train"):
+                    if process.name().startswith("ray::Worker"):
                         found.append(process)
         return found
 
