@@ -40,7 +40,7 @@ def tell(statuses):
 
 injector = Fault(sys.argv[3], 1, sys.argv[4], 8, place / "fault") if len(sys.argv) > 3 else None
 try:
-    train(experiment("steps=24", "checkpoint.every=4"), run, workers=2, on_status=tell, injector=injector)
+    train(experiment("steps=100", "checkpoint.every=4"), run, workers=2, on_status=tell, injector=injector)
 except SegueError as error:
     sys.exit(f"exit code {error.exit_code}: {error}")
 """
@@ -83,7 +83,7 @@ def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(tmp_pa
     assert directory.exists()
     assert directory in remove_leftovers()
     assert not directory.exists()
-    assert resume(run, console=console, workers=1) == 24
+    assert resume(run, console=console, workers=1) == 100
     assert kinds(run)[-2:] == ["resumed", "finished"]
     assert_gone((child.pid for child in below), AGENT_SECONDS)
 
@@ -120,7 +120,7 @@ def test_a_lost_head_ends_the_driver_with_its_own_code_and_no_process_stays(tmp_
         assert_gone(workers)
     assert kinds(run) == ["started", "gave_up"]
     assert not (run / "lease.json").exists()
-    assert resume(run, console=console, workers=1) == 24
+    assert resume(run, console=console, workers=1) == 100
     assert_gone((child.pid for child in below), AGENT_SECONDS)
 
 
@@ -151,4 +151,10 @@ def test_asked_to_stop_all_save_and_another_number_goes_on(tmp_path: Path, conso
     assert resume(run, workers=1, console=console) == STEPS
     alone, together = ([row["loss"] for row in read_rows(r)] for r in (run, undisturbed))
     assert alone == pytest.approx(together, rel=1e-5)
-    assert events(run)[2] | {"time": ""} == {"time": "", "event": "resumed", "step": saved, "workers": 1}
+    assert events(run)[2] | {"time": ""} == {
+        "time": "",
+        "event": "resumed",
+        "step": saved,
+        "workers": 1,
+        "redone": 0,
+    }

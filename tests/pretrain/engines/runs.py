@@ -212,7 +212,7 @@ def run(engine: Any, group: Group, steps: int, *, after: Run | None = None, **op
         sample_ids=[turn.sample_ids for turn in turns],
         memory=Memory([piece for found in group.gather(copies(trained)) for piece in found]),
         counters=trained.counters(),
-        probe=trained.probe(),
+        probe=trained.probe(trained.stream.micro_batch(0, 0))[trained.engine.model.players[-1]],
         likelihood=middle,
     )
     if isinstance(engine, DeepSpeedEngineConfig):

@@ -65,7 +65,7 @@ def _state(chosen: Any, group: Group, model: Callable[[], Model], *, disturb: bo
             drop(trained, player, scale)
     next(trained.steps())
     left = Memory([piece for found in group.gather(copies(trained)) for piece in found]).tensors
-    left["probe"] = torch.tensor(trained.probe())
+    left["probe"] = torch.tensor(list(trained.probe(trained.stream.micro_batch(0, 0)).values()))
     if isinstance(chosen, DeepSpeedEngineConfig):
         trained.engine.close()
     return left
