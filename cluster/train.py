@@ -106,18 +106,21 @@ def resume(
     refuse_changed_shards(experiment, directory, allowed)
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
+    check_disk(experiment, directory, workers)
     start = Start(workers, launcher, on_status, console or Console(), injector)
     with Lease(directory) as lease:
         if is_finished(directory, experiment):
             line = f"{directory} is finished already, at step {experiment.steps}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
+        before = checkpoint.latest(directory)
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
         try:
             return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
-            write_experiment(directory, saved)
+            if checkpoint.latest(directory) == before:  # else the newest one is of the changed experiment
+                write_experiment(directory, saved)
             raise
 
 
@@ -145,12 +148,13 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
 
 def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:
     """Raise BadInput unless all checkpoints that the run will keep fit on its disk."""
-    needed, most = plan(experiment, [workers]).disk_bytes, experiment.checkpoint.most(experiment.steps)
+    there = sum(info.bytes for info in checkpoint.list_checkpoints(directory))
+    needed, most = plan(experiment, [workers]).disk_bytes - there, experiment.checkpoint.most(experiment.steps)
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise BadInput(
-            f"--run {directory}: {most} checkpoints need {bytes_text(needed)}, where "
+            f"run {directory}: {most} checkpoints need {bytes_text(needed)}{' more' if there else ''}, where "
             f"{bytes_text(free)} are free; free some, choose another disk, or set a smaller checkpoint.keep"
         )
 

@@ -56,7 +56,7 @@ class CheckpointConfig(Config):
     """Copy the state, then write it while training goes on."""
     on_failure: Literal["stop", "go_on"] = "stop"
     """When a save fails, as on a full disk; the checkpoints before it are untouched."""
-    timeout_minutes: float = Field(default=30.0, gt=0)
+    timeout_minutes: float = Field(default=10.0, gt=0)
     """A save that takes longer is given up: its storage hangs."""
 
     def most(self, steps: int) -> int:
@@ -129,6 +129,12 @@ class Experiment(Config):
             raise ValueError(
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
+            )
+        if self.checkpoint.timeout_minutes >= self.supervision.hang_minutes:
+            raise ValueError(
+                f"checkpoint.timeout_minutes={self.checkpoint.timeout_minutes:g} is not below "
+                f"supervision.hang_minutes={self.supervision.hang_minutes:g}: a worker that waits for a slow save would "
+                "be taken for hung; make one smaller or the other larger"
             )
         most, window = self.checkpoint.keep, self.trouble.window
         if self.trouble.rolls_back and most is not None and (most - 1) * self.checkpoint.every < window:

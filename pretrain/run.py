@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from data_pipeline.config import GaveUp, Preempted
-from pretrain import checkpoint
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.hardware import peak_flops, resident_bytes
 from pretrain.metrics_log import MetricsLog, last_step
-from pretrain.replicas import check_replicas
+from pretrain.replicas import ReplicasDifferError, check_replicas
 from pretrain.report import StepReport
 from pretrain.restoring import restore_newest
 from pretrain.run_directory import record_event
@@ -65,12 +64,12 @@ def run(
     GaveUp where its numbers are wrong and its policy is to stop, or where skipping or going back does not help.
     """
     trainer = experiment.trainer(group)
-    life = Life(experiment, directory, trainer, evaluators, watch)
+    life = Life(experiment, directory, trainer, evaluators, watch, allowed)
     watch.trainer(trainer)
     trainer.stopwatch.on_phase = lambda phase: watch.moment(phase, trainer)
     with trainer.stopwatch("restore"):
         resumed = restore_newest(trainer, experiment, directory, allowed=allowed) is not None
-    redone = max(last_step(directory) - trainer.step, 0)
+    redone = max(last_step(directory) - trainer.step, 0) if group.leads else 0
     life.tell("resumed" if resumed or redone else "started", step=trainer.step, workers=group.world_size, redone=redone)
     with StopOnSignals(trainer), life.saving:
         if experiment.trouble.rolls_back and not resumed:
@@ -95,9 +94,10 @@ class Life:
         trainer: Trainer,
         evaluators: tuple[Evaluator, ...],
         watch: Watch,
+        allowed: tuple[str, ...],
     ) -> None:
         self.experiment, self.directory, self.trainer = experiment, directory, trainer
-        self.evaluators, self.watch = evaluators, watch
+        self.evaluators, self.watch, self.allowed = evaluators, watch, allowed
         self.saving = Saving(
             trainer,
             experiment,
@@ -146,16 +146,16 @@ class Life:
                 f"{trouble}"
             )
         self.saving.settle()
+        first = skipped[-1][0]
         with trainer.stopwatch("restore"):
-            place = restore_newest(trainer, self.experiment, self.directory, before_draw=skipped[-1][0])
+            place = restore_newest(trainer, self.experiment, self.directory, allowed=self.allowed, before_draw=first)
         if place is None:
             raise GaveUp(
-                f"cannot roll back: no good checkpoint is left from before draw {skipped[-1][0]} ({trouble}); "
+                f"cannot roll back: no good checkpoint is left from before draw {first} ({trouble}); "
                 "a larger checkpoint.keep keeps older ones"
             )
         trainer.skipped = skipped
-        if trainer.engine.group.leads:
-            checkpoint.move_pointer(self.directory, place)
+        self.saving.save(ends=True)  # at once, for a run that dies now must not draw again what is left out
         self.tell("rolled back", to=place.name, skipped=skipped)
 
     def _count_skips(self, report: StepReport) -> None:
@@ -173,8 +173,13 @@ class Life:
 
     def _compare_replicas(self, report: StepReport) -> None:
         every = self.experiment.supervision.replica_check_every
-        if every is not None and report.step % every == 0:
+        if every is None or report.step % every:
+            return
+        try:
             check_replicas(self.trainer.engine, step=report.step)
+        except ReplicasDifferError:
+            self.saving.settle()  # what is being written was compared before it was copied
+            raise
 
     def _log(self) -> AbstractContextManager[MetricsLog | None]:
         """The leader's; opening it drops the rows that are about to be computed again."""

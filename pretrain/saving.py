@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from data_pipeline.batch import Batch
+from data_pipeline.config import Refused
 from data_pipeline.redaction import redact_values
 from pretrain import checkpoint
 from pretrain.checkpoint.piece import Piece
@@ -83,7 +84,8 @@ class Saving:
         Raises ReplicasDifferError, for what the workers do not agree on is not saved.
         """
         with self.trainer.stopwatch("save"):
-            self._tolerate(self.saver.join, must=False)
+            self._check_claim()
+            self._tolerate(self.saver.join, must=False, later=ends)
             check_replicas(self.trainer.engine, step=self.trainer.step)
             self._tolerate(lambda: self._start(temporary=temporary), must=ends)
             self.saved_at = time.monotonic()
@@ -97,6 +99,19 @@ class Saving:
         """
         with self.trainer.stopwatch("save"):
             return self._tolerate(self.saver.join, must=must)
+
+    def _check_claim(self) -> None:
+        """Raise Refused on every worker where the run is another job's by now: a save would sweep away its own."""
+        group = self.trainer.engine.group
+        lost = None
+        if group.leads:
+            try:
+                self.may_write()
+            except Refused as error:
+                lost = str(error)
+        lost = group.tell(lost)
+        if lost is not None:
+            raise Refused(lost)
 
     def _start(self, *, temporary: bool) -> None:
         trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
@@ -115,13 +130,17 @@ class Saving:
         if minutes is not None and self.trainer.engine.group.leads and time.monotonic() - self.saved_at > 60 * minutes:
             self.trainer.request("save")
 
-    def _tolerate(self, work: Callable[[], T], *, must: bool) -> T | None:
+    def _tolerate(self, work: Callable[[], T], *, must: bool, later: bool = False) -> T | None:
+        """Do it; a failure is recorded, and raised where it `must` succeed or the policy says so.
+
+        `later`: not even then, for another save is about to be tried.
+        """
         try:
             return work()
         except checkpoint.NotSaved as error:
             if self.trainer.engine.group.leads:
                 record_event(self.directory, "not saved", message=str(error), step=self.trainer.step)
-            if must or self.config.on_failure == "stop":
+            if must or (self.config.on_failure == "stop" and not later):
                 raise
             return None
 

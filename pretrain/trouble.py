@@ -12,6 +12,7 @@ before, which are saved, so a resumed run judges as the undisturbed one does.
 
 import math
 import statistics
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from data_pipeline.config import Config
 
 NORMAL_CONSISTENCY = 1.4826
 """1 / (the third quartile of the standard normal distribution)."""
+
+LEAST_SPREAD = 1e-6
+"""Of a median; smaller deviations are rounding."""
 
 Kind = Literal["not_finite", "spike"]
 Policy = Literal["stop", "skip", "roll_back"]
@@ -149,7 +153,7 @@ class Judge:
 def robust_score(value: float, values: Iterable[float]) -> float:
     """How many robust standard deviations `value` lies above the median of `values`.
 
-    Where more than half of the values are equal, their spread is 0: any value above them scores infinity.
+    The deviation is taken to be a millionth of the median at least, for more than half of the values may be equal.
 
     >>> round(robust_score(8.0, [1.0, 2.0, 3.0, 4.0, 5.0]), 4)
     3.3725
@@ -157,10 +161,7 @@ def robust_score(value: float, values: Iterable[float]) -> float:
     known = list(values)
     median = statistics.median(known)
     spread = NORMAL_CONSISTENCY * statistics.median(abs(other - median) for other in known)
-    above = value - median
-    if spread > 0:
-        return above / spread
-    return math.inf if above > 0 else 0.0
+    return (value - median) / max(spread, LEAST_SPREAD * abs(median), sys.float_info.min)
 
 
 def next_draw(draw: int, skipped: Iterable[Draws]) -> int:

@@ -123,6 +123,9 @@ def discard(run: Path, place: Place, holds: Holds) -> str | None:
 
 
 def _protection(run: Path, place: Place, holds: Holds) -> str | None:
+    with suppress(Corrupt):
+        if pointed_place(run) == place:
+            return "the run goes on from it"
     note = pin_note(run, place)
     if note is not None:
         return "pinned" + (f": {note}" if note else "")

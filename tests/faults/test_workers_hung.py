@@ -23,6 +23,7 @@ def quick(*overrides: str) -> Experiment:
         "checkpoint.every=5",
         "evaluate.every=null",
         f"supervision.hang_minutes={HANG_MINUTES}",
+        f"checkpoint.timeout_minutes={HANG_MINUTES / 2}",
         "supervision.straggler_factor=1000",
     )
     return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), (*fixed, *overrides))

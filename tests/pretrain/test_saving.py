@@ -1,0 +1,234 @@
+"""When a run saves, and what it does when a save fails: by policy, at the next step, on all workers alike."""
+
+import errno
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_pipeline.config import BadInput, Preempted, Refused
+from pretrain import checkpoint, config
+from pretrain.checkpoint import NotSaved
+from pretrain.contract import Loss
+from pretrain.experiment import Experiment
+from pretrain.group import Group
+from pretrain.replicas import ReplicasDifferError
+from pretrain.run import Watch, run
+from pretrain.run_directory import read_events
+from pretrain.trainer import Trainer
+from tests.processes import run_workers
+
+NEVER = "checkpoint.every=1000"
+
+
+def experiment(*overrides: str) -> Experiment:
+    fixed = ("steps=16", "checkpoint.every=4", "checkpoint.keep=null", "evaluate.every=null", "log.tensorboard=false")
+    return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), (*fixed, *overrides))
+
+
+def steps(directory: Path) -> list[int]:
+    return [info.step for info in checkpoint.list_checkpoints(directory)]
+
+
+def told(directory: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(directory) if event["event"] == kind]
+
+
+def fail_once(step: int, rank: int) -> Callable[[str, Trainer], None]:
+    """No space for the save of this step, on one worker."""
+    armed = False
+
+    def moment(name: str, trainer: Trainer) -> None:
+        nonlocal armed
+        if name == "save" and trainer.step == step:
+            armed = True
+        elif name == "save: block written" and armed and trainer.engine.group.rank == rank:
+            armed = False
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return moment
+
+
+def with_a_full_disk(group: Group, directory: Path, policy: str) -> tuple[int, str]:
+    """The step that this worker reached, and what it was told."""
+    reached: list[int] = []
+
+    def see(report: Any) -> None:
+        reached.append(report.step)
+        time.sleep(0.1 if policy == "stop" else 0.0)
+
+    watch = Watch(moment=fail_once(40 if policy == "stop" else 4, rank=1), step=see)
+    overrides = (f"checkpoint.on_failure={policy}", *(("steps=84", "checkpoint.every=40") if policy == "stop" else ()))
+    try:
+        run(experiment(*overrides), directory, group, watch=watch)
+    except NotSaved as error:
+        return reached[-1], str(error)
+    return reached[-1], ""
+
+
+def test_a_failure_in_the_background_stops_all_workers_before_the_next_save(tmp_path: Path) -> None:
+    """The save of step 40 fails on worker 1 while both train on; both raise the same after a step or a few."""
+    first, second = run_workers(2, with_a_full_disk, tmp_path, "stop")
+    assert first == second
+    assert "worker 1" in first[1]
+    assert "No space left" in first[1]
+    assert 40 <= first[0] < 80
+    assert steps(tmp_path) == []
+    (event,) = told(tmp_path, "not saved")
+    assert event["message"] == first[1]
+
+
+def test_or_the_run_goes_on_and_saves_the_next(tmp_path: Path) -> None:
+    first, second = run_workers(2, with_a_full_disk, tmp_path, "go_on")
+    assert first == second == (16, "")
+    assert steps(tmp_path) == [8, 12, 16]
+    assert len(told(tmp_path, "not saved")) == 1
+
+
+def test_the_last_save_must_succeed_whatever_the_policy(tmp_path: Path) -> None:
+    with pytest.raises(NotSaved, match="No space left"):
+        run(experiment("checkpoint.on_failure=go_on"), tmp_path, Group(), watch=Watch(moment=fail_once(16, rank=0)))
+    assert steps(tmp_path) == [4, 8, 12]
+    assert told(tmp_path, "finished") == []
+
+
+def test_a_stop_saves_even_where_the_save_before_has_failed(tmp_path: Path) -> None:
+    fail = fail_once(4, rank=0)
+
+    def stop_too(name: str, trainer: Trainer) -> None:
+        if name == "save" and trainer.step == 4:
+            trainer.request_stop()
+        fail(name, trainer)
+
+    with pytest.raises(Preempted, match="after step 5"):
+        run(experiment(), tmp_path, Group(), watch=Watch(moment=stop_too))
+    assert steps(tmp_path) == [5]
+
+
+def test_temporary_ones_come_by_time_and_go_with_the_next(tmp_path: Path) -> None:
+    """One is asked for after every step; each goes once a newer one is complete. The last, permanent one stays."""
+    seen: list[list[tuple[int, bool]]] = []
+
+    def look(report: Any) -> None:
+        seen.append([(info.step, bool(info.temporary)) for info in checkpoint.list_checkpoints(tmp_path)])
+
+    settings = experiment("steps=6", NEVER, "checkpoint.minutes=1e-9", "checkpoint.background=false")
+    run(settings, tmp_path, Group(), watch=Watch(step=look))
+    assert [found for found in seen if found] == [[(2, True)], [(3, True)], [(4, True)], [(5, True)]]
+    assert steps(tmp_path) == [6]
+
+
+def with_a_flipped_bit(group: Group, directory: Path) -> str:
+    def flip(name: str, trainer: Trainer) -> None:
+        if name == "save" and trainer.step == 4 and group.rank == 2:
+            weight = next(iter(trainer.engine.model.parameters()))
+            weight.data.view(-1)[:1].view(torch.int32).bitwise_xor_(1)
+
+    with pytest.raises(ReplicasDifferError) as error:
+        run(experiment("batch.micro_batches=3"), directory, group, watch=Watch(moment=flip))
+    return str(error.value)
+
+
+def test_what_the_workers_do_not_agree_on_is_not_saved(tmp_path: Path) -> None:
+    """Without any comparison by steps: replicas are compared before each save."""
+    messages = run_workers(3, with_a_flipped_bit, tmp_path)
+    assert set(messages) == {messages[0]}
+    assert messages[0].startswith("after step 4, worker 2 holds other values than the rest of ")
+    assert steps(tmp_path) == []
+
+
+def without_its_lease(group: Group, directory: Path, policy: str) -> str:
+    def may_write() -> None:
+        if steps(directory) == [4, 8]:
+            raise Refused("another job has the run now")
+
+    with pytest.raises(Refused) as error:
+        run(experiment(f"checkpoint.on_failure={policy}"), directory, group, watch=Watch(may_write=may_write))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["stop", "go_on"])
+def test_a_job_that_lost_its_lease_sweeps_and_saves_nothing(tmp_path: Path, policy: str) -> None:
+    """Row 22: it raises on all workers, before it touches what the new owner may be writing."""
+    theirs = tmp_path / "checkpoints" / "step-000000009.partial-0123abcd"
+
+    def may_write() -> None:
+        if steps(tmp_path) == [4, 8]:
+            theirs.mkdir(exist_ok=True)
+            raise Refused("another job has the run now")
+
+    with pytest.raises(Refused, match="another job has the run now"):
+        run(experiment(f"checkpoint.on_failure={policy}"), tmp_path, Group(), watch=Watch(may_write=may_write))
+    assert theirs.exists()
+    assert steps(tmp_path) == [4, 8]
+
+
+def test_all_workers_hear_that_the_lease_is_lost(tmp_path: Path) -> None:
+    assert run_workers(2, without_its_lease, tmp_path, "go_on") == ["another job has the run now"] * 2
+
+
+def infinite_at(draw: int) -> Callable[[str, Trainer], None]:
+    """The loss of one draw is infinite, as by a fault of the machine that may not come again."""
+    hooked = False
+
+    def moment(name: str, trainer: Trainer) -> None:
+        nonlocal hooked
+
+        def hook(module: object, arguments: object, loss: Loss) -> Loss:
+            return replace(loss, total=loss.total * math.inf) if trainer.draws == draw else loss
+
+        if not hooked:
+            hooked = True
+            trainer.engine.model.register_forward_hook(hook)
+
+    return moment
+
+
+def stop_at(step: int) -> Callable[[str, Trainer], None]:
+    def moment(name: str, trainer: Trainer) -> None:
+        if trainer.step == step - 1 and name == "update":
+            trainer.request_stop()
+
+    return moment
+
+
+class PowerCutError(Exception):
+    """Not one of Segue's: the process ends where it is."""
+
+
+def test_what_was_rolled_back_is_left_out_though_the_run_dies_at_once(tmp_path: Path) -> None:
+    """The trouble does not come again on resume; its data stay left out all the same."""
+    spoil = infinite_at(9)
+
+    def die_after_the_roll_back(name: str, trainer: Trainer) -> None:
+        spoil(name, trainer)
+        if name == "data" and trainer.skipped:
+            raise PowerCutError
+
+    policy = experiment("trouble.not_finite=roll_back", "trouble.window=2")
+    with pytest.raises(PowerCutError):
+        run(policy, tmp_path, Group(), watch=Watch(moment=die_after_the_roll_back))
+    assert run(policy, tmp_path, Group()) == 16
+    newest = checkpoint.newest_good(tmp_path, log=pytest.fail)
+    assert newest is not None
+    assert newest.manifest.skipped == [(8, 9)]
+    assert newest.manifest.counters["draws"] == 18
+
+
+def test_a_roll_back_may_go_to_before_a_change_that_was_allowed(tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        run(experiment(), tmp_path, Group(), watch=Watch(moment=stop_at(5)))
+    policy, allowed = experiment("trouble={not_finite: roll_back, window: 4}"), ("trouble",)
+    assert run(policy, tmp_path, Group(), watch=Watch(moment=infinite_at(7)), allowed=allowed) == 16
+    (event,) = told(tmp_path, "rolled back")
+    assert event["to"] == "step-000000004"
+
+
+def test_a_save_may_not_take_longer_than_a_hang() -> None:
+    with pytest.raises(BadInput, match=r"checkpoint\.timeout_minutes=20 is not below supervision\.hang_minutes=15"):
+        experiment("checkpoint.timeout_minutes=20")
