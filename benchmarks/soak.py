@@ -71,7 +71,6 @@ class Tally:
     """By victim and moment."""
     torn: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    steps_lost: int = 0
     starts: int = 0
     gave_up: int = 0
     newest: int = -1
@@ -84,9 +83,11 @@ class Soak:
     def __init__(self, directory: Path, chance: random.Random) -> None:
         self.directory, self.run, self.chance, self.tally = directory, directory / "run", chance, Tally()
         self.driver: psutil.Popen | None = None
+        self.starts_before = 0
 
     def start(self) -> None:
         """Start the driver as a user does: `train` once, then `resume`."""
+        self.starts_before = self.starts_told()
         begun = (self.run / "experiment.yaml").exists()
         command = segue("resume", str(self.run)) if begun else train(self.directory, self.run, steps=10**6)
         with (self.directory / "driver.log").open("ab") as log:
@@ -127,9 +128,12 @@ class Soak:
         self.tally.newest = step
 
     def await_progress(self) -> None:
-        """Wait until the workers take steps."""
-        before, started = self.last_row(), time.monotonic()
-        while self.alive() and self.last_row() == before:
+        """Wait until the workers of this driver take steps (those of a killed one may still take their last)."""
+        started = time.monotonic()
+        before: tuple[int, int] | None = None
+        while self.alive() and (before is None or self.last_row() == before):
+            if before is None and self.starts_told() > self.starts_before:
+                before = self.last_row()
             if time.monotonic() - started > SLOWEST_START:
                 raise RuntimeError(f"no step for {SLOWEST_START:.0f} s; see {self.directory / 'driver.log'}")
             time.sleep(0.05)
@@ -165,6 +169,10 @@ class Soak:
                     if process.name().startswith("ray::Worker"):
                         found.append(process)
         return found
+
+    def starts_told(self) -> int:
+        """How often workers have begun to train."""
+        return sum(event["event"] in ("started", "resumed") for event in read_events(self.run))
 
     def last_row(self) -> tuple[int, int]:
         """(inode, size) of metrics.jsonl: changes with every step and every start."""
@@ -227,6 +235,7 @@ def soak(directory: Path, minutes: float, seed: int) -> None:
         "soak",
         [
             Figure("kills that are short of 25 in 20 minutes", max(0.0, FEWEST_KILLS_A_MINUTE * minutes - kills), 0),
+            Figure("kinds of kill that did not happen, of 4", 4 - len(tally.kills), 0),
             Figure("torn checkpoints", len(tally.torn), 0),
             Figure("lost checkpoints", len(tally.lost), 0),
             Figure("tensors and counters that differ", len(compared.differences), 0),

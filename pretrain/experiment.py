@@ -133,8 +133,8 @@ class Experiment(Config):
         if self.checkpoint.timeout_minutes >= self.supervision.hang_minutes:
             raise ValueError(
                 f"checkpoint.timeout_minutes={self.checkpoint.timeout_minutes:g} is not below "
-                f"supervision.hang_minutes={self.supervision.hang_minutes:g}: a worker that waits for a slow save would "
-                "be taken for hung; make one smaller or the other larger"
+                f"supervision.hang_minutes={self.supervision.hang_minutes:g}: a worker that waits for a slow save "
+                "would be taken for hung; make one smaller or the other larger"
             )
         most, window = self.checkpoint.keep, self.trouble.window
         if self.trouble.rolls_back and most is not None and (most - 1) * self.checkpoint.every < window:
