@@ -105,13 +105,13 @@ class Display:
         if due and not self.console.is_terminal:
             self.say(f"step {row['step']}/{self.steps}  {numbers}")
         if row.get("evaluation"):
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in row["evaluation"].items())
+            scores = "  ".join(f"{name} {figures(value)}" for name, value in row["evaluation"].items())
             self.say(f"step {row['step']}/{self.steps}  evaluated: {scores}")
 
     def _numbers(self, row: dict[str, Any]) -> str:
         unit = row["unit"].partition("/")[2]
         rate = row[f"{unit}s_per_second"]
-        return f"loss {row['loss']:.4f} {row['unit']}  {short(rate)} {unit}s/s{self._left(row['step'])}"
+        return f"loss {figures(row['loss'])} {row['unit']}  {short(rate)} {unit}s/s{self._left(row['step'])}"
 
     def _left(self, step: int) -> str:
         """The time to the end, by the pace since this start's first step."""
@@ -122,6 +122,15 @@ class Display:
         if step == first_step or step == self.steps:
             return ""
         return f"  {duration((now - started) / (step - first_step) * (self.steps - step))} left"
+
+
+def figures(value: float | None) -> str:
+    """Four digits after the point; in a row of metrics, what is not finite is None.
+
+    >>> figures(1.5), figures(None)
+    ('1.5000', 'not finite')
+    """
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def duration(seconds: float) -> str:

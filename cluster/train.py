@@ -114,6 +114,11 @@ def resume(
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
         before = checkpoint.latest(directory)
+        reached = checkpoint.Manifest.read(before).step if before else 0
+        if reached > experiment.steps:
+            raise BadInput(
+                f"steps={experiment.steps}: the run has reached step {reached} already; give it as many or more"
+            )
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
         try:

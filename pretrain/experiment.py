@@ -34,6 +34,10 @@ EXECUTION_KEYS = (
 """Keys whose change makes no other run of it: how it is computed and watched, not what is computed."""
 
 
+MOST_MINUTES = 100_000.0
+"""Ten weeks; what waits longer waits for ever."""
+
+
 class BatchConfig(Config):
     """The atoms of a step: the same whatever the number of workers."""
 
@@ -50,13 +54,13 @@ class CheckpointConfig(Config):
     """Steps between two permanent ones; the last step is always saved."""
     keep: int | None = Field(default=3, ge=1)
     """The newest permanent ones; older ones are removed once a newer one is complete. None: all."""
-    minutes: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
     """Between two temporary ones, by the leader's clock; only the newest is kept, until a newer checkpoint is there."""
     background: bool = True
     """Copy the state, then write it while training goes on."""
     on_failure: Literal["stop", "go_on"] = "stop"
     """When a save fails, as on a full disk; the checkpoints before it are untouched."""
-    timeout_minutes: float = Field(default=10.0, gt=0)
+    timeout_minutes: float = Field(default=10.0, gt=0, le=MOST_MINUTES)
     """A save that takes longer is given up: its storage hangs."""
 
     def most(self, steps: int) -> int:
@@ -68,7 +72,7 @@ class CheckpointConfig(Config):
 class SupervisionConfig(Config):
     """How a run is watched while it is computed."""
 
-    hang_minutes: float = Field(default=15.0, gt=0)
+    hang_minutes: float = Field(default=15.0, gt=0, le=MOST_MINUTES)
     """A worker that gets on with nothing for so long is taken for hung; longer than the longest phase."""
     straggler_factor: float = Field(default=1.5, gt=1.0)
     """A worker whose own work takes so many times the median of all workers' is reported."""

@@ -8,7 +8,7 @@ from data_pipeline.batch import Batch
 from data_pipeline.config import Corrupt, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
-from pretrain.checkpoint.layout import Place, place_of
+from pretrain.checkpoint.layout import Place, place_of, pointer_of
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.run_directory import record_event, record_version_changes, refuse_changes
@@ -48,6 +48,11 @@ def restore_newest(
             return place_of(reader.path.name)
         problems.append(problem)
         tell(f"{problem}; going back to the checkpoint before")
+    if before_draw is None and pointer_of(directory).exists() and not checkpoint.list_checkpoints(directory):
+        raise Corrupt(
+            f"{pointer_of(directory)} names a checkpoint, but there is none in its directory; bring them back (is the "
+            "storage there?), or remove the file to begin again at step 0"
+        )
     if before_draw is None and checkpoint.list_checkpoints(directory):
         raise Corrupt(
             f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "

@@ -155,6 +155,22 @@ def test_different_checkpoints(segue: Forks, tmp_path: Path, undisturbed: Path) 
     assert [(row[1], "newest" in row) for row in rows] == [("50", False), ("60", True)]
 
 
+def test_numbers_that_are_not_finite_are_shown_and_end_with_code_6(segue: Forks, tmp_path: Path) -> None:
+    """Every step is shown, and every one is skipped, until there are too many."""
+    overrides = ("optimizer.learning_rate=1e30", "steps=30", "log.every=1", "evaluate.every=1")
+    result = segue.run("train", XL, *overrides, "--run", "run", cwd=tmp_path)
+    assert result.code == 6
+    assert "loss not finite nats/token" in result.out
+    assert "10 turns in a row moved nothing" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_fewer_steps_than_the_run_has_taken(segue: Forks, tmp_path: Path, undisturbed: Path) -> None:
+    result = segue.run("resume", undisturbed, "steps=30", "--allow", "steps", cwd=tmp_path)
+    assert result.code == 2
+    assert "steps=30: the run has reached step 60 already" in result.err
+
+
 def test_gives_up_with_code_6(tmp_path: Path) -> None:
     """Workers that are killed again and again, before there is a checkpoint."""
     run = tmp_path / "run"

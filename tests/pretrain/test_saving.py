@@ -2,6 +2,7 @@
 
 import errno
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline.config import BadInput, Preempted, Refused
+from data_pipeline.config import BadInput, Corrupt, Preempted, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint import NotSaved
 from pretrain.contract import Loss
@@ -227,6 +228,19 @@ def test_a_roll_back_may_go_to_before_a_change_that_was_allowed(tmp_path: Path) 
     assert run(policy, tmp_path, Group(), watch=Watch(moment=infinite_at(7)), allowed=allowed) == 16
     (event,) = told(tmp_path, "rolled back")
     assert event["to"] == "step-000000004"
+
+
+def test_a_pointer_to_checkpoints_that_are_gone_is_no_new_run(tmp_path: Path) -> None:
+    run(experiment("steps=5"), tmp_path, Group())
+    for info in checkpoint.list_checkpoints(tmp_path):
+        shutil.rmtree(info.path)
+    with pytest.raises(Corrupt, match=r"latest\.json names a checkpoint, but there is none"):
+        run(experiment("steps=5"), tmp_path, Group())
+
+
+def test_minutes_without_end_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"supervision\.hang_minutes: Input should be less than or equal to 100000"):
+        experiment("supervision.hang_minutes=.inf")
 
 
 def test_a_save_may_not_take_longer_than_a_hang() -> None:
