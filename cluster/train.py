@@ -106,13 +106,13 @@ def resume(
     refuse_changed_shards(experiment, directory, allowed)
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
-    check_disk(experiment, directory, workers)
     start = Start(workers, launcher, on_status, console or Console(), injector)
     with Lease(directory) as lease:
         if is_finished(directory, experiment):
             line = f"{directory} is finished already, at step {experiment.steps}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
+        check_disk(experiment, directory, workers)
         before = checkpoint.latest(directory)
         reached = checkpoint.Manifest.read(before).step if before else 0
         if reached > experiment.steps:

@@ -1,5 +1,6 @@
 """What checkpoints a run has."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -37,9 +38,13 @@ class CheckpointInfo:
 
 
 def list_checkpoints(run: Path) -> list[CheckpointInfo]:
-    """The oldest step first."""
+    """The oldest step first; one that a live run removes meanwhile is none."""
     holds = Holds(run)
-    return [_inspect(run, place, holds) for place in places(run)]
+    found: list[CheckpointInfo] = []
+    for place in places(run):
+        with suppress(FileNotFoundError):
+            found.append(_inspect(run, place, holds))
+    return found
 
 
 def _inspect(run: Path, place: Place, holds: Holds) -> CheckpointInfo:
