@@ -1,5 +1,6 @@
 """A live job's claim on a run directory; no clock is read: a holder lives by its process, or by a moving count."""
 
+import fcntl
 import json
 import os
 import socket
@@ -7,7 +8,8 @@ import threading
 import time
 import types
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import psutil
 from data_pipeline.config import BadInput, Refused
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LOCK = ".lease-lock"
 OWN_PROCESSES = Path("/proc/self/ns/pid")
 
 
@@ -77,15 +80,12 @@ class Lease:
         self.claim.check()
 
     def __enter__(self) -> "Lease":
-        holder = self._holder()
-        if holder is not None:
-            if self._is_live(*holder):
-                raise self._taken(holder[0])
-            self._remove_stale(holder[0])
         try:
-            self._claim()
-        except FileExistsError:
-            raise self._taken((self._holder() or (self.owner, 0))[0]) from None
+            with _one_at_a_time(self.path.with_name(LOCK)):
+                holder = self._holder()
+                if holder is not None and self._is_live(*holder):
+                    raise self._taken(holder[0])
+                os.replace(self._written(), self.path)
         except OSError as error:
             raise BadInput(f"{self.path} cannot be written: {error}") from error
         self.thread.start()
@@ -102,25 +102,6 @@ class Lease:
             f"{self.path.parent} is in use by process {owner.pid} on {owner.host}; wait for it or stop it "
             f"(a lease whose holder is gone is taken over by itself)"
         )
-
-    def _remove_stale(self, stale: Owner) -> None:
-        """Of all that see the same stale lease, one moves it away; a late one that moved a new one puts it back."""
-        away = self.path.with_name(f".stale-{self.owner.token}")
-        with suppress(FileNotFoundError):
-            os.rename(self.path, away)
-            moved = _read_lease(away)
-            if moved is not None and moved[0].token != stale.token:
-                with suppress(FileExistsError):
-                    os.link(away, self.path)
-            away.unlink()
-
-    def _claim(self) -> None:
-        """Make the lease, whole from its first moment; raises FileExistsError where another was first."""
-        whole = self._written()
-        try:
-            os.link(whole, self.path)
-        finally:
-            whole.unlink()
 
     def _renew(self) -> None:
         while not self.ended.wait(self.renew_seconds):
@@ -150,6 +131,23 @@ class Lease:
         time.sleep(5 * self.renew_seconds)
         later = self._holder()
         return later is not None and later[0].token == owner.token and later[1] != beats
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Of all processes that look at a lease, one judges and takes it; the system lets go for one that dies."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:
+                break
+        os.close(descriptor)  # who had it before has removed it
+    try:
+        yield
+    finally:
+        lock.unlink()
+        os.close(descriptor)
 
 
 def _read_lease(path: Path) -> tuple[Owner, int] | None:
