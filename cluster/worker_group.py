@@ -15,12 +15,11 @@ from cluster.losses import WorkersLostError, first_line, loss_of, workers_lost
 from cluster.observer import WorkerStatus
 from cluster.ray_session import Head
 from cluster.topology import Location, Seat, meeting_address, reserve, seats
-from cluster.watchdog import Clock, Watched, hung, where
+from cluster.watchdog import START_SECONDS, Clock, Watched, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from pretrain.checkpoint import NotSaved
 
-START_SECONDS = 120.0
 STATUS_SECONDS = 0.3
 WORKERS_A_SECOND = 300
 """So many are asked at most, that a driver of thousands is not busy with asking alone."""

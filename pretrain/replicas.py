@@ -4,10 +4,9 @@ A flipped bit in one worker's memory, or a miscomputed sum on one device, is fou
 would tell: the worker goes on with its wrong weights, and its gradients spoil those of all.
 """
 
-import xxhash
 from torch import Tensor
 
-from pretrain.checkpoint.sealed import bytes_of
+from pretrain.checkpoint.sealed import bytes_of, hash_of
 from pretrain.engines.engine import Engine
 
 
@@ -22,8 +21,8 @@ def check_replicas(engine: Engine, *, step: int) -> None:
     """
     if engine.group.world_size == 1:
         return
-    digests = {name: hash_of(tensor) for name, tensor in engine.replicas()}
-    whole = xxhash.xxh3_128_hexdigest("".join(digests.values()).encode())
+    digests = {name: digest(tensor) for name, tensor in engine.replicas()}
+    whole = hash_of("".join(digests.values()).encode())
     if len(set(engine.group.gather(whole))) == 1:
         return
     by_worker: list[dict[str, str]] = engine.group.gather(digests)
@@ -49,6 +48,6 @@ def named_workers(values: list[str]) -> str:
     return f"worker{'s' * (len(odd) > 1)} {', '.join(odd)} hold{'s' * (len(odd) == 1)} other values than the rest"
 
 
-def hash_of(tensor: Tensor) -> str:
+def digest(tensor: Tensor) -> str:
     """32 hexadecimal digits, of the tensor's bytes."""
-    return xxhash.xxh3_128_hexdigest(bytes_of(tensor.detach().reshape(-1).cpu()))
+    return hash_of(bytes_of(tensor.detach().reshape(-1).cpu()))

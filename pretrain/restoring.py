@@ -12,8 +12,8 @@ from pretrain.checkpoint.layout import Place, place_of, pointer_of
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.run_directory import record_event, record_version_changes, refuse_changes
-from pretrain.saving import PROBE, state_pieces
-from pretrain.trainer import Trainer
+from pretrain.saving import state_pieces
+from pretrain.trainer import PROBE, Trainer
 
 PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Relative: the same weights on other hardware or another ZeRO stage round differently; wrong weights do worse."""

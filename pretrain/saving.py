@@ -16,9 +16,7 @@ from pretrain.experiment import Experiment
 from pretrain.replicas import check_replicas
 from pretrain.report import StepReport
 from pretrain.run_directory import record_event
-from pretrain.trainer import Trainer
-
-PROBE = "probe"
+from pretrain.trainer import PROBE, Trainer
 
 T = TypeVar("T")
 

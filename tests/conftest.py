@@ -1,11 +1,13 @@
 """Every test process computes with one thread: on few cores more threads are slower, and sums round differently."""
 
 import os
+from collections.abc import Iterator
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from rich.console import Console
 
 torch.set_num_threads(1)
 
@@ -13,3 +15,19 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ray_of_two() -> Iterator[None]:
+    """One Ray, with two processors, serves all tests that place workers."""
+    from cluster.ray_session import ray_session
+
+    with ray_session(2):
+        yield
+
+
+@pytest.fixture(scope="session")
+def console() -> Iterator[Console]:
+    """What is said to it goes nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        yield Console(file=nowhere)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +59,7 @@ def fork_workers(num_workers: int, work: Callable[[Group], object], *, timeout: 
                 )
                 work(group)
             except Exception:
+                traceback.print_exc()
                 os._exit(1)
             os._exit(0)
         children.append(child)
