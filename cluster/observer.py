@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pretrain.report import StepReport
+from pretrain.report import STARTING, StepReport
 from pretrain.run import Watch
 from pretrain.trainer import Trainer
 
@@ -36,7 +36,7 @@ class WorkerStatus:
     step: int
     """Steps done."""
     phase: str
-    """What it does now: starting, restore, data, forward_backward, update, reduce, evaluate, save."""
+    """What it does now: starting, restore, data, forward_backward, update, reduce, evaluate, save, between phases."""
     loss: float | None
     """Of the last step; None before the first."""
     ticks: int = 0
@@ -88,7 +88,7 @@ class Observer:
 
     def status(self) -> WorkerStatus:
         """As of a worker alone on this machine; the supervisor knows rank and node better."""
-        trainer, step, phase, ticks = self.trainer, 0, "starting", 0
+        trainer, step, phase, ticks = self.trainer, 0, STARTING, 0
         if trainer is not None:
             step, phase, ticks = trainer.step, trainer.stopwatch.phase, trainer.stopwatch.ticks
         stack = stack_of(self.thread) if self.thread is not None else ()

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from cluster.observer import Observer, WorkerStatus
 from data_pipeline.config import GaveUp
+from pretrain.report import STARTING
 from pretrain.run_directory import record_event
 
 START_SECONDS = 120.0
@@ -57,7 +58,7 @@ class Stillness:
         self.silent_seconds = 0.0
         if status.ticks != self.ticks:
             self.ticks, self.seconds = status.ticks, 0.0
-        self.starting = status.phase == "starting"
+        self.starting = status.phase == STARTING
 
     def hangs(self, limit: float) -> bool:
         return self.seconds > self._limit(limit)
@@ -75,6 +76,14 @@ class Watched:
 
     status: WorkerStatus
     stillness: Stillness = field(default_factory=Stillness)
+
+
+def all_have_started(watched: Sequence[Watched]) -> None:
+    """Give nobody longer for a start once one worker has done a step, for it cannot without the others: one that stands
+    still may have been seen last while it started."""
+    if any(worker.status.loss is not None for worker in watched):
+        for worker in watched:
+            worker.stillness.starting = False
 
 
 def hung(watched: Sequence[Watched], limit: float) -> list[Watched]:

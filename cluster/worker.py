@@ -16,10 +16,10 @@ from cluster.topology import LOOPBACK, Location, Seat, interface_of
 from data_pipeline.redaction import redact_standard_streams
 
 COLLECTIVE_SECONDS = 60.0
-"""A worker waits for the others in one collective so much longer than the limit for a hang: the driver, which knows
-who hangs, comes first."""
+"""A worker waits for the others in one collective so much longer than a hang or a start may take: the driver, which
+knows who hangs, comes first."""
 UNWATCHED_SECONDS = 120.0
-"""So much longer than the limit for a hang a worker may stand still if no driver has ended it."""
+"""So much longer than a hang or a start may take a worker may stand still if no driver has ended it."""
 
 
 class Worker:
@@ -66,16 +66,15 @@ class Worker:
         from pretrain.group import join
         from pretrain.run_directory import read_experiment
 
-        limit = read_experiment(job.directory).supervision.hang_minutes * 60.0
-        unwatched = max(limit, START_SECONDS) + UNWATCHED_SECONDS
-        with Watchdog(self.observer, job.directory, limit=unwatched, rank=seat.rank):
+        longest = max(read_experiment(job.directory).supervision.hang_minutes * 60.0, START_SECONDS)
+        with Watchdog(self.observer, job.directory, limit=longest + UNWATCHED_SECONDS, rank=seat.rank):
             group = join(
                 seat.rank,
                 seat.world_size,
                 seat.local_rank,
                 address=address,
                 port=port,
-                timeout=timedelta(seconds=limit + COLLECTIVE_SECONDS),
+                timeout=timedelta(seconds=longest + COLLECTIVE_SECONDS),
                 device=torch.device("cuda" if seat.gpus else "cpu"),
                 listener=self.listener,
             )

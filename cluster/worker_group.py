@@ -15,10 +15,11 @@ from cluster.losses import WorkersLostError, first_line, loss_of, workers_lost
 from cluster.observer import WorkerStatus
 from cluster.ray_session import Head
 from cluster.topology import Location, Seat, meeting_address, reserve, seats
-from cluster.watchdog import START_SECONDS, Clock, Watched, hung, where
+from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from pretrain.checkpoint import NotSaved
+from pretrain.report import STARTING
 
 STATUS_SECONDS = 0.3
 WORKERS_A_SECOND = 300
@@ -104,7 +105,7 @@ class WorkerGroup:
                 actor=actor,
                 process=local_process(location),
                 result=actor.train.remote(self.job, seat, address, port),
-                watched=Watched(WorkerStatus(seat.rank, location.pid, location.node, 0, "starting", None)),
+                watched=Watched(WorkerStatus(seat.rank, location.pid, location.node, 0, STARTING, None)),
             )
             for seat, actor, location in seated
         ]
@@ -173,6 +174,7 @@ class WorkerGroup:
                 member.answer = None
             if member.answer is None and now - member.asked_at >= interval:
                 member.answer, member.asked_at = member.actor.status.remote(), now
+        all_have_started([member.watched for member in self.members])
 
     def _accuse(self, training: list[Watched]) -> None:
         """Raise WorkersLostError for workers that answer nothing, or that hang."""

@@ -61,12 +61,17 @@ class StepReport:
         return sum(turn.count for turn in self.turns)
 
 
+STARTING = "starting"
+"""Before the first phase."""
+BETWEEN = "between phases"
+
+
 @dataclass(slots=True)
 class Stopwatch:
-    """Wall time by phase; `phase` is what this worker is doing now, for heartbeats."""
+    """Wall time by phase; `phase` is what this worker is doing now, for heartbeats: see STARTING and BETWEEN."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    phase: str = "starting"
+    phase: str = STARTING
     ticks: int = 0
     """Phases begun and ended so far: all workers count alike, so the one that hangs has the lowest count."""
     on_phase: Callable[[str], None] = lambda _: None
@@ -85,7 +90,7 @@ class Stopwatch:
             taken = perf_counter() - start
             self.seconds[phase] = self.seconds.get(phase, 0.0) + taken
             self.totals[phase] = self.totals.get(phase, 0.0) + taken
-            self.phase = before
+            self.phase = BETWEEN if before == STARTING else before
             self.tick()
 
     def tick(self) -> None:

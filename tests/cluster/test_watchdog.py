@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.observer import Observer, WorkerStatus
-from cluster.watchdog import LONGEST_LOOK, START_SECONDS, Clock, Stillness, Watchdog, Watched, hung
+from cluster.watchdog import LONGEST_LOOK, START_SECONDS, Clock, Stillness, Watchdog, Watched, all_have_started, hung
 
 LIMIT = 60.0
 COLLECTIVE = ("/site/torch/distributed/distributed_c10d.py:3010 all_reduce", "/segue/group.py:31 all_reduce_sum")
@@ -62,6 +62,23 @@ def test_a_worker_that_starts_has_longer() -> None:
     stillness.pass_time(LIMIT + 1)
     assert stillness.hangs(LIMIT)
     assert stillness.is_silent(LIMIT)
+
+
+def test_a_worker_last_seen_starting_has_no_longer_once_another_has_done_a_step() -> None:
+    starting, done = Stillness(), Stillness()
+    starting.see(WorkerStatus(0, 1, "10.0.0.1", 0, "starting", None))
+    done.see(WorkerStatus(1, 2, "10.0.0.1", 7, "reduce", 1.5, ticks=80))
+    both = [
+        Watched(WorkerStatus(0, 1, "10.0.0.1", 0, "starting", None), starting),
+        Watched(WorkerStatus(1, 2, "10.0.0.1", 0, "reduce", None, ticks=2), done),
+    ]
+    starting.pass_time(LIMIT + 1)
+    all_have_started(both)
+    assert not starting.is_silent(LIMIT), "the first collective is not a step"
+    both[1].status = WorkerStatus(1, 2, "10.0.0.1", 7, "reduce", 1.5, ticks=80)
+    all_have_started(both)
+    assert starting.is_silent(LIMIT)
+    assert starting.hangs(LIMIT)
 
 
 def test_a_watcher_that_slept_itself_accuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
