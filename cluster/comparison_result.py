@@ -137,6 +137,8 @@ class RunComparison:
         parted = [step for step in (self.steps.first, self.checkpoints.first) if step is not None]
         if not parted:
             return "different, but equal as far as both go"
+        if self.checkpoints.first is None and self.checkpoints.equal and self.checkpoints.equal[-1] >= parted[0]:
+            return f"different in what was logged; all checkpoints up to step {self.checkpoints.equal[-1]} are equal"
         before = [step for step in self.checkpoints.equal if step < min(parted)]
         after = f"after step {before[-1]}" if before else "after the start"
         return f"different: they part {after} and by step {min(parted)}"

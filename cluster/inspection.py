@@ -22,7 +22,7 @@ def checkpoints_table(directory: Path) -> Table:
     found, newest = checkpoint.list_checkpoints(existing(directory)), checkpoint.latest(directory)
     if not found and not (directory / EXPERIMENT).is_file():
         raise BadInput(f"{directory} holds no run (no {EXPERIMENT} in it) and no checkpoints")
-    made = table(str(directory), "step>", "size>", "workers>", "saved (UTC)", "kind", "")
+    made = table(str(directory), "step>", "size>", "workers>", "saved (UTC)", "kind", "notes")
     for info in found:
         saved = info.created.strftime("%Y-%m-%d %H:%M:%S") if info.created else ""
         kind = "" if info.problem else "temporary" if info.temporary else "permanent"

@@ -38,9 +38,10 @@ class Rows:
 
 
 TOLD = {
+    "changed": "{message}",
     "resumed": "resumed at step {step} on {workers} worker(s); {redone} steps are computed again",
     "fallback": "warning: {message}",
-    "trouble": "warning: step {step} moved nothing of {player} ({kind}: loss {loss}, gradient norm {gradient_norm})",
+    "trouble": "warning: {message}: this turn moved nothing",
     "rolled back": "rolled back to {to}; left out are the draws {skipped}",
     "not saved": "warning: {message}",
     "warning": "warning: {message}",

@@ -17,7 +17,7 @@ from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
-from data_pipeline.shard_stamps import RECORD
+from data_pipeline.shard_stamps import RECORD, ShardStamps
 from evals.held_out import open_split
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
@@ -27,6 +27,8 @@ from pretrain.lease import Claim, Lease
 from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
+    changes,
+    check_allowed,
     check_given,
     check_place,
     create,
@@ -41,6 +43,9 @@ from pretrain.run_directory import (
 
 Launcher = Literal["auto", "ray", "inline"]
 """`inline`: one worker, in this process, without Ray; `auto`: inline for one worker, else Ray."""
+
+ENDS: dict[type[BaseException], str] = {Preempted: "preempted", GaveUp: "gave_up", KeyboardInterrupt: "interrupted"}
+"""The events of a run that ended before its last step."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def resume(
     refuse_changed_shards(experiment, directory, allowed)
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
+    _check_allowed(allowed, directory, saved, experiment)
     start = Start(workers, launcher, on_status, console or Console(), injector)
     with Lease(directory) as lease:
         if is_finished(directory, experiment):
@@ -113,20 +119,42 @@ def resume(
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
         check_disk(experiment, directory, workers)
-        before = checkpoint.latest(directory)
-        reached = checkpoint.Manifest.read(before).step if before else 0
+        before, reached = checkpoint.latest(directory), _reached(directory)
         if reached > experiment.steps:
             raise BadInput(
                 f"steps={experiment.steps}: the run has reached step {reached} already; give it as many or more"
             )
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
+        _record_changes(directory, saved, experiment)
         try:
             return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
             if checkpoint.latest(directory) == before:  # else the newest one is of the changed experiment
                 write_experiment(directory, saved)
             raise
+
+
+def _check_allowed(allowed: tuple[str, ...], directory: Path, saved: Experiment, experiment: Experiment) -> None:
+    """Raise BadInput for a name that no check would ever ask for: it is misspelt."""
+    stamps = ShardStamps.read(directory)
+    hashes = stamps.hashes() if stamps is not None else {}
+    probe = {"probe": None}
+    check_allowed(allowed, probe, saved.identity(), experiment.identity(), experiment.stream().fingerprint(), hashes)
+
+
+def _record_changes(directory: Path, saved: Experiment, experiment: Experiment) -> None:
+    """The overrides of this start stay with the run: the event `changed` says so."""
+    found = changes(saved.model_dump(mode="json"), experiment.model_dump(mode="json"))
+    if found:
+        lines = [f"{key} was {old!r}, is now {new!r}" for key, (old, new) in found.items()]
+        record_event(directory, "changed", message=f"changed by this start: {'; '.join(lines)}", keys=list(found))
+
+
+def _reached(directory: Path) -> int:
+    """The step of the run's newest checkpoint."""
+    newest = checkpoint.latest(directory)
+    return checkpoint.Manifest.read(newest).step if newest else 0
 
 
 def is_finished(directory: Path, experiment: Experiment) -> bool:
@@ -242,8 +270,8 @@ def _execute(experiment: Experiment, directory: Path, claim: Claim, start: Start
                 device = experiment.engine.device
                 display.say(f"starting {start.workers} workers with Ray, which takes some seconds")
                 last_step = Supervisor(job, start.workers, device=device, on_status=see, on_loss=display.say).run()
-        except (Preempted, GaveUp) as end:
-            record_event(directory, "preempted" if isinstance(end, Preempted) else "gave_up")
+        except (Preempted, GaveUp, KeyboardInterrupt) as end:
+            record_event(directory, ENDS[type(end)], step=_reached(directory))
             raise
     parts = [part for part in ("checkpoints/", "metrics.jsonl", "tensorboard/") if (directory / part).exists()]
     display.say(f"finished at step {last_step}: {directory} ({', '.join(parts)})")

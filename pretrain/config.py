@@ -32,7 +32,7 @@ def recipe_path(name: str) -> Path:
     for path in RECIPES.rglob("*.yaml"):
         if path.stem == name:
             return path
-    raise BadInput(f"recipe {name!r}: not a YAML file, and no recipe has this name{_nearest(name, recipe_names())}")
+    raise BadInput(f"recipe {name!r}: not a YAML file, and no recipe has this name{nearest(name, recipe_names())}")
 
 
 def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -46,6 +46,8 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     if not isinstance(values, dict):
         raise BadInput(f"{path}: a recipe is a mapping of keys to values, this is {type(values).__name__}")
     changed = deepcopy(values)
+    for override in overrides:
+        _leave_to_kind(kind, changed, override)
     for override in overrides:
         _override(changed, override)
     try:
@@ -96,6 +98,19 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise BadInput(f"override {override!r}: {text!r} is not a YAML value") from error
 
 
+def _leave_to_kind(kind: type[BaseModel], values: dict[str, Any], override: str) -> None:
+    """Where an override gives a mapping another `kind`, leave out the keys that this kind has not got."""
+    path, _, tag = override.partition("=")
+    *location, last = path.split(".")
+    inner: Any = values
+    for part in location:
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    known = _keys_at(kind, [*location, tag])
+    if last == "kind" and isinstance(inner, dict) and inner.get("kind") not in (None, tag) and "kind" in known:
+        for key in [key for key in inner if key not in known]:
+            del inner[key]
+
+
 def _is_wrong(kind: type[Config], values: dict[str, Any]) -> bool:
     try:
         kind.model_validate(values)
@@ -105,10 +120,10 @@ def _is_wrong(kind: type[Config], values: dict[str, Any]) -> bool:
 
 
 def _override_of(key: str, overrides: Sequence[str]) -> str | None:
-    """The last override that set this dotted key, or what holds it."""
+    """The last override that set this dotted key, or what holds it, or its kind."""
     for override in reversed(overrides):
         path = override.partition("=")[0]
-        if key and (key == path or key.startswith(f"{path}.")):
+        if key and (path in (key, f"{key}.kind") or key.startswith(f"{path}.")):
             return f"override {override!r}"
     return None
 
@@ -133,7 +148,10 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = sorted(_keys_at(kind, detail["loc"][:-1]))
-        return f"{dotted}: there is no such key{_nearest(where[-1], known)}"
+        return f"{dotted}: there is no such key{nearest(where[-1], known)}"
+    if detail["type"] == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"{dotted}.kind: must be one of {context['expected_tags']}, but it is {context['tag']!r}"
     if detail["type"] == "missing":
         return f"{dotted}: this key is required"
     given = "" if isinstance(detail["input"], dict) else f", but it is {_short(detail['input'])}"
@@ -145,7 +163,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """To follow `there is no such key`: the known name that is meant, or all where none is near."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

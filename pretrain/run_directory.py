@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ def read_experiment(directory: Path, overrides: tuple[str, ...] = ()) -> Experim
     """The saved experiment, with overrides; raises BadInput where there is no run."""
     path = directory / EXPERIMENT
     if not path.is_file():
-        if directory.exists() and not directory.is_dir():
+        if not directory.exists():
+            raise BadInput(f"{directory}: there is no such directory")
+        if not directory.is_dir():
             raise BadInput(f"{directory} is a file, and no run's directory")
         raise BadInput(f"{directory} holds no run (no {EXPERIMENT} in it)")
     return config.load(Experiment, path, overrides)
@@ -91,6 +93,22 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], allowed: tu
             + "\n".join(lines)
             + f"\nundo the change, start a new run, or allow it by name: --allow {' --allow '.join(changed)}"
         )
+
+
+def check_allowed(allowed: Iterable[str], *known: Mapping[str, Any]) -> None:
+    """Raise BadInput, naming the nearest one, where an allowed name is no (dotted) key of these."""
+    keys = [key for values in known for key in _keys(values)]
+    for name in allowed:
+        if name not in keys:
+            raise BadInput(f"--allow {name}: there is no such key{config.nearest(name, keys)}")
+
+
+def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys, of inner mappings too."""
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def refuse_changed_shards(experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from pretrain.contract import Carry, Loss
 from pretrain.engines.engine import Engine
 from pretrain.report import REQUESTS, Request, StepReport, Stopwatch, TurnReport
 from pretrain.rng import seed_everything
-from pretrain.trouble import Draws, InTroubleError, Judge, Kind, Trouble, TroubleConfig, next_draw
+from pretrain.trouble import DrawRange, InTroubleError, Judge, Kind, Trouble, TroubleConfig, next_draw
 
 PROBE = "probe"
 AFTER_TURN = "after turn"
@@ -64,7 +64,7 @@ class Trainer:
         """Turns taken: the position in the stream."""
         self.updates = dict.fromkeys(engine.model.players, 0)
         """Of each player's parameters: turns whose gradient was finite."""
-        self.skipped: list[Draws] = []
+        self.skipped: list[DrawRange] = []
         """Draws that roll-backs leave out of the stream."""
         self.judge = Judge(plan.trouble, engine.model.players)
         self.requests: set[Request] = set()
@@ -199,7 +199,7 @@ class Trainer:
         reader: Reader,
         counters: dict[str, int],
         *,
-        skipped: Iterable[Draws] = (),
+        skipped: Iterable[DrawRange] = (),
         losses: Mapping[str, Iterable[float]] | None = None,
     ) -> None:
         """Continue where the saved run was."""

@@ -30,7 +30,7 @@ LEAST_SPREAD = 1e-6
 
 Kind = Literal["not_finite", "spike"]
 Policy = Literal["stop", "skip", "roll_back"]
-Draws = tuple[int, int]
+DrawRange = tuple[int, int]
 """The first and the last of a range of draws from the stream."""
 
 
@@ -88,15 +88,17 @@ class Trouble:
     """Of the rows of these micro-batches."""
 
     def __str__(self) -> str:
-        what = {
-            "spike": f"loss {self.loss:.6g} is {self.score or 0.0:.1f} robust standard deviations above the last ones",
-            "not_finite": f"loss {self.loss:.6g}, gradient norm {self.gradient_norm}",
-        }[self.kind]
-        return f"step {self.step}, {self.player}: {what}"
+        what = f"step {self.step}, {self.player}: loss {self.loss:.6g}"
+        if self.score is not None:
+            what += f" is {self.score:.1f} robust standard deviations above the last ones"
+        if self.gradient_norm is not None:
+            what += f", gradient norm {self.gradient_norm:.6g}"
+        return what
 
     def details(self) -> dict[str, Any]:
         """For events.jsonl: plain values, numbers that JSON cannot say as text."""
         return {
+            "message": str(self),
             "kind": self.kind,
             "policy": self.policy,
             "step": self.step,
@@ -164,7 +166,7 @@ def robust_score(value: float, values: Iterable[float]) -> float:
     return (value - median) / max(spread, LEAST_SPREAD * abs(median), sys.float_info.min)
 
 
-def next_draw(draw: int, skipped: Iterable[Draws]) -> int:
+def next_draw(draw: int, skipped: Iterable[DrawRange]) -> int:
     """The first draw from `draw` on that is not left out.
 
     >>> next_draw(4, [(7, 8), (4, 6)])
@@ -176,7 +178,7 @@ def next_draw(draw: int, skipped: Iterable[Draws]) -> int:
     return draw
 
 
-def window_before(draw: int, length: int, skipped: Iterable[Draws]) -> Draws:
+def window_before(draw: int, length: int, skipped: Iterable[DrawRange]) -> DrawRange:
     """The `length` draws up to `draw` of those that are not left out already; never before the first.
 
     >>> window_before(9, 3, [(7, 8)])

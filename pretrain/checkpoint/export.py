@@ -60,7 +60,10 @@ def export_weights(reader: CheckpointReader, file: Path, *, dtype: torch.dtype) 
     }
     draft = file.with_name(f"{file.name}{PARTIAL}{uuid4().hex[:8]}")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode  # as the user's umask says; the library makes its file for the owner alone
         save_file(tensors, draft, metadata=metadata)
+        draft.chmod(mode)
         with open(draft, "rb") as written:
             os.fsync(written.fileno())
         os.replace(draft, file)

@@ -88,6 +88,8 @@ def test_export(segue: Forks, run: Path) -> None:
     file = run.parent / "weights.safetensors"
     exported = segue.run("checkpoints", "export", run, file, "--checkpoint", 2, "--dtype", "bfloat16", cwd=run.parent)
     assert exported.code == 0, exported
+    (run.parent / "like").touch()
+    assert file.stat().st_mode == (run.parent / "like").stat().st_mode
     (info,) = [info for info in checkpoint.list_checkpoints(run) if info.step == 2]
     with safe_open(file, framework="pt") as opened:
         weights = gather_weights(CheckpointReader(info.path))

@@ -91,6 +91,18 @@ def test_a_flipped_bit_is_found(segue: Forks, tmp_path: Path, runs: tuple[Path, 
     assert loss["relative_difference"] == abs(loss["a"] - loss["b"]) / max(loss["a"], loss["b"])
 
 
+def test_a_number_that_moved_nothing_is_told_as_such(tmp_path: Path, runs: tuple[Path, Path, Path]) -> None:
+    a, b, _ = runs
+    other = tmp_path / "other"
+    shutil.copytree(b, other)
+    rows = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
+    rows[4]["loss"] *= 1 + 1e-12
+    (other / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = compare_runs(a, other)
+    assert not found.equal
+    assert found.lines()[-1] == "different in what was logged; all checkpoints up to step 12 are equal"
+
+
 def test_the_first_tensor_is_the_first_of_the_model(tmp_path: Path, runs: tuple[Path, Path, Path]) -> None:
     """All weights move after the flip; in the alphabet's order moments and biases would come first."""
     a, _, flipped = runs

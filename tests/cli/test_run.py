@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pretrain.checkpoint import list_checkpoints
+from pretrain.run_directory import read_events
 from tests.cli.command_line import Forks, ended, files_below, started, wait_for_step
 
 XL = "tiny_transformer_xl"
@@ -70,6 +72,7 @@ def test_sigterm_to_the_whole_process_group_saves_too(tmp_path: Path) -> None:
         result = ended(process)
     assert result.code == 5, result
     assert events(run) == ["started", "preempted"]
+    assert read_events(run)[-1]["step"] == max(info.step for info in list_checkpoints(run))
     assert list((run / "checkpoints").glob("step-*"))
 
 
@@ -86,6 +89,7 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         result = ended(process)
     assert result.code == 130, result
     assert "interrupted" in result.one_message()
+    assert events(run) == ["started", "interrupted"]
     assert not (run / "checkpoints").exists()
     assert not (run / "lease.json").exists()
 

@@ -148,6 +148,17 @@ def test_20_each_key_is_allowed_by_its_own_name(segue: Forks, place: Path) -> No
     allowed = segue.run("resume", "run", *both, *ONWARD, *names, cwd=place)
     assert allowed.code == 0, allowed
     assert "finished at step 6" in allowed.out
+    (changed,) = [event for event in read_events(place / "run") if event["event"] == "changed"]
+    assert set(changed["keys"]) >= {key.partition("=")[0] for key in both}
+    assert "optimizer.learning_rate was 0.01, is now 0.02" in changed["message"]
+
+
+def test_20_a_misspelt_permission_is_answered_with_the_nearest(segue: Forks, place: Path) -> None:  # noqa: F811
+    refused = segue.run("resume", "run", *ONWARD, "--allow", "optimizer.learning_rat", cwd=place)
+    assert refused.code == 2
+    assert "--allow optimizer.learning_rat: there is no such key; did you mean 'optimizer.learning_rate'?" in (
+        refused.one_message()
+    )
 
 
 def test_20_another_tokenizer_of_the_same_settings_is_refused(segue: Forks, place: Path) -> None:  # noqa: F811

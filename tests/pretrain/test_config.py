@@ -71,8 +71,21 @@ def test_what_is_wrong_in_the_file_is_blamed_on_the_file(tmp_path: Path) -> None
 
 
 def test_what_only_overrides_together_make_wrong_is_blamed_on_them(tmp_path: Path) -> None:
-    said = message(tmp_path, TEXT, "model.kind=large", "name=b")
-    assert said.startswith("with model.kind=large name=b: model.width: there is no such key")
+    said = message(tmp_path, "name: a\nmodel:\n  kind: large\n", "model.kind=small", "name=b")
+    assert said.startswith("with model.kind=small name=b: model.width: this key is required")
+
+
+def test_another_kind_takes_the_keys_that_it_has(tmp_path: Path) -> None:
+    """The file's `width` is small's alone; one that is given with the kind is an error all the same."""
+    assert load(tmp_path, TEXT, "model.kind=large", "model.depth=5").model == Large(kind="large", depth=5)
+    assert load(tmp_path, TEXT, "model.depth=5", "model.kind=large").model == Large(kind="large", depth=5)
+    said = message(tmp_path, TEXT, "model.width=5", "model.kind=large")
+    assert said.startswith("override 'model.width=5': model.width: there is no such key")
+
+
+def test_an_unknown_kind_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    said = message(tmp_path, TEXT, "model.kind=lagre")
+    assert said == "override 'model.kind=lagre': model.kind: must be one of 'small', 'large', but it is 'lagre'"
 
 
 def test_keys_of_another_member_of_a_union_are_not_offered(tmp_path: Path) -> None:
