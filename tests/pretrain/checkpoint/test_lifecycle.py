@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from pretrain.checkpoint.holds import Holds, held
 from pretrain.checkpoint.layout import HELD, Place, checkpoints_of, leftovers, pin_of, places
 from pretrain.checkpoint.pins import pin_note
 from pretrain.group import Group
+from pretrain.owner import Owner, encode
 from tests.pretrain.checkpoint.cases import DESCRIPTION, tensors
 from tests.pretrain.checkpoint.test_background import pieces
 from tests.processes import ROOT
@@ -201,8 +203,8 @@ def test_another_process_reads_on_and_killed_it_holds_nothing(tmp_path: Path, pr
 
 
 def write_foreign_hold(run: Path, beats: int) -> None:
-    values = {"host": "elsewhere", "pid": os.getpid(), "started": 1.0, "beats": beats}
-    (checkpoints_of(run) / f"{Place(1).name}{HELD}0.json").write_text(json.dumps(values))
+    content = encode(replace(Owner.here("0"), host="elsewhere"), beats)
+    (checkpoints_of(run) / f"{Place(1).name}{HELD}0.json").write_text(content)
 
 
 def test_a_hold_of_another_host_is_live_while_its_count_moves(tmp_path: Path) -> None:
