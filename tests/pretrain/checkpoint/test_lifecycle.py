@@ -264,6 +264,45 @@ def test_a_hold_that_comes_while_its_checkpoint_goes_gets_it_back(
     assert leftovers(tmp_path) == []
 
 
+def test_a_save_sweeps_only_what_saves_have_left(tmp_path: Path) -> None:
+    path = save_step(tmp_path, 1)
+    theirs = [
+        f"{pin_of(tmp_path, Place(1)).name}.partial-0123abcd",
+        "notes.partial-0123abcd",
+        "step-000000001.partial-x",
+    ]
+    for name in theirs:
+        (path.parent / name).mkdir()
+    ours = ["step-000000009.partial-0123abcd", "step-000000009-r1.partial-0123abcd", "latest.json.partial-0123abcd"]
+    for name in ours:
+        (path.parent / name).mkdir()
+    save_step(tmp_path, 2)
+    left = {found.name for found in path.parent.iterdir()}
+    assert left.issuperset(theirs)
+    assert not left.intersection(ours)
+
+
+def test_a_save_takes_nothing_from_a_removal_that_has_not_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of `prune` in another process, which has moved a checkpoint aside and is about to see that it was pinned."""
+    for step in (1, 2):
+        save_step(tmp_path, step)
+    real, moved = retention_module.move_directory, []
+
+    def save_after(source: Path, target: Path) -> None:
+        real(source, target)
+        if not moved:
+            moved.append(target)
+            save_step(tmp_path, 3)
+
+    monkeypatch.setattr(retention_module, "move_directory", save_after)
+    assert prune(tmp_path, keep=1).spared == {Place(1): "another process removes it or has just put it back"}
+    monkeypatch.undo()
+    assert steps(tmp_path) == [1, 2, 3]
+    assert verify(checkpoints_of(tmp_path) / Place(1).name) == []
+
+
 def test_prune_reads_what_stays_and_removes_the_rest(tmp_path: Path) -> None:
     for step in range(1, 6):
         save_step(tmp_path, step)
