@@ -117,7 +117,9 @@ def test_sigterm_while_saving_tears_nothing(tmp_path: Path) -> None:
     assert is_of(tmp_path, 2)
 
 
-def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout_seconds: float) -> dict[str, Any]:
+def trouble(
+    group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout_seconds: float, ends: str = "fails"
+) -> dict[str, Any]:
     """Steps 1 and 3 are saved; in step 2 the worker's storage fails or hangs; training goes on all the time."""
     ill, seconds = [False], []
 
@@ -133,7 +135,7 @@ def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout
         ill[0], saver.timeout_seconds = step == 2, timeout_seconds if step == 2 else 60
         saver.start(step=step, pieces=pieces(step, group.rank, group.world_size), description=DESCRIPTION)
         begun = time.monotonic()
-        while step == 2:
+        while step == 2 and ends == "fails":
             steps_while_saving += 1
             if group.all_reduce_sum(torch.tensor([float(saver.failed), 1.0]))[0]:
                 break
@@ -143,7 +145,7 @@ def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout
             said.append(str(error))
         seconds.append(time.monotonic() - begun)
         if step == 2:
-            still = is_of(run, 1) if group.leads else True
+            still = is_of(run, 2 if ends == "saved" else 1) if group.leads else True
             group.barrier()
     saver.close()
     return {"said": said, "still": still, "steps": steps_while_saving, "seconds": seconds[1]}
@@ -181,6 +183,13 @@ def test_storage_that_hangs_on_one_worker_is_named_by_all_in_time_and_training_g
     assert is_of(tmp_path, 3)
     assert leftovers(tmp_path) == []
     assert Place(3) in places(tmp_path)
+
+
+def test_a_removal_that_hangs_fails_no_save(tmp_path: Path) -> None:
+    """The leader's storage hangs after the pointer has moved: the other worker hears of nothing."""
+    results = run_workers(2, trouble, tmp_path, "hangs", 0, "pointer moved", 2.0, "saved")
+    assert [result["said"] for result in results] == [[], []]
+    assert is_of(tmp_path, 3)
 
 
 HANGING = """
