@@ -144,9 +144,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [
-        ((signal.SIGTERM,), 5),
+        pytest.param((signal.SIGTERM,), 5, marks=pytest.mark.slow),
         ((signal.SIGTERM, signal.SIGTERM), 5),
-        ((signal.SIGINT, signal.SIGUSR1), 5),
+        pytest.param((signal.SIGINT, signal.SIGUSR1), 5, marks=pytest.mark.slow),
         ((signal.SIGINT, signal.SIGINT), 130),
     ],
 )

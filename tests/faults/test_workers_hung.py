@@ -68,6 +68,7 @@ def test_a_hung_loader_is_named_with_its_phase_and_its_stack_and_the_run_goes_on
     assert resumed["step"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two")
 def test_storage_that_hangs_as_a_checkpoint_is_read_is_named_and_the_run_goes_on(
     tmp_path: Path, console: Console
