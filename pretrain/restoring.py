@@ -5,13 +5,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from data_pipeline.batch import Batch
-from data_pipeline.config import Corrupt, Refused
+from data_pipeline.config import BadInput, Corrupt, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
 from pretrain.checkpoint.layout import Place, place_of, places, pointer_of
 from pretrain.experiment import Experiment
 from pretrain.group import Group
-from pretrain.run_directory import record_event, record_version_changes, refuse_changes
+from pretrain.run_directory import changes, record_event, record_version_changes, refuse_changes
 from pretrain.saving import state_pieces
 from pretrain.trainer import PROBE, Trainer
 
@@ -84,6 +84,9 @@ def _restore(
     try:
         checkpoint.check_state(reader, state_pieces(trainer, probe), trainer.engine.group)
     except Refused as error:
+        changed = changes(saved.identity(), experiment.identity())
+        if changed:
+            raise BadInput(f"what was allowed to change ({', '.join(changed)}) does not fit: {error}") from error
         return str(error)
     trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
     if "probe" in allowed:

@@ -19,6 +19,8 @@ from pretrain.checkpoint.verified import VerifiedPieces
 from pretrain.group import Group
 
 ALONE = Group()
+SHOWN_PROBLEMS = 5
+"""Of one checkpoint."""
 
 
 class CheckpointReader:
@@ -148,7 +150,9 @@ def good_checkpoints(
         if reader is not None:
             reader.close()
         if problems and group.leads:
-            log(f"{path.name} is damaged, going back to the checkpoint before: {'; '.join(problems)}")
+            more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+            said = "; ".join([*problems[:SHOWN_PROBLEMS], *more])
+            log(f"{path.name} is damaged, going back to the checkpoint before: {said}")
 
 
 def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:

@@ -154,6 +154,19 @@ def test_20_each_key_is_allowed_by_its_own_name(segue: Forks, place: Path) -> No
     assert "optimizer.learning_rate was 0.01, is now 0.02" in changed["message"]
 
 
+def test_20_an_allowed_change_that_does_not_fit_is_named(segue: Forks, place: Path) -> None:  # noqa: F811
+    """And the run's own experiment stays as it was, so that it goes on without the change."""
+    refused = segue.run("resume", "run", "model.inner_width=48", *ONWARD, "--allow", "model", cwd=place)
+    assert refused.code == 2
+    message = refused.one_message()
+    assert "what was allowed to change (" in message
+    assert "model.inner_width" in message.splitlines()[0]
+    assert "(32, 16) in the checkpoint, (48, 16) in the run" in message
+    assert len(message.splitlines()) < 20
+    onward = segue.run("resume", "run", *ONWARD, cwd=place)
+    assert onward.code == 0, onward
+
+
 def test_20_a_misspelt_permission_is_answered_with_the_nearest(segue: Forks, place: Path) -> None:  # noqa: F811
     refused = segue.run("resume", "run", *ONWARD, "--allow", "optimizer.learning_rat", cwd=place)
     assert refused.code == 2
