@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -62,6 +62,7 @@ class Saving:
         """Whether a save has failed and is tried once more, after the next step; the same on every worker."""
         self.is_second = False
         """Whether the save in flight is such a try."""
+        trainer.before_change = self._before_change
 
     def __enter__(self) -> "Saving":
         return self
@@ -119,6 +120,12 @@ class Saving:
         with self.trainer.stopwatch("save"):
             return self._tolerate(self.saver.join, must=must)
 
+    def _before_change(self) -> None:
+        """Nothing of what is saved may change while it is copied."""
+        if self.saver.copying:
+            with self.trainer.stopwatch("save"):
+                self.saver.wait_for_copy()
+
     def check_claim(self) -> None:
         """Raise Refused on every worker where the run is another job's by now, whose files are not to be touched."""
         group = self.trainer.engine.group
@@ -136,7 +143,7 @@ class Saving:
         trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
         self.saver.start(
             step=trainer.step,
-            pieces=state_pieces(trainer, batch),
+            pieces=[_still(piece) for piece in state_pieces(trainer, batch)],
             description=self._description(trainer.probe(batch)),
             temporary=temporary,
         )
@@ -187,6 +194,11 @@ class Saving:
 def state_pieces(trainer: Trainer, probe: Batch) -> list[Piece]:
     """All that this worker saves."""
     return trainer.pieces() + (probe_pieces(probe) if trainer.engine.group.leads else [])
+
+
+def _still(piece: Piece) -> Piece:
+    """What changes only by an update; buffers may change in a forward pass, so they are copied at once."""
+    return replace(piece, tensor=piece.tensor.clone()) if piece.name.startswith("buffers/") else piece
 
 
 def probe_pieces(batch: Batch) -> list[Piece]:

@@ -1,4 +1,8 @@
-"""Saving while training goes on: the state is copied, then written by a thread of its own, at most one save in flight.
+"""Saving while training goes on: a thread copies the state, then writes the copy; at most one save is in flight.
+
+Forward and backward passes change nothing of what is saved, so training goes on at once, and waits for the copy only
+before its next update (Mohan et al. 2021, CheckFreq, https://www.usenix.org/conference/fast21/presentation/mohan,
+section 4).
 
 The thread uses a process group of its own, so that its collectives never mix with those of training. A save that fails
 on one worker fails on all at the next `join`; one whose storage hangs is given up after a time: its thread is left
@@ -7,7 +11,7 @@ behind with its copy and its group, can commit nothing any more, and does not ke
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -51,28 +55,29 @@ class Saver:
         self._copy.prepare(pieces)
 
     def start(self, *, step: int, pieces: Iterable[Piece], description: Description, temporary: bool = False) -> None:
-        """Copy the pieces that this worker owns and begin to write them; they may change once this returns.
-
-        Joins the save before, and raises as `join` does; also NotSaved, the same on every worker, if the state could
-        not be copied.
+        """Begin to copy the pieces that this worker owns, and then to write them; they may change once
+        `wait_for_copy` returns. Joins the save before, and raises as `join` does.
         """
         self.join()
-        error, copies = None, []
-        try:
-            copies = self._copy.take(pieces)
-        except Exception as raised:  # also no memory: the others must hear of it
-            error = raised
-        failures = self.group.agree(error)
-        if failures:
-            raise NotSaved("checkpoint not saved: the state could not be copied: " + "; ".join(failures)) from error
         if self._own_group is None:  # a peer that waits for us longer than a save may take is given up anyway
             self._own_group = self.group.second(timedelta(seconds=2 * self.timeout_seconds))
         flight = _Flight(deadline=time.monotonic() + self.timeout_seconds)
-        values = {"step": step, "pieces": copies, "description": description, "temporary": temporary}
-        threading.Thread(target=self._save, args=(flight, self._own_group, values), name="save", daemon=True).start()
+        values = {"step": step, "description": description, "temporary": temporary}
+        given = (flight, self._own_group, list(pieces), values)
+        threading.Thread(target=self._save, args=given, name="save", daemon=True).start()
         self._flight = flight
         if not self.background:
             self.join()
+
+    @property
+    def copying(self) -> bool:
+        """Whether what is saved must not change yet."""
+        return self._flight is not None and not self._flight.copied.is_set()
+
+    def wait_for_copy(self) -> None:
+        """To be called before anything changes what is saved."""
+        if self._flight is not None:
+            self._flight.copied.wait()
 
     @property
     def failed(self) -> bool:
@@ -138,8 +143,16 @@ class Saver:
                 flight.ended.wait(max(0.0, flight.deadline - time.monotonic()))
             flight.given_up.set()
 
-    def _save(self, flight: "_Flight", group: Group, values: dict[str, Any]) -> None:
+    def _save(self, flight: "_Flight", group: Group, pieces: list[Piece], values: dict[str, Any]) -> None:
         """What the thread does."""
+
+        def copies() -> Iterator[Piece]:
+            try:
+                found = self._copy.take(pieces)
+            finally:
+                pieces.clear()  # some are all that still refers to their memory
+                flight.copied.set()
+            yield from found
 
         def phase(now: Phase) -> None:
             flight.last = now
@@ -153,6 +166,7 @@ class Saver:
         try:
             flight.path = save(
                 self.run,
+                pieces=copies(),
                 **values,
                 group=watched,
                 keep=self.keep,
@@ -165,6 +179,7 @@ class Saver:
         except BaseException as error:  # told by `failed` and `join`
             flight.error = error
         finally:
+            flight.copied.set()
             flight.ended.set()
 
 
@@ -188,6 +203,8 @@ class _Flight:
     last: Phase | Literal["begun"] = "begun"
     waits: bool = False
     """For the other workers."""
+    copied: threading.Event = field(default_factory=threading.Event)
+    """All that is to be saved of this worker, or it never will be."""
     ended: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
 

@@ -4,7 +4,7 @@ import errno
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 
 from data_pipeline.config import BadInput, Corrupt, Preempted, Refused
 from pretrain import checkpoint, config
-from pretrain.checkpoint import NotSaved
+from pretrain.checkpoint import NotSaved, Piece, background
+from pretrain.checkpoint.host_copy import HostCopy
 from pretrain.checkpoint.layout import Place
 from pretrain.contract import Loss
 from pretrain.experiment import Experiment
@@ -23,6 +24,7 @@ from pretrain.replicas import ReplicasDifferError
 from pretrain.restoring import restore_newest
 from pretrain.run import Watch, run
 from pretrain.run_directory import read_events
+from pretrain.saving import Saving
 from pretrain.trainer import Trainer
 from tests.processes import run_workers
 
@@ -371,3 +373,40 @@ def test_minutes_without_end_are_refused() -> None:
 def test_a_save_may_not_take_longer_than_a_hang() -> None:
     with pytest.raises(BadInput, match=r"checkpoint\.timeout_minutes=20 is not below supervision\.hang_minutes=15"):
         experiment("checkpoint.timeout_minutes=20")
+
+
+class LateCopy(HostCopy):
+    """Begins when the next step has long been computed."""
+
+    def take(self, pieces: Iterable[Piece]) -> list[Piece]:
+        time.sleep(0.5)
+        return super().take(pieces)
+
+
+def with_a_count(directory: Path) -> Trainer:
+    """A run to its end, whose model counts its forward passes in a buffer."""
+    trainer = experiment("steps=4", "checkpoint.every=2").trainer(Group())
+    model = trainer.engine.model
+    model.register_buffer("passes", torch.zeros((), dtype=torch.float64))
+
+    def count(*_: object) -> None:
+        model.passes.add_(1)
+
+    model.register_forward_hook(count)
+    with Saving(trainer, experiment("steps=4", "checkpoint.every=2"), directory) as saving:
+        for report in trainer.steps():
+            saving.after_step(report)
+    return trainer
+
+
+def test_training_goes_on_beside_the_copy_and_changes_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, moments, memory and buffers of step 2 are those of step 2, though step 3 was begun before the copy."""
+    with_a_count(tmp_path / "one")
+    monkeypatch.setattr(background, "HostCopy", LateCopy)
+    trainer = with_a_count(tmp_path / "other")
+    assert trainer.stopwatch.totals["save"] > 0.4, "the update of step 3 waited"
+    readers = [checkpoint.CheckpointReader(tmp_path / run / "checkpoints/step-000000002") for run in ("one", "other")]
+    assert "buffers/passes" in readers[0].names()
+    assert checkpoint.compare(*readers).equal

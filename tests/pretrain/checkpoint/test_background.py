@@ -4,7 +4,7 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,48 @@ def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> 
         assert saving.join() is None
     assert holds(path, tensors(1))
     assert latest(tmp_path) == path
+
+
+class SlowCopy(HostCopy):
+    """Begins only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def take(self, pieces: Iterable[Piece]) -> list[Piece]:
+        assert self.opened.wait(WAIT)
+        return super().take(pieces)
+
+
+def test_the_state_may_change_once_it_is_copied(tmp_path: Path) -> None:
+    whole = {name: tensor.clone() for name, tensor in tensors(1).items()}
+    with saver(tmp_path) as saving:
+        saving._copy = copy = SlowCopy()
+        assert not saving.copying
+        saving.start(step=1, pieces=pieces(whole), description=DESCRIPTION)
+        assert saving.copying
+        threading.Timer(0.3, copy.opened.set).start()
+        saving.wait_for_copy()
+        assert not saving.copying
+        for tensor in whole.values():
+            tensor.zero_()
+        assert holds(saving.join(), tensors(1))
+
+
+def test_a_copy_that_fails_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> list[Piece]:
+        raise MemoryError("not enough")
+
+    saving = saver(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(HostCopy, "take", no_memory)
+        saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+        saving.wait_for_copy()
+        with pytest.raises(NotSaved, match="worker 0: MemoryError: not enough"):
+            saving.join()
+    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+    assert holds(saving.join(), tensors(2))
 
 
 def test_at_most_one_is_in_flight(tmp_path: Path, gate: Gate) -> None:
