@@ -7,10 +7,11 @@ all three contenders save; DeepSpeed saves the bfloat16 weights as well, as it d
 turns after each of some steps of training; a piece of work takes as long as its slowest worker; compared are medians
 over rounds of the ratio of the wall times in a round.
 
-- *Stall*: all that training waits for at an asynchronous save, which is the whole of `Saving.save`: the hashes that
-  replicas are compared by, the probe's score, and the copy; against all of DeepSpeed's `save_checkpoint`, which writes
-  to the page cache and does not wait for the disk. *First stall*: of a run's first save, whose memory was made while
-  the first step was computed.
+- *Stall*: all that training waits for at an asynchronous save: the whole of `Saving.save`, with the hashes that
+  replicas are compared by and the probe's score, and then, before the update of the next step, what is left of the
+  copy; against all of DeepSpeed's `save_checkpoint`, which writes to the page cache and does not wait for the disk.
+  The step (of two rows of eight tokens) is far shorter than a real one. *First stall*: of a run's first save, whose
+  memory was made while the first step was computed. How long the step takes alone and beside a save is told as well.
 - *Full save*: until every byte is hashed and durable, against `save_checkpoint` followed by an fsync of its files.
 - *Load*: into the same engine, every byte verified, against `load_checkpoint`, which verifies none; files lie in the
   page cache for all.
@@ -109,6 +110,7 @@ class Bench:
         assert isinstance(self.engine, DeepSpeedEngine)
         (self.player,) = self.engine.players.values()
         self.training = self.trainer.steps()
+        self.waited = 0.0
         self.saving = self.fresh_saving()
 
     def fresh_saving(self) -> Saving:
@@ -125,6 +127,23 @@ class Bench:
 
     def our_stall(self) -> None:
         self.saving.save()
+
+    def step_alone(self) -> None:
+        self.step()
+
+    def step_beside(self) -> None:
+        """With a save in flight; `waited` has what of it is part of the stall."""
+        self.waited = 0.0
+        before = self.trainer.before_change
+
+        def wait() -> None:
+            begun = time.perf_counter()
+            before()
+            self.waited += time.perf_counter() - begun
+
+        self.trainer.before_change = wait
+        self.step()
+        self.trainer.before_change = before
 
     def our_wait(self) -> None:
         assert self.saving.settle() is not None
@@ -230,6 +249,11 @@ def measure(bench: Bench) -> Measured:
         found.seconds.setdefault(name, []).append(max(wall for wall, _ in taken))
         found.processor_seconds.setdefault(name, []).append(max(processor for _, processor in taken))
 
+    def stalled(which: str) -> None:
+        timed(bench.our_stall, f"{which}stall")
+        timed(bench.step_beside, f"{which}step_beside")
+        found.seconds.setdefault(f"{which}copy_waited_for", []).append(max(group.gather(bench.waited)))
+
     bench.step()
     found.state_bytes = sum(
         group.gather(sum(piece.tensor.numel() * piece.tensor.element_size() for piece in bench.pieces))
@@ -242,15 +266,16 @@ def measure(bench: Bench) -> Measured:
         bench.saving = bench.fresh_saving()
         bench.saving.prepare()
         bench.step()
-        timed(bench.our_stall, "first_stall")
+        stalled("first_")
         bench.our_wait()
     for _ in range(ROUNDS):
         if group.leads:
             shutil.rmtree(bench.folder / "deepspeed", ignore_errors=True)
             shutil.rmtree(bench.folder / "torch", ignore_errors=True)
             os.sync()
-        bench.step()
-        for work in (bench.our_save, bench.our_stall, bench.our_wait, bench.replica_check, bench.probe):
+        timed(bench.step_alone)
+        stalled("our_")
+        for work in (bench.our_wait, bench.our_save, bench.replica_check, bench.probe):
             timed(work)
         for work in (bench.deepspeed_save, bench.deepspeed_sync, bench.torch_save, bench.torch_sync):
             timed(work)
@@ -284,8 +309,12 @@ def figures(measured: Measured, which: str) -> list[Figure]:
     deepspeed, durable = ("deepspeed_save",), ("deepspeed_save", "deepspeed_sync")
     ratio, state = measured.ratio, measured.state_bytes
     return [
-        Figure(f"{which}: our stall / DeepSpeed's save", ratio(("our_stall",), deepspeed), 0.15),
-        Figure(f"{which}: our first stall / DeepSpeed's save", ratio(("first_stall",), deepspeed), 0.15),
+        Figure(f"{which}: our stall / DeepSpeed's save", ratio(("our_stall", "our_copy_waited_for"), deepspeed), 0.15),
+        Figure(
+            f"{which}: our first stall / DeepSpeed's save",
+            ratio(("first_stall", "first_copy_waited_for"), deepspeed),
+            0.15,
+        ),
         Figure(f"{which}: our durable save / DeepSpeed's with fsync", ratio(("our_save",), durable), 1.3),
         Figure(f"{which}: our verified load / DeepSpeed's load", ratio(("our_load",), ("deepspeed_load",)), 1.3),
         Figure(f"{which}: our bytes on disk / the state's", measured.bytes_on_disk / state, 1.02),
@@ -300,7 +329,8 @@ def notes(measured: Measured, which: str) -> list[str]:
         f"save in the background {measured.extra_bytes / 1e9:.2f} GB; seconds, median (least - most), and the "
         "processor's, of the thread that trains:",
         *(
-            f"{name}: {median(t):.2f} ({min(t):.2f} - {max(t):.2f}), {median(measured.processor_seconds[name]):.2f}"
+            f"{name}: {median(t):.2f} ({min(t):.2f} - {max(t):.2f})"
+            + (f", {median(measured.processor_seconds[name]):.2f}" if name in measured.processor_seconds else "")
             for name, t in measured.seconds.items()
         ),
         *measured.different[:10],
