@@ -1,7 +1,5 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere; both come from the run's metrics.jsonl."""
 
-import json
-import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,29 +10,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cluster.observer import WorkerStatus
 from pretrain.experiment import Experiment
+from pretrain.metrics_log import parse_rows
 
 
 class Rows:
-    """The rows of a metrics.jsonl as they come, also when the file is replaced by one that ends earlier."""
+    """The rows of a metrics.jsonl as they come, also when the file is cut off, and perhaps longer again by the next
+    look."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.inode, self.offset = 0, 0
+        self.path, self.offset = path, 0
+        self.last = b""
+        """The last line that was read: it ends at `offset` for as long as the file only grows."""
 
     def new(self) -> list[dict[str, Any]]:
-        """The rows since the last call; all of them where the file was replaced."""
+        """The rows since the last call; all of them where the file was cut off. A torn line is left out."""
         try:
             with self.path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if inode != self.inode:
-                    self.inode, self.offset = inode, 0
-                file.seek(self.offset)
+                file.seek(self.offset - len(self.last))
                 content = file.read()
+                if not content.startswith(self.last):
+                    file.seek(0)
+                    content, self.offset, self.last = file.read(), 0, b""
         except FileNotFoundError:
             return []
-        end = content.rfind(b"\n") + 1
-        self.offset += end
-        return [json.loads(line) for line in content[:end].splitlines()]
+        new = content[len(self.last) : content.rfind(b"\n") + 1]
+        if new:
+            self.offset += len(new)
+            self.last = new.splitlines(keepends=True)[-1]
+        return parse_rows(new)
 
 
 TOLD = {

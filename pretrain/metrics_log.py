@@ -122,8 +122,12 @@ class MetricsLog:
 def read_rows(directory: Path) -> list[Row]:
     """The rows of a run so far; a last line torn by a kill is left out."""
     path = directory / "metrics.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [row for row in map(_row, lines) if row is not None]
+    return parse_rows(path.read_bytes()) if path.exists() else []
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """A row a line; a torn one is left out."""
+    return [row for row in map(_row, content.splitlines()) if row is not None]
 
 
 def last_step(directory: Path) -> int:

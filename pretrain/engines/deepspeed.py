@@ -151,6 +151,8 @@ class DeepSpeedEngine:
                 if updates[name]:
                     moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in MOMENTS}
                     player.restore_moments(shard, moments, updates[name])
+                else:
+                    player.forget_moments(shard)
             player.refresh_weights()
         restore_buffers(self.model, reader)
 

@@ -178,6 +178,11 @@ class DeepSpeedPlayer:
         state = self.optimizer.state.get(shard.moved)
         return shard.of(state[name]) if state else torch.zeros(shard.count, device=shard.moved.device)
 
+    def forget_moments(self, shard: Shard) -> None:
+        """Of another course of the run, where there was one: as before the first update."""
+        if self.optimizer.state.get(shard.moved):
+            self.restore_moments(shard, {name: torch.zeros(shard.count) for name in MOMENTS}, 0)
+
     def restore_moments(self, shard: Shard, moments: dict[str, Tensor], updates: int) -> None:
         """Set a shard's moments, and how many updates they have had."""
         state = self.optimizer.state[shard.moved]

@@ -167,6 +167,7 @@ class LocalEngine:
             for name in self.names[player]:
                 parameter = self.masters[name]
                 parameter.copy_(reader.read(f"weights/{name}", 0, parameter.numel()).view_as(parameter))
+                optimizer.state.pop(parameter, None)  # of another course of the run
                 if updates[player]:
                     moments = {m: reader.read(f"{m}/{name}", 0, parameter.numel()) for m in MOMENTS}
                     optimizer.state[parameter] = {
