@@ -1,6 +1,7 @@
 """Checkpoints at the command line: which there are, are they whole, are two equal; what stays, what goes out."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -86,15 +87,26 @@ def _open(path: Path) -> checkpoint.CheckpointReader:
     )
 
 
+@contextmanager
+def _written_to(directory: Path) -> Iterator[None]:
+    """Raises BadInput where the storage takes no changes."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{directory} cannot be changed: {error}") from error
+
+
 def pin(directory: Path, step: int, note: str) -> str:
     """Keep a checkpoint until it is unpinned; what to say of it."""
-    place = checkpoint.pin(existing(directory), step, note=note)
+    with _written_to(existing(directory)):
+        place = checkpoint.pin(directory, step, note=note)
     return f"{place.name} is pinned: it stays until `checkpoints unpin {directory} {step}`"
 
 
 def unpin(directory: Path, step: int) -> str:
     """Leave a checkpoint to retention again; what to say of it."""
-    checkpoint.unpin(existing(directory), step)
+    with _written_to(existing(directory)):
+        checkpoint.unpin(directory, step)
     return f"checkpoint {step} is no longer pinned"
 
 
@@ -104,7 +116,8 @@ def prune(directory: Path, keep: int, dry_run: bool) -> Iterator[str]:
         raise BadInput(f"--keep {keep}: at least one checkpoint has to stay")
     if not checkpoint.list_checkpoints(existing(directory)):
         raise BadInput(f"{directory} has no checkpoint")
-    found = checkpoint.prune(directory, keep=keep, dry_run=dry_run)
+    with _written_to(directory):
+        found = checkpoint.prune(directory, keep=keep, dry_run=dry_run)
     for place, problem in found.damaged.items():
         yield f"{place.name}: damaged, counts as none: {problem}"
     for place, reason in found.spared.items():

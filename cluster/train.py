@@ -27,7 +27,6 @@ from pretrain.lease import Claim, Lease
 from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
-    changes,
     check_allowed,
     check_given,
     check_place,
@@ -106,16 +105,17 @@ def resume(
     numbers depend on, unless each key is allowed by name.
     """
     saved, experiment = read_experiment(directory), read_experiment(directory, overrides)
+    _check_allowed(allowed, directory, saved, experiment)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
     check_given(experiment, directory)
     refuse_changed_shards(experiment, directory, allowed)
     workers = last_workers(directory) if workers is None else workers
     check(experiment, workers, launcher)
-    _check_allowed(allowed, directory, saved, experiment)
     start = Start(workers, launcher, on_status, console or Console(), injector)
     with Lease(directory) as lease:
         if is_finished(directory, experiment):
-            line = f"{directory} is finished already, at step {experiment.steps}; to go on, give it more: "
+            left_out = " (the changes given now are left out)" if overrides else ""
+            line = f"{directory} is finished already, at step {experiment.steps}{left_out}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
         check_disk(experiment, directory, workers)
@@ -126,7 +126,6 @@ def resume(
             )
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
-        _record_changes(directory, saved, experiment)
         try:
             return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
@@ -139,16 +138,9 @@ def _check_allowed(allowed: tuple[str, ...], directory: Path, saved: Experiment,
     """Raise BadInput for a name that no check would ever ask for: it is misspelt."""
     stamps = ShardStamps.read(directory)
     hashes = stamps.hashes() if stamps is not None else {}
-    probe = {"probe": None}
-    check_allowed(allowed, probe, saved.identity(), experiment.identity(), experiment.stream().fingerprint(), hashes)
-
-
-def _record_changes(directory: Path, saved: Experiment, experiment: Experiment) -> None:
-    """The overrides of this start stay with the run: the event `changed` says so."""
-    found = changes(saved.model_dump(mode="json"), experiment.model_dump(mode="json"))
-    if found:
-        lines = [f"{key} was {old!r}, is now {new!r}" for key, (old, new) in found.items()]
-        record_event(directory, "changed", message=f"changed by this start: {'; '.join(lines)}", keys=list(found))
+    newest = checkpoint.latest(directory)
+    data = checkpoint.Manifest.read(newest).data_fingerprint if newest is not None else {}
+    check_allowed(allowed, {"probe": None}, saved.identity(), experiment.identity(), data, hashes)
 
 
 def _reached(directory: Path) -> int:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from data_pipeline.config import BadInput, Config
 from data_pipeline.redaction import redact_values
 
+MOST_NAMED = 30
+"""Names that are listed where none is near."""
+
 RECIPES = Path(__file__).parent / "recipes"
 
 C = TypeVar("C", bound=Config)
@@ -169,7 +172,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(names)}" if names else ""
+    return f"; there are {', '.join(names)}" if 0 < len(names) <= MOST_NAMED else ""
 
 
 def _members(annotation: Any) -> list[type[BaseModel]]:

@@ -15,6 +15,10 @@ from data_pipeline.config import BadInput, Refused
 from pretrain.owner import Owner, decode, encode
 
 LOCK = ".lease-lock"
+READS = 3
+READ_AGAIN_SECONDS = 1.0
+END_SECONDS = 10.0
+"""Storage that hangs may keep the last renewal for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,11 @@ class Claim:
     token: str
 
     def check(self) -> None:
-        """Raise Refused unless the lease still is the holder's; to be called before anything of the run is replaced."""
-        holder = _read_lease(self.path)
+        """Raise Refused unless the lease still is the holder's; to be called before anything of the run is replaced.
+
+        Raises OSError where it cannot be read, several times.
+        """
+        holder = self._read()
         if holder is None:
             raise Refused(f"{self.path} is gone, so this job no longer holds the run; it stops without saving")
         owner = holder[0]
@@ -35,6 +42,14 @@ class Claim:
                 f"{self.path.parent} was taken over by {owner}, for nothing had been heard of this job's driver; this "
                 "job stops without saving"
             )
+
+    def _read(self) -> tuple[Owner, int] | None:
+        """Storage that fails for a moment is tried again."""
+        for _ in range(READS - 1):
+            with suppress(OSError):
+                return _read_lease(self.path)
+            time.sleep(READ_AGAIN_SECONDS)
+        return _read_lease(self.path)
 
 
 class Lease:
@@ -74,9 +89,10 @@ class Lease:
 
     def __exit__(self, *_: type[BaseException] | BaseException | types.TracebackType | None) -> None:
         self.ended.set()
-        self.thread.join()
-        if self._is_ours():
-            self.path.unlink()
+        self.thread.join(END_SECONDS)
+        with suppress(OSError):  # storage that is gone: the lease goes stale by itself
+            if self._is_ours():
+                self.path.unlink()
 
     def _taken(self, owner: Owner) -> Refused:
         return Refused(

@@ -11,7 +11,7 @@ from pretrain.checkpoint.export import whole
 from pretrain.checkpoint.layout import Place, place_of, places, pointer_of
 from pretrain.experiment import Experiment
 from pretrain.group import Group
-from pretrain.run_directory import changes, record_event, record_version_changes, refuse_changes
+from pretrain.run_directory import changes, record_changes, record_event, record_version_changes, refuse_changes
 from pretrain.saving import state_pieces
 from pretrain.trainer import PROBE, Trainer
 
@@ -48,6 +48,8 @@ def restore_newest(
         if problem is None:
             if group.leads:
                 record_version_changes(directory, reader.manifest.versions)
+                saved, now = (e.model_dump(mode="json") for e in (_saved(reader), experiment))
+                record_changes(directory, reader.step, saved, now)
             return place_of(reader.path.name)
         problems.append(problem)
         tell(f"{problem}; going back to the checkpoint before")
@@ -77,30 +79,42 @@ def _restore(
 ) -> str | None:
     """Restore this one; what is wrong with it, or None. Raises Refused where it belongs to another experiment."""
     manifest = reader.manifest
-    saved = config.parse(Experiment, dict(manifest.experiment), source=str(reader.path))
+    saved = _saved(reader)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
-    refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), allowed, "data")
+    changed = changes(saved.identity(), experiment.identity())  # all allowed; some show in the data as well
+    data_allowed = (*allowed, *(key.rpartition(".")[2] for key in changed))
+    refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), data_allowed, "data")
     probe = trainer.stream.micro_batch(0, 0)
     try:
         checkpoint.check_state(reader, state_pieces(trainer, probe), trainer.engine.group)
     except Refused as error:
-        changed = changes(saved.identity(), experiment.identity())
         if changed:
             raise BadInput(f"what was allowed to change ({', '.join(changed)}) does not fit: {error}") from error
         return str(error)
-    trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
-    if "probe" in allowed:
-        return None
-    return _probe_problem(trainer, experiment, reader, probe)
+    damage = None
+    try:
+        trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
+        stored = stored_probe(reader, like=probe)
+    except Corrupt as error:  # storage that gives other bytes than a moment ago, on this worker alone
+        damage = error
+    damages = trainer.engine.group.agree(damage)
+    if damages:
+        return f"{reader.path.name} is damaged: {'; '.join(damages)}"
+    return None if "probe" in allowed else _probe_problem(trainer, experiment, reader, stored)
+
+
+def _saved(reader: checkpoint.CheckpointReader) -> Experiment:
+    """The experiment that the checkpoint is of."""
+    return config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
 
 
 def _probe_problem(
-    trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader, like: Batch
+    trainer: Trainer, experiment: Experiment, reader: checkpoint.CheckpointReader, stored: Batch
 ) -> str | None:
     """Score the stored micro-batch again."""
     expected = reader.manifest.probe["nats"]
     assert isinstance(expected, dict)
-    found = trainer.probe(stored_probe(reader, like=like))
+    found = trainer.probe(stored)
     for player, nats in expected.items():
         assert isinstance(nats, float)
         if abs(found[player] - nats) > PROBE_TOLERANCE[experiment.engine.precision] * max(abs(nats), 1.0):

@@ -97,7 +97,7 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], allowed: tu
 
 def check_allowed(allowed: Iterable[str], *known: Mapping[str, Any]) -> None:
     """Raise BadInput, naming the nearest one, where an allowed name is no (dotted) key of these."""
-    keys = [key for values in known for key in _keys(values)]
+    keys = sorted({key for values in known for key in _keys(values)})
     for name in allowed:
         if name not in keys:
             raise BadInput(f"--allow {name}: there is no such key{config.nearest(name, keys)}")
@@ -124,6 +124,15 @@ def keep_shard_stamps(experiment: Experiment, directory: Path) -> None:
     if isinstance(experiment.data, TextConfig):
         known = ShardStamps.read(directory)
         ShardStamps.take(Path(experiment.data.directory), known).write(directory)
+
+
+def record_changes(directory: Path, step: int, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """The event `changed`, where any key of the experiment is another than when the checkpoint was saved."""
+    found = changes(saved, now)
+    if found:
+        lines = [f"{key} was {old!r}, is now {new!r}" for key, (old, new) in found.items()]
+        message = f"changed since step {step} was saved: {'; '.join(lines)}"
+        record_event(directory, "changed", message=message, step=step, keys=list(found))
 
 
 def record_version_changes(directory: Path, saved: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from data_pipeline.batch import Batch
-from data_pipeline.config import Refused
+from data_pipeline.config import Refused, SegueError
 from data_pipeline.redaction import redact_values
 from pretrain import checkpoint
 from pretrain.checkpoint.piece import Piece
@@ -103,7 +103,6 @@ class Saving:
         Raises ReplicasDifferError, for what the workers do not agree on is not saved.
         """
         with self.trainer.stopwatch("save"):
-            self.check_claim()
             self._tolerate(self.saver.join, must=False, later=ends)
             check_replicas(self.trainer.engine, step=self.trainer.step)
             self.again = False
@@ -127,19 +126,23 @@ class Saving:
                 self.saver.wait_for_copy()
 
     def check_claim(self) -> None:
-        """Raise Refused on every worker where the run is another job's by now, whose files are not to be touched."""
+        """Raise Refused on every worker where the run is another job's by now, whose files are not to be touched, and
+        NotSaved where that cannot be found out."""
         group = self.trainer.engine.group
-        lost = None
+        lost: SegueError | None = None
         if group.leads:
             try:
                 self.may_write()
             except Refused as error:
-                lost = str(error)
+                lost = error
+            except OSError as error:
+                lost = checkpoint.NotSaved(f"checkpoint not saved: the run's lease cannot be read: {error}")
         lost = group.tell(lost)
         if lost is not None:
-            raise Refused(lost)
+            raise lost
 
     def _start(self, *, temporary: bool) -> None:
+        self.check_claim()
         trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
         self.saver.start(
             step=trainer.step,

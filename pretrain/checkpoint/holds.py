@@ -17,6 +17,8 @@ from pretrain.checkpoint.layout import HELD, Place, checkpoints_of, hold_of
 from pretrain.owner import Owner, decode, encode
 
 RENEW_SECONDS = 2.0
+END_SECONDS = 10.0
+"""Storage that hangs may keep the last renewal for so long."""
 STALE_SECONDS = 10.0
 """By the looker's own clock: a count that stood still for so long between two looks stands still."""
 
@@ -45,7 +47,7 @@ class Hold:
 
     def release(self) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(END_SECONDS)
         with suppress(OSError):  # storage that is gone: the hold goes stale by itself
             self.path.unlink(missing_ok=True)
 

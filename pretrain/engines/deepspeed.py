@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data_pipeline.batch import Batch, to_device
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Corrupt
 from pretrain.checkpoint.piece import Piece, Reader
 from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed_player import DeepSpeedPlayer
@@ -145,16 +145,28 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def restore(self, reader: Reader, updates: dict[str, int]) -> None:
-        for name, player in self.players.items():
-            for shard in player.shards:
-                shard.of(shard.moved).copy_(reader.read(f"weights/{shard.name}", shard.start, shard.count))
-                if updates[name]:
-                    moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in MOMENTS}
-                    player.restore_moments(shard, moments, updates[name])
-                else:
-                    player.forget_moments(shard)
+        damage = None
+        try:
+            for name, player in self.players.items():
+                self._restore_own(player, reader, updates[name])
+            restore_buffers(self.model, reader)
+        except Corrupt as error:  # perhaps on this worker alone, and the others are about to exchange weights
+            damage = error
+        damages = self.group.agree(damage)
+        if damages:
+            raise Corrupt("; ".join(damages)) from damage
+        for player in self.players.values():
             player.refresh_weights()
-        restore_buffers(self.model, reader)
+
+    def _restore_own(self, player: DeepSpeedPlayer, reader: Reader, updates: int) -> None:
+        """What this worker holds of one player's state."""
+        for shard in player.shards:
+            shard.of(shard.moved).copy_(reader.read(f"weights/{shard.name}", shard.start, shard.count))
+            if updates:
+                moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in MOMENTS}
+                player.restore_moments(shard, moments, updates)
+            else:
+                player.forget_moments(shard)
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:

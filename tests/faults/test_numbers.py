@@ -216,6 +216,17 @@ def test_25_a_spike_is_rolled_back_as_if_its_data_had_never_been_there(tmp_path:
     assert rows == list(range(1, 25)), "every step once"
 
 
+@pytest.mark.parametrize("engine", ["local", "zero 2"])
+def test_24_a_roll_back_to_the_beginning_is_as_if_the_draw_had_never_been_there(tmp_path: Path, engine: str) -> None:
+    """There is no update before it, so the moments and their count of updates are to be those of none."""
+    early = experiment("steps=8", "trouble.not_finite=roll_back", BFLOAT16[engine])
+    run(early, made(tmp_path / "nan"), Group(), watch=Watch(moment=Spoil(math.nan, rank=0, draw=3)))
+    run(early, made(tmp_path / "clean"), Group(), watch=Watch(moment=leave_out(3, 3)))
+    (back,) = told(tmp_path / "nan", "rolled back")
+    assert back["to"] == "step-000000000"
+    assert checkpoint.compare(last(tmp_path / "nan"), last(tmp_path / "clean")).differences == []
+
+
 def test_25_the_skip_list_is_honoured_on_resume(tmp_path: Path) -> None:
     """Stopped after the roll-back and resumed, with the losses that a spike is told by: the same bits."""
     policy, spoil = experiment("trouble.spike=roll_back"), Spoil(1e3, rank=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import Refused
+from pretrain import lease
 from pretrain.lease import Lease
 from tests.cli.command_line import ROOT, Forks, ended, started, wait_for_step
 from tests.cli.conftest import segue  # noqa: F401
@@ -48,6 +49,7 @@ def test_22_two_jobs_on_one_directory(segue: Forks, tmp_path: Path) -> None:  # 
 HOLD_ELSEWHERE = """
 import dataclasses, pathlib, sys
 from data_pipeline.config import Refused
+from pretrain import lease
 from pretrain.lease import Lease
 lease = Lease(pathlib.Path(sys.argv[1]), renew_seconds=0.05)
 lease.owner = dataclasses.replace(lease.owner, host="another-host")
@@ -109,3 +111,25 @@ def test_22_a_lease_that_was_removed_stops_its_owner(tmp_path: Path) -> None:
         for check in (claim.check, lease.check):
             with pytest.raises(Refused, match="is gone"):
                 check()
+
+
+def test_a_lease_that_cannot_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And storage that is gone at the end is no other end of the run."""
+    failing = [OSError(116, "Stale file handle")] * 2
+    read = lease._read_lease
+
+    def sometimes(path: Path) -> object:
+        if failing:
+            raise failing.pop()
+        return read(path)
+
+    monkeypatch.setattr(lease, "READ_AGAIN_SECONDS", 0.01)
+    with lease.Lease(tmp_path) as held:
+        monkeypatch.setattr(lease, "_read_lease", sometimes)
+        held.check()
+        assert failing == []
+        failing += [OSError(116, "Stale file handle")] * 9
+        with pytest.raises(OSError, match="Stale"):
+            held.check()

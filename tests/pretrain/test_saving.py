@@ -3,6 +3,7 @@
 import errno
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -410,3 +411,55 @@ def test_training_goes_on_beside_the_copy_and_changes_nothing_of_it(
     readers = [checkpoint.CheckpointReader(tmp_path / run / "checkpoints/step-000000002") for run in ("one", "other")]
     assert "buffers/passes" in readers[0].names()
     assert checkpoint.compare(*readers).equal
+
+
+def with_storage_that_changes(group: Group, directory: Path, engine: str) -> int:
+    """One worker's second read of the newest checkpoint gives other bytes than its first; where the run goes on."""
+    chosen = experiment(engine, "steps=12")
+    trainer, read = chosen.trainer(group), checkpoint.CheckpointReader.read
+
+    def damaged(self: checkpoint.CheckpointReader, name: str, start: int, count: int) -> torch.Tensor:
+        if group.rank == 1 and self.step == 12 and name.startswith("weights/"):
+            raise Corrupt(f"{name}: bytes that were right a moment ago are not")
+        return read(self, name, start, count)
+
+    checkpoint.CheckpointReader.read = damaged  # type: ignore[method-assign]
+    restore_newest(trainer, chosen, directory)
+    return trainer.step
+
+
+@pytest.mark.parametrize(
+    "engine", ["engine={kind: local, device: cpu}", "engine={kind: deepspeed, zero_stage: 1, device: cpu}"]
+)
+def test_damage_that_one_worker_meets_while_it_restores_sends_all_back(tmp_path: Path, engine: str) -> None:
+    run_workers(2, with_full_steps, tmp_path, engine)
+    assert run_workers(2, with_storage_that_changes, tmp_path, engine) == [8, 8]
+    (event,) = told(tmp_path, "fallback")
+    assert "step-000000012 is damaged: " in event["message"]
+    assert "worker 1: Corrupt: weights/" in event["message"]
+
+
+def with_full_steps(group: Group, directory: Path, engine: str) -> None:
+    run(experiment(engine, "steps=12"), directory, group)
+
+
+def with_an_unreadable_lease(group: Group, directory: Path) -> list[str]:
+    """Its storage fails for the leader once there is a checkpoint."""
+    seen: list[str] = []
+
+    def may_write() -> None:
+        if threading.current_thread() is threading.main_thread() and steps(directory):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    watch = Watch(may_write=may_write)
+    try:
+        run(experiment(), directory, group, watch=watch)
+    except NotSaved as error:
+        seen.append(str(error))
+    return seen
+
+
+def test_a_lease_that_cannot_be_read_keeps_no_worker_waiting(tmp_path: Path) -> None:
+    first, second = run_workers(2, with_an_unreadable_lease, tmp_path)
+    assert first[-1] == second[-1]
+    assert "lease cannot be read: [Errno 116] Stale file handle" in first[-1]
