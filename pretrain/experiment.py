@@ -76,7 +76,7 @@ class SupervisionConfig(Config):
     """A worker that gets on with nothing for so long is taken for hung; longer than the longest phase."""
     straggler_factor: float = Field(default=1.5, gt=1.0)
     """A worker whose own work takes so many times the median of all workers' is reported."""
-    replica_check_every: int | None = Field(default=None, gt=0)
+    replica_check_every: int | None = Field(default=100, gt=0)
     """Steps between two comparisons of what every worker holds alike; also before every save. None: only then."""
     max_failures: int = Field(default=3, ge=1)
     """In a row, without a checkpoint further on between them, after which a run gives up."""
