@@ -22,11 +22,9 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     assert len(losses) == STEPS - SAVED
     assert losses == pytest.approx(json.loads(LOSSES.read_text()), rel=1e-5)
     events = read_events(directory)
-    assert [event["event"] for event in events if event["event"] not in ("versions", "changed")] == [
-        "resumed",
-        "finished",
-    ]
-    assert events[0]["step"] == SAVED or events[0]["event"] == "versions"
+    told = [event for event in events if event["event"] not in ("versions", "changed")]  # defaults may have
+    assert [event["event"] for event in told] == ["resumed", "finished"]
+    assert told[0]["step"] == SAVED
     last = checkpoint.newest_good(directory, log=pytest.fail)
     assert last is not None
     assert last.manifest.skipped == [(4, 4)]
