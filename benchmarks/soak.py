@@ -4,10 +4,11 @@
     python -m benchmarks.soak --minutes 20
 
 A small Transformer-XL with memory and dropout trains on two workers under the DeepSpeed engine (ZeRO 1), through the
-command line, saving every few steps. Killed by SIGKILL are a worker or the driver, at any moment, and as often in the
-middle of a save, which is seen from outside by its unfinished directory. A driver that was killed, or that gave up, is
-started again by the user's command, `resume`. After every death of a driver each checkpoint is read in full. At the end
-the run is asked to stop, and another one is trained to the same step in one go.
+command line, saving every few steps. Killed by SIGKILL are a worker or the driver: before the first step after a start
+or a loss, between two saves, or in the middle of a save, which is seen from outside by its unfinished directory. A
+driver that was killed is started again by the user's command, `resume`. After every death of a driver each checkpoint
+is read in full, after a worker's the newest one. At the end the run is asked to stop, and another one is trained to the
+same step in one go.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ from benchmarks.table import Figure, conclude
 from pretrain import checkpoint, config
 from pretrain.checkpoint.layout import leftovers
 from pretrain.experiment import Experiment
+from pretrain.metrics_log import read_rows
 from pretrain.run_directory import read_events
 
 ROOT = Path(__file__).parents[1]
@@ -37,9 +40,14 @@ EVERY = 10
 """Steps between two saves."""
 SLOWEST_START = 120.0
 """Seconds that a driver may take to get its workers going."""
+LONGEST_STARTING = 10.0
+"""Of a driver, or of its workers: they are killed sooner where they are to be killed before their first step."""
+STARTING_IN_A_ROW = 2
+"""Kills before the first step; then the run may take one, or it would never get on."""
 FEWEST_KILLS_A_MINUTE = 1.25
 
 Victim = Literal["worker", "driver"]
+Moment = Literal["starting", "between saves", "saving"]
 
 
 def recipe(steps: int) -> Experiment:
@@ -59,6 +67,7 @@ def recipe(steps: int) -> Experiment:
             "engine={kind: deepspeed, zero_stage: 1, device: cpu}",
             f"checkpoint={{every: {EVERY}, keep: 3}}",
             "evaluate.every=null",
+            "supervision.max_failures=1000",  # a kill before the first step lets no checkpoint further on
         ),
     )
 
@@ -83,11 +92,21 @@ class Soak:
     def __init__(self, directory: Path, chance: random.Random) -> None:
         self.directory, self.run, self.chance, self.tally = directory, directory / "run", chance, Tally()
         self.driver: psutil.Popen | None = None
-        self.starts_before = 0
+        self.starting_in_a_row = 0
+        self.doomed: set[int] = set()
+        """Processes of workers that end, because one of them was killed."""
+        self.forget()
+
+    def forget(self) -> None:
+        """From here on look for a new start of the workers, and for new saves."""
+        self.starts_before = self.starts_told()
+        self.before_first_step: tuple[int, int] | None = None
+        self.stepped = False
+        self.old_saves = set(leftovers(self.run))
 
     def start(self) -> None:
         """Start the driver as a user does: `train` once, then `resume`."""
-        self.starts_before = self.starts_told()
+        self.forget()
         begun = (self.run / "experiment.yaml").exists()
         command = segue("resume", str(self.run)) if begun else train(self.directory, self.run, steps=10**6)
         with (self.directory / "driver.log").open("ab") as log:
@@ -100,16 +119,27 @@ class Soak:
             if not self.alive():
                 self.bury()
                 self.start()
-            self.await_progress()
-            if not self.alive():
-                continue
             victim: Victim = self.chance.choice(["worker", "driver"])
-            saving = self.chance.random() < 0.5
-            if saving:
-                self.await_save()
-            else:
-                time.sleep(self.chance.uniform(0.0, 8.0))
-            self.kill(victim, "saving" if self.is_saving() else "between saves")
+            self.await_moment(self.draw_moment(), victim)
+            self.kill(victim)
+
+    def draw_moment(self) -> Moment:
+        moments: list[Moment] = ["between saves", "saving"]
+        if self.starting_in_a_row < STARTING_IN_A_ROW:
+            moments.append("starting")
+        return self.chance.choice(moments)
+
+    def await_moment(self, moment: Moment, victim: Victim) -> None:
+        """Wait for it; what moment it really is then is seen by `moment`."""
+        if moment == "starting":
+            self.await_starting(victim)
+            return
+        self.await_progress()
+        self.look_at_newest()
+        if moment == "saving":
+            self.await_save()
+        else:
+            time.sleep(self.chance.uniform(0.0, 8.0))
 
     def alive(self) -> bool:
         return self.driver is not None and self.driver.poll() is None
@@ -121,22 +151,54 @@ class Soak:
         self.tally.gave_up += self.driver.poll() == 6
         for info in checkpoint.list_checkpoints(self.run):
             self.tally.torn += checkpoint.verify(info.path)
+        self.see_newest(checkpoint.latest(self.run))
+
+    def look_at_newest(self) -> None:
+        """While the run goes on: its newest checkpoint must be whole, and none older than was seen before."""
         newest = checkpoint.latest(self.run)
+        if newest is not None:
+            with checkpoint.held(newest):
+                self.tally.torn += checkpoint.verify(newest)
+        self.see_newest(newest)
+
+    def see_newest(self, newest: Path | None) -> None:
         step = checkpoint.CheckpointReader(newest).step if newest else -1
         if step < self.tally.newest:
             self.tally.lost.append(f"step {self.tally.newest} was saved, now the newest is {step}")
         self.tally.newest = step
 
+    def await_starting(self, victim: Victim) -> None:
+        """Wait a random while after a start or a loss, but not beyond the first step."""
+        if victim == "worker" or self.chance.random() < 0.5:
+            self.await_true(lambda: bool(self.workers()))
+        until = time.monotonic() + self.chance.uniform(0.0, LONGEST_STARTING)
+        self.await_true(lambda: self.has_stepped() or time.monotonic() >= until)
+
     def await_progress(self) -> None:
-        """Wait until the workers of this driver take steps (those of a killed one may still take their last)."""
+        """Wait until the workers have taken a step since the last start or kill."""
+        self.await_true(self.has_stepped)
+
+    def await_true(self, is_true: Callable[[], bool]) -> None:
+        """Wait for it, or for the driver's death; raises RuntimeError where neither comes."""
         started = time.monotonic()
-        before: tuple[int, int] | None = None
-        while self.alive() and (before is None or self.last_row() == before):
-            if before is None and self.starts_told() > self.starts_before:
-                before = self.last_row()
+        while self.alive() and not is_true():
             if time.monotonic() - started > SLOWEST_START:
-                raise RuntimeError(f"no step for {SLOWEST_START:.0f} s; see {self.directory / 'driver.log'}")
+                raise RuntimeError(f"nothing for {SLOWEST_START:.0f} s; see {self.directory / 'driver.log'}")
             time.sleep(0.05)
+
+    def has_stepped(self) -> bool:
+        """Whether the workers have taken a step since the last start or kill; no mere last step of killed ones.
+
+        Workers that end may yet tell of a start and write a row; those that come after them cut it off as they start.
+        """
+        if self.before_first_step is None:
+            if self.workers() and self.starts_told() > self.starts_before:
+                self.before_first_step, self.old_saves = self.last_row(), set(leftovers(self.run))
+        elif not self.stepped and self.last_row() != self.before_first_step:
+            told = [e for e in read_events(self.run) if e["event"] in ("started", "resumed", "lost")]
+            rows = read_rows(self.run)
+            self.stepped = told[-1]["event"] != "lost" and bool(rows) and rows[-1]["step"] > told[-1]["step"]
+        return self.stepped
 
     def await_save(self) -> None:
         """Wait for the beginning of the next save, then a little into it."""
@@ -146,27 +208,38 @@ class Soak:
         time.sleep(self.chance.choice([0.0, 0.001, 0.003, 0.01, 0.03]))
 
     def is_saving(self) -> bool:
-        with suppress(OSError):
-            return bool(leftovers(self.run))
-        return False
+        """Whether there is an unfinished save other than those that were killed before."""
+        return not self.old_saves.issuperset(leftovers(self.run))
 
-    def kill(self, victim: Victim, moment: str) -> None:
+    def moment(self) -> Moment:
+        """What the run does now."""
+        if not self.has_stepped():
+            return "starting"
+        return "saving" if self.is_saving() else "between saves"
+
+    def kill(self, victim: Victim) -> None:
         """SIGKILL to one worker, or to the driver."""
-        process = self.driver if victim == "driver" else self.chance.choice(self.workers() or [None])
+        workers = self.workers()
+        process = self.driver if victim == "driver" else self.chance.choice(workers or [None])
+        moment = self.moment()
         with suppress(psutil.NoSuchProcess):
-            if process is not None and process.is_running():
-                process.send_signal(signal.SIGKILL)
-                self.tally.kills[f"{victim}, {moment}"] += 1
-                if victim == "driver":
-                    process.wait()
+            if process is None or not process.is_running():
+                return
+            process.send_signal(signal.SIGKILL)
+            self.tally.kills[f"{victim}, {moment}"] += 1
+            self.starting_in_a_row = self.starting_in_a_row + 1 if moment == "starting" else 0
+            self.doomed |= {worker.pid for worker in workers}
+            if victim == "driver":
+                process.wait()
+            self.forget()
 
     def workers(self) -> list[psutil.Process]:
-        """The processes of this run's workers that train."""
+        """The processes of this run's workers that train, or are about to."""
         found = []
         with suppress(psutil.NoSuchProcess):
             for process in self.driver.children(recursive=True) if self.driver else []:
                 with suppress(psutil.NoSuchProcess):
-                    if process.name().startswith("ray::Worker"):
+                    if process.name().startswith("ray::Worker") and process.pid not in self.doomed:
                         found.append(process)
         return found
 
@@ -235,7 +308,7 @@ def soak(directory: Path, minutes: float, seed: int) -> None:
         "soak",
         [
             Figure("kills that are short of 25 in 20 minutes", max(0.0, FEWEST_KILLS_A_MINUTE * minutes - kills), 0),
-            Figure("kinds of kill that did not happen, of 4", 4 - len(tally.kills), 0),
+            Figure("kinds of kill that did not happen, of 6", 6 - len(tally.kills), 0),
             Figure("torn checkpoints", len(tally.torn), 0),
             Figure("lost checkpoints", len(tally.lost), 0),
             Figure("tensors and counters that differ", len(compared.differences), 0),

@@ -5,6 +5,7 @@ computed, not what: they are left out.
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ def _compare_checkpoints(a: Path, b: Path, experiment: Experiment) -> Checkpoint
     damaged: list[str] = []
     for step in sorted(found_a.keys() & found_b.keys()):
         try:
-            readers = [checkpoint.CheckpointReader(info.path) for info in (found_a[step], found_b[step])]
-            compared = checkpoint.compare(*readers)
+            compared = _compare_held(found_a[step].path, found_b[step].path)
         except Corrupt as error:
             damaged.append(str(error))
+            continue
+        if compared is None:
             continue
         if not compared.equal:
             different = [tensor for tensor in compared.tensors if tensor.verdict != "equal"]
@@ -94,6 +96,20 @@ def _compare_checkpoints(a: Path, b: Path, experiment: Experiment) -> Checkpoint
             return CheckpointsComparison(tuple(equal), step, tuple(different), compared.numbers, tuple(damaged))
         equal.append(step)
     return CheckpointsComparison(tuple(equal), None, (), (), tuple(damaged))
+
+
+def _compare_held(a: Path, b: Path) -> checkpoint.Comparison | None:
+    """Both stay while they are read; None where a live run has removed one before that."""
+    try:
+        with (
+            closing(checkpoint.CheckpointReader(a, hold=True)) as reader_a,
+            closing(checkpoint.CheckpointReader(b, hold=True)) as reader_b,
+        ):
+            return checkpoint.compare(reader_a, reader_b)
+    except (Corrupt, FileNotFoundError):
+        if a.is_dir() and b.is_dir():
+            raise
+        return None
 
 
 def _checkpoints_by_step(run: Path) -> dict[int, checkpoint.CheckpointInfo]:

@@ -160,6 +160,27 @@ def test_another_experiment_is_named_and_versions_make_no_difference(
     assert replace(same, versions={"torch": ("2.0", "2.1")}).equal
 
 
+def test_what_is_compared_stays_and_what_a_live_run_has_removed_is_no_damage(
+    tmp_path: Path, runs: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, other = tmp_path / "live", tmp_path / "other"
+    shutil.copytree(runs[0], live)
+    shutil.copytree(runs[0], other)
+    compare, pruned = checkpoint.compare, []
+
+    def prune_and_compare(*readers: checkpoint.CheckpointReader) -> checkpoint.Comparison:
+        if not pruned:
+            pruned.append(checkpoint.prune(live, keep=1, look_seconds=0.0))
+        return compare(*readers)
+
+    monkeypatch.setattr("cluster.comparison.checkpoint.compare", prune_and_compare)
+    found = compare_runs(live, other)
+    assert {place.step for place in pruned[0].removed} == {6, 9}
+    assert (found.checkpoints.equal, found.checkpoints.damaged) == ((3, 12), ())
+    assert found.equal
+    assert not [path for run in (live, other) for path in run.glob("checkpoints/*held-*")], "all are let go"
+
+
 def test_nothing_in_common(tmp_path: Path, runs: tuple[Path, Path, Path]) -> None:
     run_directory.create(tmp_path / "new", experiment())
     with pytest.raises(BadInput, match="neither a step nor a checkpoint in common"):
