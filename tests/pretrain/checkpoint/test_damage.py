@@ -1,6 +1,8 @@
 """Every flipped bit, cut, missing or foreign file is found and named, and the checkpoint before is taken instead."""
 
+import errno
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +65,49 @@ def test_every_flipped_bit_of_a_worker_file_is_found(tmp_path: Path) -> None:
                 CheckpointReader(path).read("x", 2, 1)
         flip_in_place(file, bit)
     assert verify(path) == []
+
+
+def end_of(work: Callable[[], bool]) -> int:
+    """How a process of its own ends that does the work: 0 where that returns True, less where a signal ends it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(not work())
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("num_bytes", [4096, 1])
+def test_a_file_that_is_cut_off_after_it_was_opened_is_damage_and_no_signal(tmp_path: Path, num_bytes: int) -> None:
+    whole = {"w": torch.zeros(2), "x": torch.arange(2.0**16)}
+    path = saved(tmp_path, 1, whole=whole)
+
+    def read_on() -> bool:
+        reader = CheckpointReader(path)
+        reader.read("w", 0, 2)
+        os.truncate(path / FIRST, num_bytes)
+        problems = reader.stored.problems(list(reader.stored))
+        return any(f"{path / FIRST}: piece x|" in problem and "the file ends before" in problem for problem in problems)
+
+    assert end_of(read_on) == 0
+
+
+def test_a_bad_sector_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(tmp_path, 1)
+    path = small(tmp_path, 2)
+    real = os.preadv
+
+    def read(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(path / SECOND):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", read)
+    assert verify(path) == [f"{path / SECOND}: piece x|2: Input/output error"]
+    reader = newest_good(tmp_path, log=lambda line: None)
+    assert reader is not None
+    assert reader.step == 1
 
 
 def test_damage_elsewhere_does_not_matter_to_a_read(tmp_path: Path) -> None:
