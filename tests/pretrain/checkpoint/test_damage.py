@@ -21,10 +21,12 @@ from pretrain.checkpoint import (
     list_checkpoints,
     move_pointer,
     newest_good,
+    pin,
     verify,
 )
 from pretrain.checkpoint.layout import Place, pointer_of
 from pretrain.checkpoint.pointer import pointed_place
+from pretrain.checkpoint.read import newest_first
 from pretrain.checkpoint.sealed import seal, unseal
 from tests.pretrain.checkpoint.cases import cut, save_shares, saved, tensors, together
 
@@ -303,9 +305,9 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
 def test_without_a_pointer_the_last_step_is_taken(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    for step in (1, 3, 2):
+    for step in (1, 2, 3):
         saved(tmp_path, step)
-    assert pointed_place(tmp_path) == Place(2)
+    move_pointer(tmp_path, Place(2))
     harm(pointer_of(tmp_path))
     lines: list[str] = []
     reader = newest_good(tmp_path, log=lines.append)
@@ -313,6 +315,40 @@ def test_without_a_pointer_the_last_step_is_taken(tmp_path: Path, harm: Callable
     assert reader.step == 3
     assert latest(tmp_path) == reader.path
     assert bool(lines) == (harm is not Path.unlink)
+
+
+def point_to_nothing(file: Path) -> None:
+    move_pointer(file.parent.parent, Place(9))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink, point_to_nothing])
+def test_without_a_pointer_the_course_that_the_run_left_comes_last(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Of steps 1 to 4, 3 and 4 are pinned; the run goes back to 2, and saves it again with what it leaves out."""
+    for step in (1, 2, 3, 4):
+        saved(tmp_path, step)
+    for step in (3, 4):
+        pin(tmp_path, step)
+    saved(tmp_path, 2)
+    path = saved(tmp_path, 3)
+    assert latest(tmp_path) == path
+    harm(pointer_of(tmp_path))
+    assert latest(tmp_path) == path
+    order = newest_first(tmp_path, log=lambda line: None)
+    assert order == [Place(3, 1), Place(2, 1), Place(4), Place(3), Place(1)]
+    assert [CheckpointReader(path.parent / place.name).manifest.course for place in order] == [2, 1, 0, 0, 0]
+
+
+def test_a_fall_back_passes_over_the_course_that_the_run_left(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        saved(tmp_path, step)
+    pin(tmp_path, 3)
+    second, fourth = saved(tmp_path, 2), saved(tmp_path, 4)
+    flip(fourth / FIRST)
+    reader = newest_good(tmp_path, log=lambda line: None)
+    assert reader is not None
+    assert reader.path == second
 
 
 def test_a_run_that_went_back_falls_back_further_and_not_to_the_course_it_left(tmp_path: Path) -> None:
