@@ -92,6 +92,28 @@ def test_memory_that_was_prepared_is_used(monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.equal(copy.tensor, piece.tensor)
 
 
+class SlowMemory(HostCopy):
+    """Gets its memory only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def _prepare(self, *needed: Any) -> None:
+        assert self.opened.wait(WAIT)
+        super()._prepare(*needed)
+
+
+def test_a_copy_waits_for_memory_that_is_still_prepared() -> None:
+    """Else what it copied would be overwritten."""
+    copier, state = SlowMemory(), pieces({"x": torch.ones(10**6)})
+    copier.prepare(state)
+    threading.Timer(0.3, copier.opened.set).start()
+    (copy,) = copier.take(state)
+    copier.wait()
+    assert torch.equal(copy.tensor, torch.ones(10**6))
+
+
 def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> None:
     whole = {name: tensor.clone() for name, tensor in tensors(1).items()}
     with saver(tmp_path, phase=gate) as saving:

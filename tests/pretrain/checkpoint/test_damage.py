@@ -17,6 +17,7 @@ from pretrain.checkpoint import (
     CheckpointReader,
     Manifest,
     Piece,
+    good_checkpoints,
     latest,
     list_checkpoints,
     move_pointer,
@@ -28,6 +29,7 @@ from pretrain.checkpoint.layout import Place, pointer_of
 from pretrain.checkpoint.pointer import pointed_place
 from pretrain.checkpoint.read import newest_first
 from pretrain.checkpoint.sealed import seal, unseal
+from pretrain.group import Group
 from tests.pretrain.checkpoint.cases import cut, save_shares, saved, tensors, together
 
 FIRST, SECOND = "worker-00000.safetensors", "worker-00001.safetensors"
@@ -184,6 +186,40 @@ def test_the_workers_together_find_damage_in_any_piece(tmp_path: Path) -> None:
         (path / piece.file).write_bytes(content)
     readers = together(2, lambda group: newest_good(tmp_path, log=pytest.fail, group=group))
     assert [reader.step for reader in readers] == [2, 2]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_one_worker_cannot_examine_no_worker_goes_on_from(tmp_path: Path, failing: int) -> None:
+    """It is no damage, so none goes back to the checkpoint before; and none waits for the others."""
+    for step in (1, 2):
+        small(tmp_path, step)
+
+    def examine(group: Group) -> object:
+        def is_wanted(_: Manifest) -> bool:
+            if group.rank == failing:
+                raise OSError(errno.ENOLCK, "No locks available")
+            return True
+
+        return next(good_checkpoints(tmp_path, log=pytest.fail, group=group, is_wanted=is_wanted))
+
+    errors = together(2, examine)
+    assert [type(error) for error in errors] == [OSError if rank == failing else Corrupt for rank in range(2)]
+    assert f"cannot be examined: worker {failing}: OSError: [Errno" in str(errors[1 - failing])
+
+
+def test_damage_that_one_worker_alone_sees_is_damage_to_all(tmp_path: Path) -> None:
+    for step in (1, 2):
+        small(tmp_path, step)
+
+    def examine(group: Group) -> int:
+        def is_wanted(manifest: Manifest) -> bool:
+            if group.rank == 1 and manifest.step == 2:
+                raise Corrupt("seen by one alone")
+            return True
+
+        return next(good_checkpoints(tmp_path, log=lambda line: None, group=group, is_wanted=is_wanted)).step
+
+    assert together(2, examine) == [1, 1]
 
 
 def header_end(content: bytes) -> int:
