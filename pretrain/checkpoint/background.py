@@ -5,8 +5,9 @@ before its next update (Mohan et al. 2021, CheckFreq, https://www.usenix.org/con
 section 4).
 
 The thread uses a process group of its own, so that its collectives never mix with those of training. A save that fails
-on one worker fails on all at the next `join`; one whose storage hangs is given up after a time: its thread is left
-behind with its copy and its group, can commit nothing any more, and does not keep the process from ending.
+on one worker fails on all at the next `join`; one whose storage hangs is given up after a time: its thread can commit
+nothing any more, and does not keep the process from ending. Until it has ended on every worker no other save begins,
+for it still uses the one copy of the state that there is.
 """
 
 import threading
@@ -27,6 +28,9 @@ from pretrain.checkpoint.phases import NotSaved, Phase
 from pretrain.checkpoint.piece import Piece
 from pretrain.checkpoint.write import save
 from pretrain.group import Group
+
+END_SECONDS = 1.0
+"""Within which a thread that was given up ends, unless its storage hangs."""
 
 
 class Saver:
@@ -49,6 +53,8 @@ class Saver:
         self._own_group: Group | None = None
         self._copy, self._holds = HostCopy(), Holds(run)
         self._flight: _Flight | None = None
+        self._given_up: _Flight | None = None
+        """The last one that failed outside of what workers agree on; None on all workers or on none."""
 
     def prepare(self, pieces: Iterable[Piece]) -> None:
         """Have the memory for a copy of such pieces made meanwhile, so that the first save need not wait for it."""
@@ -56,9 +62,11 @@ class Saver:
 
     def start(self, *, step: int, pieces: Iterable[Piece], description: Description, temporary: bool = False) -> None:
         """Begin to copy the pieces that this worker owns, and then to write them; they may change once
-        `wait_for_copy` returns. Joins the save before, and raises as `join` does.
+        `wait_for_copy` returns. Joins the save before, and raises as `join` does; NotSaved also, the same on every
+        worker, while one that was given up still hangs on any.
         """
         self.join()
+        self._check_none_hangs()
         if self._own_group is None:  # a peer that waits for us longer than a save may take is given up anyway
             self._own_group = self.group.second(timedelta(seconds=2 * self.timeout_seconds))
         flight = _Flight(deadline=time.monotonic() + self.timeout_seconds)
@@ -105,11 +113,20 @@ class Saver:
         outcomes: list[_Outcome] = self.group.gather(outcome)
         if any(outcome.kind in ("failed", "hangs", "waits") for outcome in outcomes):
             flight.given_up.set()
-            # threads left behind may still use both
-            self._copy, self._own_group = HostCopy(), None
+            self._given_up, self._own_group = flight, None  # with collectives that were begun and never will end
         if outcomes[0].kind == "saved":  # the leader's: the pointer has moved
             return Path(outcomes[0].message)
         raise _error(outcomes) from flight.error
+
+    def _check_none_hangs(self) -> None:
+        """Raise NotSaved while the thread of the save that was given up lives on any worker."""
+        if self._given_up is None:
+            return
+        hangs = None if self._given_up.ended.wait(END_SECONDS) else f"since '{self._given_up.last}'"
+        named = [f"worker {rank}: {since}" for rank, since in enumerate(self.group.gather(hangs)) if since is not None]
+        if named:
+            raise NotSaved(f"checkpoint not saved: the save before still hangs: {'; '.join(named)}")
+        self._given_up = None
 
     def _leave_removal(self, flight: "_Flight") -> None:
         """The save is saved, but its thread has not ended: it removes older checkpoints, and is left to it."""

@@ -100,6 +100,8 @@ class Manifest(Description):
     step: NonNegativeInt
     temporary: bool
     """Whether it goes once a newer checkpoint is complete."""
+    course: NonNegativeInt = 0
+    """How often the run had gone back before: of a higher one is whatever came after that."""
     created: str
     """UTC, ISO 8601; to be read by people: nothing is ordered by it, for clocks differ."""
     num_workers: PositiveInt
@@ -154,6 +156,15 @@ def read_complete(directory: Path) -> Manifest:
     if problems:
         raise Corrupt("; ".join(problems.values()))
     return manifest
+
+
+def course_of(directory: Path) -> int:
+    """The course of a checkpoint; 0 where its manifest cannot be read, for then it is of no use to anybody."""
+    try:
+        course = unseal(directory / MANIFEST).get("course", 0)
+    except Corrupt:
+        return 0
+    return course if isinstance(course, int) else 0
 
 
 def tiling_problems(tensors: Mapping[str, StoredTensor], files: Iterable[str]) -> list[str]:

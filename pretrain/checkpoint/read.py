@@ -13,7 +13,7 @@ from data_pipeline.config import Corrupt
 from pretrain.checkpoint.dtypes import DTYPES
 from pretrain.checkpoint.holds import Hold
 from pretrain.checkpoint.layout import Place, checkpoints_of, places, pointer_of
-from pretrain.checkpoint.manifest import Manifest, StoredPiece, StoredTensor, read_complete
+from pretrain.checkpoint.manifest import Manifest, StoredPiece, StoredTensor, course_of, read_complete
 from pretrain.checkpoint.pointer import pointed_place
 from pretrain.checkpoint.verified import VerifiedPieces
 from pretrain.group import Group
@@ -159,9 +159,11 @@ def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
     """In which order to try the run's checkpoints.
 
     First the one that the pointer names, then those of earlier steps, backward; those of later steps come last, for
-    they belong to a course that the run left by going back (or their save was cut off before its last move).
+    they belong to a course that the run left by going back (or their save was cut off before its last move). Within
+    that, and without a pointer, those of a later course come first.
     """
-    backward = places(run)[::-1]
+    folder = checkpoints_of(run)
+    backward = sorted(places(run), key=lambda place: (course_of(folder / place.name), place), reverse=True)
     try:
         pointed = pointed_place(run)
     except Corrupt as error:
@@ -172,7 +174,11 @@ def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
     if pointed not in backward:
         log(f"going by the steps of the checkpoints: {pointer_of(run)} names {pointed.name}, which is not there")
         return backward
-    return [*(place for place in backward if place <= pointed), *(place for place in backward if place > pointed)]
+    return [
+        pointed,
+        *(place for place in backward if place < pointed),
+        *(place for place in backward if place > pointed),
+    ]
 
 
 def _examine(

@@ -1,11 +1,12 @@
 """Which checkpoints go, once there is a newer one.
 
-Of the permanent ones the newest stay; a temporary one only while nothing newer is complete. What is pinned or held
-stays, and so does the one that the run goes on from.
+Of the permanent ones the newest stay; a temporary one only while nothing newer is complete; of one step the newest
+revision; of a course that the run left by going back none. What is pinned or held stays, and so does the one that the
+run goes on from. Nothing goes before every byte of a newer one was read and found good.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,29 @@ from pretrain.checkpoint.pointer import pointed_place
 from pretrain.checkpoint.read import newest_first, verify
 
 
-def retain(run: Path, *, keep: int | None, holds: Holds | None = None) -> list[Place]:
-    """Remove the permanent checkpoints beyond the newest `keep` complete ones (None: none of them) and the temporary
-    ones that are behind a complete one; returns the removed.
+def retain(
+    run: Path,
+    *,
+    keep: int | None,
+    holds: Holds | None = None,
+    among: Collection[Place] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Place]:
+    """After a save, remove the permanent checkpoints beyond the newest `keep` complete ones (None: none of them), the
+    temporary ones that are behind a complete one, and those that it replaced or left behind; returns the removed.
 
-    Newest as in `newest_first`; an incomplete one counts as none, so that at least one complete checkpoint stays
-    wherever there is one. `holds` remembers earlier looks; without it a hold of another host is live.
+    Newest as in `newest_first`; an incomplete one counts as none. If the newest complete one turns out to be damaged,
+    nothing goes and `warn` is told. Only those `among` the given ones go, as they were before the save: a later save
+    may be at its last move meanwhile. `holds` remembers earlier looks; without it a hold of another host is live.
     """
-    holds = holds or Holds(run)
-    going = _superfluous(run, keep=keep, is_sound=lambda place: True)
+    holds, among = holds or Holds(run), places(run) if among is None else among
+    going = [*_superfluous(run, keep=keep, is_sound=lambda place: True), *_abandoned(run, among)]
+    going = [place for place in dict.fromkeys(going) if place in among and _protection(run, place, holds) is None]
+    if not going:
+        return []
+    if (problem := _newest_problem(run)) is not None:
+        warn(f"no checkpoint is removed, for the newest is damaged: {problem}")
+        return []
     return [place for place in going if discard(run, place, holds) is None]
 
 
@@ -78,9 +93,10 @@ def _superfluous(run: Path, *, keep: int | None, is_sound: Callable[[Place], boo
     """What goes, pinned and held ones included; `is_sound` is asked of those that stay."""
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: at least one checkpoint has to stay")
-    kept, newer, going = 0, False, []
+    kept, newer, steps = 0, False, set()
+    going = []
     for place in newest_first(run, log=lambda _: None):
-        if kept == keep:
+        if kept == keep or place.step in steps:
             going.append(place)
             continue
         manifest = _complete(run, place)
@@ -89,20 +105,25 @@ def _superfluous(run: Path, *, keep: int | None, is_sound: Callable[[Place], boo
         elif manifest is not None and is_sound(place):
             kept += not manifest.temporary
             newer = True
+            steps.add(place.step)
     return going
 
 
-def remove_replaced(run: Path, holds: Holds | None = None) -> None:
-    """Remove older revisions of the step that the pointer names, if what it names is complete."""
-    try:
+def _newest_problem(run: Path) -> str | None:
+    """What is wrong with the newest complete checkpoint, of which every byte is read."""
+    for place in newest_first(run, log=lambda _: None):
+        if _complete(run, place) is not None:
+            return next(iter(verify(checkpoints_of(run) / place.name)), None)
+    return "none is complete"
+
+
+def _abandoned(run: Path, among: Iterable[Place]) -> list[Place]:
+    """Those that are later than the one that the run goes on from, if that is complete."""
+    with suppress(Corrupt):
         pointed = pointed_place(run)
-    except Corrupt:
-        return
-    if pointed is None or _complete(run, pointed) is None:
-        return
-    for place in places(run):
-        if place.step == pointed.step and place.revision < pointed.revision:
-            discard(run, place, holds or Holds(run))
+        if pointed is not None and _complete(run, pointed) is not None:
+            return [place for place in among if place > pointed]
+    return []
 
 
 def discard(run: Path, place: Place, holds: Holds) -> str | None:

@@ -26,13 +26,14 @@ from pretrain.checkpoint.manifest import (
     Manifest,
     Row,
     StoredTensor,
+    course_of,
     tiling_problems,
     versions,
 )
 from pretrain.checkpoint.phases import NotSaved, Phase
 from pretrain.checkpoint.piece import Piece
 from pretrain.checkpoint.pointer import move_pointer
-from pretrain.checkpoint.retention import put_back, remove_replaced, retain
+from pretrain.checkpoint.retention import put_back, retain
 from pretrain.checkpoint.space import check_space
 from pretrain.checkpoint.worker_file import Written, file_size, write_worker_file
 from pretrain.group import Group
@@ -65,14 +66,14 @@ def save(
     """
     held = _agreed(group, lambda: _checked(pieces))
     num_bytes = sum(group.gather_to_leader(_space_for(held)))
-    room = _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
-    place, partial_name = group.tell(room)
-    partial, path = checkpoints_of(run) / partial_name, checkpoints_of(run) / place.name
+    made = _agreed(group, lambda: _make_room(run, step=step, num_bytes=num_bytes) if group.leads else None)
+    room: _Room = group.tell(made)
+    partial, path = checkpoints_of(run) / room.partial_name, checkpoints_of(run) / room.place.name
 
     def commit() -> None:
         if group.leads:
-            manifest = _manifest(place.step, shares, description, temporary=temporary)
-            _commit(run, place, partial, manifest, phase=phase, before_move=before_move)
+            manifest = _manifest(room, shares, description, temporary=temporary)
+            _commit(run, room.place, partial, manifest, phase=phase, before_move=before_move)
             saved(path)
 
     try:
@@ -84,7 +85,7 @@ def save(
             remove(partial)
         raise
     if group.leads:
-        _remove_older(run, place, keep, holds or Holds(run), phase=phase, warn=warn)
+        _remove_older(run, room, keep, holds or Holds(run), phase=phase, warn=warn)
     return path
 
 
@@ -124,19 +125,31 @@ def _space_for(held: list[Piece]) -> int:
     return file_size(held) + 2**16 + 1024 * len(held)
 
 
-def _make_room(run: Path, *, step: int, num_bytes: int) -> tuple[Place, str]:
-    """Sweep what earlier saves left, then make the directory to write in; where it goes, and its name until then."""
+class _Room(NamedTuple):
+    """Where a checkpoint goes."""
+
+    place: Place
+    partial_name: str
+    """Of its directory, until it is moved to its place."""
+    course: int
+    before: list[Place]
+    """What was there when the save began."""
+
+
+def _make_room(run: Path, *, step: int, num_bytes: int) -> _Room:
+    """Sweep what earlier saves left, then make the directory to write in."""
     create_directory(checkpoints_of(run))
     for path in leftovers(run):
         remove(path)
     put_back(run)
-    remove_replaced(run)
     check_space(run, num_bytes)
-    taken = [place.revision for place in places(run) if place.step == step]
-    place = Place(step, revision=max(taken, default=-1) + 1)
+    before = places(run)
+    place = Place(step, revision=max((other.revision for other in before if other.step == step), default=-1) + 1)
+    goes_back = any(other > place for other in before)
+    course = max((course_of(checkpoints_of(run) / other.name) for other in before), default=0) + goes_back
     partial_name = place.partial_name()
     (checkpoints_of(run) / partial_name).mkdir()
-    return place, partial_name
+    return _Room(place, partial_name, course, before)
 
 
 class _Share(NamedTuple):
@@ -157,10 +170,11 @@ def _write_own(path: Path, held: list[Piece], *, phase: Callable[[Phase], None])
     return _Share(length=path.stat().st_size, tensors=tensors)
 
 
-def _manifest(step: int, shares: list[_Share], description: Description, *, temporary: bool) -> Manifest:
+def _manifest(room: _Room, shares: list[_Share], description: Description, *, temporary: bool) -> Manifest:
     """Raises ValueError unless the pieces cover every tensor exactly once."""
     manifest = Manifest(
-        step=step,
+        step=room.place.step,
+        course=room.course,
         temporary=temporary,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         num_workers=len(shares),
@@ -219,7 +233,7 @@ def _start(row: Row) -> int:
 
 def _remove_older(
     run: Path,
-    place: Place,
+    room: _Room,
     keep: int | None,
     holds: Holds,
     *,
@@ -229,8 +243,7 @@ def _remove_older(
     """What cannot be removed now is no reason to fail: this checkpoint is saved, and the next save tries again."""
     try:
         phase("pointer moved")
-        remove_replaced(run, holds)
-        retain(run, keep=keep, holds=holds)
+        retain(run, keep=keep, holds=holds, among=room.before, warn=warn)
         phase("older removed")
     except Exception as error:
-        warn(f"{place.name} is saved, but not all that it outdates is removed: {type(error).__name__}: {error}")
+        warn(f"{room.place.name} is saved, but not all that it outdates is removed: {type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.config import GaveUp, Refused
-from pretrain.checkpoint import CheckpointReader, NotSaved, Phase, Piece, Saver, host_copy, latest, verify
+from pretrain.checkpoint import CheckpointReader, NotSaved, Phase, Piece, Saver, background, host_copy, latest, verify
 from pretrain.checkpoint.host_copy import HostCopy
 from pretrain.checkpoint.layout import Place, leftovers, places, pointer_of
 from pretrain.group import Group
@@ -90,6 +90,28 @@ def test_memory_that_was_prepared_is_used(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(host_copy.torch, "empty", lambda *_, **__: pytest.fail("more memory"))
     for copy, piece in zip(copier.take(state), state, strict=True):
         assert torch.equal(copy.tensor, piece.tensor)
+
+
+class SlowMemory(HostCopy):
+    """Gets its memory only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def _prepare(self, *needed: Any) -> None:
+        assert self.opened.wait(WAIT)
+        super()._prepare(*needed)
+
+
+def test_a_copy_waits_for_memory_that_is_still_prepared() -> None:
+    """Else what it copied would be overwritten."""
+    copier, state = SlowMemory(), pieces({"x": torch.ones(10**6)})
+    copier.prepare(state)
+    threading.Timer(0.3, copier.opened.set).start()
+    (copy,) = copier.take(state)
+    copier.wait()
+    assert torch.equal(copy.tensor, torch.ones(10**6))
 
 
 def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> None:
@@ -203,23 +225,46 @@ def test_a_failure_is_told_and_the_next_save_works(tmp_path: Path, ask: Callable
 @pytest.mark.parametrize("phase", ["directory made", "block written", "pieces written", "manifest written", "renamed"])
 def test_storage_that_hangs_is_given_up_and_can_commit_nothing_later(tmp_path: Path, phase: Phase) -> None:
     hanging = Gate(phase)
-    saving = saver(tmp_path, phase=lambda now: hanging(now) if hanging is gates[0] else None, timeout_seconds=1.0)
-    gates: list[object] = [hanging]
+    saving = saver(tmp_path, phase=hanging, timeout_seconds=1.0)
     saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "save"]
     assert hanging.reached.wait(WAIT)
     with pytest.raises(NotSaved, match=rf"worker 0: its storage hangs since '{phase}'; given up after 1 s"):
         saving.join()
-    gates[0] = None
-    saving.timeout_seconds = WAIT
-    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
-    path = saving.join()
     hanging.opened.set()
     thread.join(WAIT)
     assert not thread.is_alive()
+    assert latest(tmp_path) is None or phase == "renamed"
+    assert not pointer_of(tmp_path).exists()
+    saving.timeout_seconds = WAIT
+    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+    path = saving.join()
     assert latest(tmp_path) == path
     assert holds(path, tensors(2))
     assert leftovers(tmp_path) == []
+
+
+def test_no_save_begins_beside_one_that_was_given_up(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "END_SECONDS", 0.01)
+    saving = saver(tmp_path, phase=gate, timeout_seconds=0.5)
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    with pytest.raises(NotSaved, match="its storage hangs since 'directory made'"):
+        saving.join()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "save"]
+    copy = saving._copy
+    for step in (2, 3):
+        with pytest.raises(NotSaved, match="the save before still hangs: worker 0: since 'directory made'"):
+            saving.start(step=step, pieces=pieces(tensors(step)), description=DESCRIPTION)
+        assert [thread for thread in threading.enumerate() if thread.name == "save"] == [thread]
+        assert saving.join() is None
+    gate.opened.set()
+    thread.join(WAIT)
+    saving.timeout_seconds = WAIT
+    saving.start(step=4, pieces=pieces(tensors(4)), description=DESCRIPTION)
+    assert holds(saving.join(), tensors(4))
+    assert saving._copy is copy, "the one that there is"
 
 
 class HangingDisk:

@@ -1,6 +1,8 @@
 """Every flipped bit, cut, missing or foreign file is found and named, and the checkpoint before is taken instead."""
 
+import errno
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +17,19 @@ from pretrain.checkpoint import (
     CheckpointReader,
     Manifest,
     Piece,
+    good_checkpoints,
     latest,
     list_checkpoints,
     move_pointer,
     newest_good,
+    pin,
     verify,
 )
 from pretrain.checkpoint.layout import Place, pointer_of
 from pretrain.checkpoint.pointer import pointed_place
+from pretrain.checkpoint.read import newest_first
 from pretrain.checkpoint.sealed import seal, unseal
+from pretrain.group import Group
 from tests.pretrain.checkpoint.cases import cut, save_shares, saved, tensors, together
 
 FIRST, SECOND = "worker-00000.safetensors", "worker-00001.safetensors"
@@ -63,6 +69,49 @@ def test_every_flipped_bit_of_a_worker_file_is_found(tmp_path: Path) -> None:
                 CheckpointReader(path).read("x", 2, 1)
         flip_in_place(file, bit)
     assert verify(path) == []
+
+
+def end_of(work: Callable[[], bool]) -> int:
+    """How a process of its own ends that does the work: 0 where that returns True, less where a signal ends it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(not work())
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("num_bytes", [4096, 1])
+def test_a_file_that_is_cut_off_after_it_was_opened_is_damage_and_no_signal(tmp_path: Path, num_bytes: int) -> None:
+    whole = {"w": torch.zeros(2), "x": torch.arange(2.0**16)}
+    path = saved(tmp_path, 1, whole=whole)
+
+    def read_on() -> bool:
+        reader = CheckpointReader(path)
+        reader.read("w", 0, 2)
+        os.truncate(path / FIRST, num_bytes)
+        problems = reader.stored.problems(list(reader.stored))
+        return any(f"{path / FIRST}: piece x|" in problem and "the file ends before" in problem for problem in problems)
+
+    assert end_of(read_on) == 0
+
+
+def test_a_bad_sector_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(tmp_path, 1)
+    path = small(tmp_path, 2)
+    real = os.preadv
+
+    def read(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(path / SECOND):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", read)
+    assert verify(path) == [f"{path / SECOND}: piece x|2: Input/output error"]
+    reader = newest_good(tmp_path, log=lambda line: None)
+    assert reader is not None
+    assert reader.step == 1
 
 
 def test_damage_elsewhere_does_not_matter_to_a_read(tmp_path: Path) -> None:
@@ -137,6 +186,40 @@ def test_the_workers_together_find_damage_in_any_piece(tmp_path: Path) -> None:
         (path / piece.file).write_bytes(content)
     readers = together(2, lambda group: newest_good(tmp_path, log=pytest.fail, group=group))
     assert [reader.step for reader in readers] == [2, 2]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_one_worker_cannot_examine_no_worker_goes_on_from(tmp_path: Path, failing: int) -> None:
+    """It is no damage, so none goes back to the checkpoint before; and none waits for the others."""
+    for step in (1, 2):
+        small(tmp_path, step)
+
+    def examine(group: Group) -> object:
+        def is_wanted(_: Manifest) -> bool:
+            if group.rank == failing:
+                raise OSError(errno.ENOLCK, "No locks available")
+            return True
+
+        return next(good_checkpoints(tmp_path, log=pytest.fail, group=group, is_wanted=is_wanted))
+
+    errors = together(2, examine)
+    assert [type(error) for error in errors] == [OSError if rank == failing else Corrupt for rank in range(2)]
+    assert f"cannot be examined: worker {failing}: OSError: [Errno" in str(errors[1 - failing])
+
+
+def test_damage_that_one_worker_alone_sees_is_damage_to_all(tmp_path: Path) -> None:
+    for step in (1, 2):
+        small(tmp_path, step)
+
+    def examine(group: Group) -> int:
+        def is_wanted(manifest: Manifest) -> bool:
+            if group.rank == 1 and manifest.step == 2:
+                raise Corrupt("seen by one alone")
+            return True
+
+        return next(good_checkpoints(tmp_path, log=lambda line: None, group=group, is_wanted=is_wanted)).step
+
+    assert together(2, examine) == [1, 1]
 
 
 def header_end(content: bytes) -> int:
@@ -258,9 +341,9 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
 def test_without_a_pointer_the_last_step_is_taken(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    for step in (1, 3, 2):
+    for step in (1, 2, 3):
         saved(tmp_path, step)
-    assert pointed_place(tmp_path) == Place(2)
+    move_pointer(tmp_path, Place(2))
     harm(pointer_of(tmp_path))
     lines: list[str] = []
     reader = newest_good(tmp_path, log=lines.append)
@@ -268,6 +351,40 @@ def test_without_a_pointer_the_last_step_is_taken(tmp_path: Path, harm: Callable
     assert reader.step == 3
     assert latest(tmp_path) == reader.path
     assert bool(lines) == (harm is not Path.unlink)
+
+
+def point_to_nothing(file: Path) -> None:
+    move_pointer(file.parent.parent, Place(9))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink, point_to_nothing])
+def test_without_a_pointer_the_course_that_the_run_left_comes_last(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Of steps 1 to 4, 3 and 4 are pinned; the run goes back to 2, and saves it again with what it leaves out."""
+    for step in (1, 2, 3, 4):
+        saved(tmp_path, step)
+    for step in (3, 4):
+        pin(tmp_path, step)
+    saved(tmp_path, 2)
+    path = saved(tmp_path, 3)
+    assert latest(tmp_path) == path
+    harm(pointer_of(tmp_path))
+    assert latest(tmp_path) == path
+    order = newest_first(tmp_path, log=lambda line: None)
+    assert order == [Place(3, 1), Place(2, 1), Place(4), Place(3), Place(1)]
+    assert [CheckpointReader(path.parent / place.name).manifest.course for place in order] == [2, 1, 0, 0, 0]
+
+
+def test_a_fall_back_passes_over_the_course_that_the_run_left(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        saved(tmp_path, step)
+    pin(tmp_path, 3)
+    second, fourth = saved(tmp_path, 2), saved(tmp_path, 4)
+    flip(fourth / FIRST)
+    reader = newest_good(tmp_path, log=lambda line: None)
+    assert reader is not None
+    assert reader.path == second
 
 
 def test_a_run_that_went_back_falls_back_further_and_not_to_the_course_it_left(tmp_path: Path) -> None:

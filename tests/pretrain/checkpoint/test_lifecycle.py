@@ -15,6 +15,7 @@ import pytest
 from data_pipeline.config import BadInput, Corrupt
 from pretrain.checkpoint import (
     CheckpointReader,
+    Phase,
     gather_weights,
     latest,
     list_checkpoints,
@@ -47,8 +48,21 @@ def steps(run: Path) -> list[int]:
     return [place.step for place in places(run)]
 
 
-def damage(run: Path, step: int) -> None:
-    file = checkpoints_of(run) / Place(step).name / "worker-00000.safetensors"
+def damaging_save(run: Path, step: int, *, keep: int | None = None, revision: int = 0) -> list[str]:
+    """Of a checkpoint of which a bit flips before older ones are removed; the warnings."""
+    said: list[str] = []
+
+    def flip(now: Phase) -> None:
+        if now == "pointer moved":
+            damage(run, step, revision)
+
+    own = pieces(tensors(step))
+    save(run, step=step, pieces=own, description=DESCRIPTION, group=Group(), keep=keep, phase=flip, warn=said.append)
+    return said
+
+
+def damage(run: Path, step: int, revision: int = 0) -> None:
+    file = checkpoints_of(run) / Place(step, revision).name / "worker-00000.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -60,6 +74,45 @@ def test_only_the_newest_temporary_one_stays_and_only_until_there_is_a_newer_one
         save_step(tmp_path, step, temporary=temporary, keep=2)
         seen.append(steps(tmp_path))
     assert seen == [[1], [1, 2], [1, 3], [1, 4], [4, 5], [4, 5, 6], [5, 7]]
+
+
+@pytest.mark.parametrize(("step", "revision"), [(2, 0), (1, 1)], ids=["next step", "same step again"])
+def test_nothing_goes_for_a_checkpoint_that_is_damaged(tmp_path: Path, step: int, revision: int) -> None:
+    path = save_step(tmp_path, 1)
+    (warning,) = damaging_save(tmp_path, step, keep=1, revision=revision)
+    assert f"no checkpoint is removed, for the newest is damaged: {checkpoints_of(tmp_path)}" in warning
+    reader = newest_good(tmp_path, log=lambda line: None)
+    assert reader is not None
+    assert reader.path == path
+    save_step(tmp_path, 3, keep=1)
+    assert places(tmp_path) == [Place(3)]
+
+
+def test_what_does_not_remove_anything_reads_nothing(tmp_path: Path) -> None:
+    save_step(tmp_path, 1)
+    pin(tmp_path, 1)
+    assert damaging_save(tmp_path, 2, keep=1) == []
+
+
+def test_going_back_leaves_nothing_of_the_course_before_but_what_is_pinned_or_held(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 5):
+        save_step(tmp_path, step)
+    pin(tmp_path, 4)
+    with held(checkpoints_of(tmp_path) / Place(5).name):
+        save_step(tmp_path, 2)
+        assert places(tmp_path) == [Place(1), Place(2, 1), Place(4), Place(5)]
+    save_step(tmp_path, 3)
+    assert places(tmp_path) == [Place(1), Place(2, 1), Place(3), Place(4)]
+
+
+def test_a_removal_takes_nothing_that_came_after_its_save(tmp_path: Path) -> None:
+    """The next save has moved its directory and not yet the pointer."""
+    before = [Place(1)]
+    for step in (1, 2, 3):
+        save_step(tmp_path, step)
+    move_pointer(tmp_path, Place(2))
+    assert retain(tmp_path, keep=1, among=before) == before
+    assert steps(tmp_path) == [2, 3]
 
 
 def test_keeping_all_is_about_permanent_ones(tmp_path: Path) -> None:

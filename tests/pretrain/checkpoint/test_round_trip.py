@@ -113,7 +113,7 @@ def test_each_piece_is_verified_once_and_only_if_touched(tmp_path: Path, monkeyp
     monkeypatch.setattr(worker_file, "MAX_BLOCK_BYTES", 40)
     reader = CheckpointReader(saved(tmp_path, 1, whole={"x": torch.arange(100.0)}))
     hashed: list[int] = []
-    monkeypatch.setattr(verified_module, "hash_of", counting(hashed, verified_module.hash_of))
+    monkeypatch.setattr(verified_module, "hash_in_file", counting(hashed, verified_module.hash_in_file))
     bounds = [(piece.start, piece.end) for _, piece in reader.stored]
     assert len(bounds) >= 10
     reader.read("x", 33, 5)
@@ -126,9 +126,9 @@ def test_each_piece_is_verified_once_and_only_if_touched(tmp_path: Path, monkeyp
 
 
 def counting(sizes: list[int], function: Any) -> Any:
-    def counted(content: memoryview) -> str:
-        sizes.append(len(content))
-        return str(function(content))
+    def counted(path: Path, offset: int, num_bytes: int) -> str:
+        sizes.append(num_bytes)
+        return str(function(path, offset, num_bytes))
 
     return counted
 

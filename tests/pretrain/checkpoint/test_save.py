@@ -185,6 +185,27 @@ def test_pieces_that_make_no_whole_are_refused(tmp_path: Path, shares: list[list
     assert latest(tmp_path) is None
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: os.truncate(file, 1)], ids=["lost", "cut off"])
+def test_a_file_that_the_leader_does_not_find_as_it_was_written_is_not_committed(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    path = saved(tmp_path, 1)
+    before = everything(tmp_path)
+
+    class Harmed(Group):
+        """Between what a worker reports and what the leader sees of it, as of storage that is not one."""
+
+        def gather_to_leader(self, value: Any) -> list[Any]:
+            for file in checkpoints_of(tmp_path).glob("*.partial-*/worker-*"):
+                harm(file)
+            return super().gather_to_leader(value)
+
+    with pytest.raises(NotSaved, match=r"worker 0: ValueError: .*worker-00000\.safetensors: (No such|1 bytes long)"):
+        save(tmp_path, step=2, pieces=[piece(0, 8)], description=DESCRIPTION, group=Harmed())
+    assert everything(tmp_path) == before
+    assert latest(tmp_path) == path
+
+
 def test_a_failure_while_making_the_pieces_is_heard_by_all(tmp_path: Path) -> None:
     class Failing(list[Piece]):
         def __iter__(self) -> Any:
