@@ -10,8 +10,8 @@ from pretrain.report import STARTING, StepReport
 from pretrain.run import Watch
 from pretrain.trainer import Trainer
 
-OWN_WORK = ("data", "forward_backward")
-"""The phases in which a worker waits for no other."""
+OWN_WORK = ("data", "forward")
+"""The phases in which a worker waits for no other, but for ZeRO 3, which gathers weights in forward."""
 
 STACK_FRAMES = 12
 
@@ -36,7 +36,8 @@ class WorkerStatus:
     step: int
     """Steps done."""
     phase: str
-    """What it does now: starting, restore, data, forward_backward, update, reduce, evaluate, save, between phases."""
+    """What it does now: starting, restore, data, forward_backward, forward, update, reduce, evaluate, save,
+    between phases."""
     loss: float | None
     """Of the last step; None before the first."""
     ticks: int = 0

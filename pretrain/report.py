@@ -42,7 +42,7 @@ class StepReport:
     """Steps done, this one included."""
     turns: tuple[TurnReport, ...]
     seconds: dict[str, float]
-    """Wall time by phase: data, forward_backward, update, reduce."""
+    """Wall time by phase: data, forward_backward and within it forward, update, reduce."""
     requests: frozenset[Request]
     """What some worker was asked for until the end of this step; the same on all."""
 

@@ -7,6 +7,7 @@ number, and every worker computes its share of the numbers.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,6 +70,7 @@ class Trainer:
         self.judge = Judge(plan.trouble, engine.model.players)
         self.requests: set[Request] = set()
         self.stopwatch = Stopwatch()
+        engine.forward = partial(self.stopwatch, "forward")
         self.before_change: Callable[[], None] = lambda: None
         """Called before anything that belongs to the state changes: a save may still be copying it."""
 

@@ -8,8 +8,8 @@ and never averaged, optimizer and clipping are the same, and masters and moments
 Only `pretrain.engines.deepspeed_*` import `deepspeed`, and only when an engine is built.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -86,6 +86,7 @@ class DeepSpeedEngine:
         torch.set_num_threads(config.threads)
         self.device = choose_device(config.device, group)
         self.model, self.group, self.stage = model.to(self.device), group, config.zero_stage
+        self.forward: Callable[[], AbstractContextManager[None]] = nullcontext
         if config.activation_checkpointing:
             enable_activation_checkpointing(model)
         start(group, self.device)
@@ -113,7 +114,9 @@ class DeepSpeedEngine:
         self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
     ) -> Loss:
         batch = to_device(batch, self.device)
-        return self.players[player].accumulate(batch, carry, step=step, scale=scale, last=last)
+        with self.forward():
+            total = self.players[player].forward(batch, carry, step=step, last=last)
+        return self.players[player].backward(total * scale)
 
     def update(self, player: str, learning_rate: float) -> float:
         if self.changes_weights:

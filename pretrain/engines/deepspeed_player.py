@@ -92,11 +92,15 @@ class DeepSpeedPlayer:
             return within_parameters(self.weights.items(), self.engine.optimizer, self.group.rank)
         return across_parameters(self.weights.items(), self.engine.optimizer)
 
-    def accumulate(self, batch: Batch, carry: Carry | None, *, step: int, scale: float, last: bool) -> Loss:
-        """Forward and backward of one micro-batch; communicates after the last one (stages 2 and 3: after each)."""
+    def forward(self, batch: Batch, carry: Carry | None, *, step: int, last: bool) -> Tensor:
+        """The objective of one micro-batch; stage 3 communicates. `last`: of this worker's share."""
         self.engine.set_gradient_accumulation_boundary(last)
-        total = self.engine(batch=batch, carry=carry, player=self.player, step=step)
-        self.engine.backward(total * scale, scale_wrt_gas=False)
+        total: Tensor = self.engine(batch=batch, carry=carry, player=self.player, step=step)
+        return total
+
+    def backward(self, total: Tensor) -> Loss:
+        """Of the last forward's objective, scaled; communicates after the last one (stages 2 and 3: after each)."""
+        self.engine.backward(total, scale_wrt_gas=False)
         return self.objective.take()
 
     def score(self, batch: Batch, carry: Carry | None, *, step: int) -> Loss:

@@ -1,6 +1,7 @@
 """What the trainer asks of an engine: gradients of micro-batches, updates of players, and named pieces of its state."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import torch
@@ -36,6 +37,8 @@ class Engine(Protocol):
     model: Model
     group: Group
     device: torch.device
+    forward: Callable[[], AbstractContextManager[None]]
+    """Entered around the forward pass of each micro-batch that is accumulated; the trainer's, to time it."""
 
     def begin_turn(self, player: str) -> None:
         """From here to `update` or `drop`, only `player`'s parameters receive gradients."""

@@ -7,7 +7,8 @@ With the canonical reduction the gradients of micro-batches are summed in a fixe
 of workers gives equal bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -60,6 +61,7 @@ class LocalEngine:
         torch.set_num_threads(config.threads)
         self.device = choose_device(config.device, group)
         self.model, self.group = model.to(self.device), group
+        self.forward: Callable[[], AbstractContextManager[None]] = nullcontext
         if config.activation_checkpointing:
             enable_activation_checkpointing(model)
         self.names = {player: [name for name, _ in model.player_parameters(player)] for player in model.players}
@@ -82,7 +84,8 @@ class LocalEngine:
     def accumulate(
         self, batch: Batch, carry: Carry | None, *, player: str, step: int, scale: float, last: bool
     ) -> Loss:
-        loss = self.model(to_device(batch, self.device), carry, player=player, step=step)
+        with self.forward():
+            loss = self.model(to_device(batch, self.device), carry, player=player, step=step)
         (loss.total * scale).backward()
         if self.canonical is not None:
             self.canonical.add(take_gradients(self._parameters(player)))

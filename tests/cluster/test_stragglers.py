@@ -5,11 +5,9 @@ from cluster.stragglers import WINDOW_STEPS, Stragglers
 
 
 def statuses(step: int, *workers: tuple[float, float]) -> list[WorkerStatus]:
-    """Each worker's seconds so far, of data and of forward_backward."""
+    """Each worker's seconds so far, of data and of forward."""
     return [
-        WorkerStatus(
-            rank, 1, f"10.0.0.{rank}", step, "reduce", 1.0, work=Work(step, {"data": d, "forward_backward": f})
-        )
+        WorkerStatus(rank, 1, f"10.0.0.{rank}", step, "reduce", 1.0, work=Work(step, {"data": d, "forward": f}))
         for rank, (d, f) in enumerate(workers)
     ]
 
@@ -19,7 +17,7 @@ def test_of_two_the_slower_is_measured_by_the_faster() -> None:
     assert stragglers.see(statuses(1, (0.0, 0.0), (0.0, 0.0))) == []
     assert stragglers.see(statuses(WINDOW_STEPS, (1.0, 5.0), (1.0, 50.0))) == [], "the window is not over"
     (found,) = stragglers.see(statuses(1 + WINDOW_STEPS, (2.0, 8.0), (2.0, 18.0)))
-    assert (found.worker, found.node, found.phase, found.factor) == (1, "10.0.0.1", "forward_backward", 2.0)
+    assert (found.worker, found.node, found.phase, found.factor) == (1, "10.0.0.1", "forward", 2.0)
 
 
 def test_a_straggler_is_named_again_only_after_it_was_none() -> None:

@@ -152,3 +152,17 @@ def test_a_slow_worker_is_reported_once_with_its_phase(tmp_path: Path, console: 
     assert (straggler["worker"], straggler["node"], straggler["phase"]) == (1, "127.0.0.1", "data")
     assert straggler["factor"] > 3
     assert straggler["step"] < 50
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_slow_forward_is_seen_where_the_others_wait_for_it_in_their_backward(
+    tmp_path: Path, console: Console
+) -> None:
+    """As they do under ZeRO, whose collectives are part of backward."""
+    run = tmp_path / "run"
+    zero = ("engine={kind: deepspeed, zero_stage: 1, device: cpu}", "checkpoint.every=100")
+    settings = quick("steps=45", "supervision.straggler_factor=3", "supervision.hang_minutes=5", *zero)
+    assert train(settings, run, workers=2, console=console, injector=Slow(rank=1, moment="forward", seconds=0.3)) == 45
+    (straggler,) = (event for event in events(run) if event["event"] == "straggler")
+    assert (straggler["worker"], straggler["phase"]) == (1, "forward")
