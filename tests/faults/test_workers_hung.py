@@ -81,7 +81,7 @@ def test_storage_that_hangs_as_a_checkpoint_is_read_is_named_and_the_run_goes_on
     more = {"overrides": ("steps=8",), "allowed": ("steps",)}
     assert resume(run, workers=2, console=console, injector=fault, **more) == 8
     assert time.monotonic() - begun < 60 * HANG_MINUTES + 60
-    assert kinds(run)[2:] == ["lost", "resumed", "finished"]
+    assert kinds(run)[2:] == ["lost", "changed", "resumed", "finished"]
     lost, resumed = events(run)[2:4]
     (loss,) = lost["losses"]
     assert (loss["worker"], loss["phase"]) == (1, "restore")
