@@ -12,9 +12,10 @@ over rounds of the ratio of the wall times in a round.
   copy; against all of DeepSpeed's `save_checkpoint`, which writes to the page cache and does not wait for the disk.
   The step (of two rows of eight tokens) is far shorter than a real one. *First stall*: of a run's first save, whose
   memory was made while the first step was computed. How long the step takes alone and beside a save is told as well.
-- *Full save*: until every byte is hashed and durable, against `save_checkpoint` followed by an fsync of its files.
-- *Load*: into the same engine, every byte verified, against `load_checkpoint`, which verifies none; files lie in the
-  page cache for all.
+- *Full save*: all of a save, until every byte is hashed and durable, against `save_checkpoint` followed by an fsync of
+  its files.
+- *Load*: all that a resume reads and checks, which is every byte, each tensor's shape and dtype, and the probe's score,
+  against `load_checkpoint`, which checks none; files lie in the page cache for all.
 
 What is loaded is compared with what was saved, bit for bit, for all three.
 """
@@ -48,6 +49,7 @@ from pretrain.experiment import Experiment
 from pretrain.group import Group, join
 from pretrain.hardware import resident_bytes
 from pretrain.replicas import check_replicas
+from pretrain.restoring import restore_newest
 from pretrain.saving import Saving
 
 ROUNDS = 3
@@ -155,19 +157,11 @@ class Bench:
         self.trainer.probe(self.trainer.stream.micro_batch(0, 0))
 
     def our_save(self) -> None:
-        checkpoint.save(
-            self.folder / "ours",
-            step=self.trainer.step,
-            pieces=self.pieces,
-            description=checkpoint.Description(),
-            group=self.group,
-            keep=1,
-        )
+        self.saving.save()
+        self.our_wait()
 
     def our_load(self) -> None:
-        reader = checkpoint.newest_good(self.folder / "ours", log=print, group=self.group)
-        assert reader is not None
-        self.engine.restore(reader, self.trainer.updates)
+        assert restore_newest(self.trainer, self.experiment, self.folder / "ours") is not None
 
     def deepspeed_save(self) -> None:
         self.player.engine.save_checkpoint(str(self.folder / "deepspeed"), tag="one")
