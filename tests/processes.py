@@ -4,11 +4,13 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
+import random
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,13 @@ FORKS.set_forkserver_preload(["torch._dynamo"])
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody listens on now, and that the system gives to nobody meanwhile: it
+    is outside of the range from which it does."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def run_workers(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300) -> list[Any]:
