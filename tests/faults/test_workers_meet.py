@@ -14,6 +14,7 @@ from cluster.train import train
 from data_pipeline.config import BadInput, GaveUp
 from pretrain.group import join
 from pretrain.meeting import listen
+from tests.faults.injector import Slow
 from tests.faults.workers import Once, experiment
 from tests.processes import free_port
 
@@ -54,7 +55,8 @@ def test_workers_of_one_machine_listen_on_loopback_only(tmp_path: Path, console:
             assert found, "Ray's and gloo's ports"
             listening.update(found)
 
-    watcher = Once(1, look)
-    assert train(experiment("steps=8"), tmp_path / "run", workers=2, on_status=watcher, console=console) == 8
+    watcher, slow = Once(1, look), Slow(0, "data", 0.2)  # long enough to be looked at on any machine
+    run = tmp_path / "run"
+    assert train(experiment("steps=20"), run, workers=2, on_status=watcher, console=console, injector=slow) == 20
     assert watcher.acted_at is not None
     assert listening <= {LOOPBACK, "::1", "::ffff:127.0.0.1"}
