@@ -29,6 +29,7 @@ from typing import Literal
 import psutil
 
 from benchmarks.table import Figure, conclude
+from data_pipeline.config import Preempted
 from pretrain import checkpoint, config
 from pretrain.checkpoint.layout import leftovers
 from pretrain.experiment import Experiment
@@ -81,7 +82,8 @@ class Tally:
     torn: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     starts: int = 0
-    gave_up: int = 0
+    ended: Counter[int] = field(default_factory=Counter)
+    """Drivers that ended unasked, by exit code."""
     newest: int = -1
     """The step of the newest checkpoint that was seen complete."""
 
@@ -148,7 +150,9 @@ class Soak:
         """Look at what a dead driver has left: every finished checkpoint must be whole, the newest one still there."""
         if self.driver is None:
             return
-        self.tally.gave_up += self.driver.poll() == 6
+        code = self.driver.poll()
+        if code not in (-signal.SIGKILL, Preempted.exit_code):
+            self.tally.ended[code] += 1
         for info in checkpoint.list_checkpoints(self.run):
             self.tally.torn += checkpoint.verify(info.path)
         self.see_newest(checkpoint.latest(self.run))
@@ -309,6 +313,7 @@ def soak(directory: Path, minutes: float, seed: int) -> None:
         [
             Figure("kills that are short of 25 in 20 minutes", max(0.0, FEWEST_KILLS_A_MINUTE * minutes - kills), 0),
             Figure("kinds of kill that did not happen, of 6", 6 - len(tally.kills), 0),
+            Figure("drivers that ended unasked", tally.ended.total(), 0),
             Figure("torn checkpoints", len(tally.torn), 0),
             Figure("lost checkpoints", len(tally.lost), 0),
             Figure("tensors and counters that differ", len(compared.differences), 0),
@@ -317,7 +322,8 @@ def soak(directory: Path, minutes: float, seed: int) -> None:
         notes=[
             f"{kills} kills survived in {minutes:g} minutes: "
             + ", ".join(f"{count} {what}" for what, count in sorted(tally.kills.items())),
-            f"{tally.starts} drivers, {tally.gave_up} of them gave up; {len(resumes)} times resumed; "
+            f"{tally.starts} drivers, ended unasked by exit code: {dict(tally.ended) or 'none'}; "
+            f"{len(resumes)} times resumed; "
             f"{steps} steps, and {sum(event['redone'] for event in resumes)} computed again",
             f"{len(compared.tensors)} tensors compared: weights, moments, memory, probe",
             *tally.torn[:3],
