@@ -136,7 +136,8 @@ def forward_kernel(
     out = O + (((split * num_rows + row) * L) * num_heads + head) * D
     pointers = out + i.to(tl.int64)[:, None] * (num_heads * D) + d[None, :]
     tl.store(pointers, read.to(O.dtype.element_ty), mask=(i < L)[:, None] & (d < D)[None, :])
-    tl.store(LOG_SUM + (split * num_rows * num_heads + row_head) * L + i, top + tl.log2(total), mask=i < L)
+    log_sum = top + tl.log2(tl.where(total > 0.0, total, 1.0))
+    tl.store(LOG_SUM + (split * num_rows * num_heads + row_head) * L + i, log_sum, mask=i < L)
 
 
 @triton.jit
@@ -355,9 +356,10 @@ class Settings(NamedTuple):
 
     dropout: float
     seed: int
-    memory_gradient: bool
-    splits: int | None
-    tiles: Tiles | None
+    memory_gradient: bool = True
+    splits: int | None = None
+    """Of the keys in the forward pass. None: chosen by shape."""
+    tiles: Tiles | None = None
     """None: chosen by shape."""
 
 
