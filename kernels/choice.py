@@ -35,3 +35,8 @@ def no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype == torch.bfloat16:
         return "its interpreter multiplies bfloat16 wrongly; use float32 or float16"
     return None
+
+
+def float32_products(dtype: torch.dtype) -> str:
+    """`input_precision` of a kernel's products: float32 is rounded to TF32 only where torch may do so as well."""
+    return "tf32" if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"

@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.choice import float32_products
 from kernels.relative_attention.tiles import Tiles, default
 
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -411,7 +412,7 @@ def _constants(tensors: Tensors, settings: Settings) -> dict[str, Any]:
         "D": width,
         "DP": max(16, triton.next_power_of_2(width)),
         "DROPS": settings.dropout > 0.0,
-        "PRECISION": precision(tensors.q_BLHD.dtype),
+        "PRECISION": float32_products(tensors.q_BLHD.dtype),
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
@@ -419,11 +420,6 @@ def _constants(tensors: Tensors, settings: Settings) -> dict[str, Any]:
 
 def _tiles(tensors: Tensors, settings: Settings) -> Tiles:
     return settings.tiles or default(tensors.q_BLHD.shape[-1])
-
-
-def precision(dtype: torch.dtype) -> str:
-    """Of products: float32 is rounded to TF32 only where torch may do so as well."""
-    return "tf32" if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
 
 
 def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
