@@ -31,6 +31,7 @@ class Tiles(NamedTuple):
     columns: int = 128
     width: int = 64
     warps: int = 4
+    stages: int = 2
 
 
 @triton.jit
@@ -209,4 +210,5 @@ def _constants(hidden_NW: Tensor, bias_V: Tensor | None, tiles: Tiles) -> dict[s
         "BIASED": bias_V is not None,
         "PRECISION": float32_products(hidden_NW.dtype),
         "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
     }

@@ -20,6 +20,7 @@ class Tiles(NamedTuple):
     codes: int = 64
     width: int = 32
     warps: int = 4
+    stages: int = 2
 
 
 @triton.jit
@@ -57,6 +58,6 @@ def nearest_code(x_NW: Tensor, codes_KW: Tensor, tiles: Tiles | None = None) -> 
     nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](
         x_NW, codes_KW, half_square_K, nearest_N, num_vectors, len(codes_KW), x_NW.stride(0), codes_KW.stride(0),
         W=width, VECTORS=tiles.vectors, TILE=tiles.codes, WIDTH=tiles.width,
-        PRECISION=float32_products(x_NW.dtype), num_warps=tiles.warps,
+        PRECISION=float32_products(x_NW.dtype), num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return nearest_N

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.choice import float32_products
-from kernels.relative_attention.tiles import Tiles, default
+from kernels.relative_attention.tiles import Kernel, Tiles, architecture_of, tiles_for
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 
@@ -361,7 +361,7 @@ class Settings(NamedTuple):
     splits: int | None = None
     """Of the keys in the forward pass. None: chosen by shape."""
     tiles: Tiles | None = None
-    """None: chosen by shape."""
+    """Of all kernels. None: each as it was tuned."""
 
 
 def relative_attention(tensors: Tensors, settings: Settings) -> Tensor:
@@ -404,13 +404,23 @@ def _strides(tensors: Tensors) -> tuple[int, ...]:
     return (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *r.stride()[:2], tensors.window_BL.stride(0))
 
 
-def _constants(tensors: Tensors, settings: Settings) -> dict[str, Any]:
+def padded(width: int) -> int:
+    """Of a head in registers: products want a power of two, 16 at least."""
+    return max(16, triton.next_power_of_2(width))
+
+
+def _tiles(kernel: Kernel, tensors: Tensors, settings: Settings) -> Tiles:
+    width = padded(tensors.q_BLHD.shape[-1])
+    return settings.tiles or tiles_for(kernel, width, architecture_of(tensors.q_BLHD.device))
+
+
+def _constants(tiles: Tiles, tensors: Tensors, settings: Settings) -> dict[str, Any]:
     """The keyword arguments that all kernels share."""
-    tiles, width = _tiles(tensors, settings), tensors.q_BLHD.shape[-1]
+    width = tensors.q_BLHD.shape[-1]
     return {
         "BLOCK": tiles.block,
         "D": width,
-        "DP": max(16, triton.next_power_of_2(width)),
+        "DP": padded(width),
         "DROPS": settings.dropout > 0.0,
         "PRECISION": float32_products(tensors.q_BLHD.dtype),
         "num_warps": tiles.warps,
@@ -418,15 +428,11 @@ def _constants(tensors: Tensors, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _tiles(tensors: Tensors, settings: Settings) -> Tiles:
-    return settings.tiles or default(tensors.q_BLHD.shape[-1])
-
-
 def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
     """Read [B, L, H, D], and the base-2 logarithm of each query's sum [B, H, L]."""
-    shape, block = _shape(tensors), _tiles(tensors, settings).block
-    num_tiles = triton.cdiv(shape.queries, block)
-    splits = settings.splits or _splits(shape, block, tensors.q_BLHD.device)
+    shape, tiles = _shape(tensors), _tiles("forward", tensors, settings)
+    num_tiles = triton.cdiv(shape.queries, tiles.block)
+    splits = settings.splits or _splits(shape, tiles.block, tensors.q_BLHD.device)
     like = tensors.q_BLHD
     kind = like.dtype if splits == 1 else torch.float32
     read_SBLHD = torch.empty(splits, *like.shape, dtype=kind, device=like.device)
@@ -436,7 +442,7 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
     forward_kernel[(num_tiles * shape.rows * shape.heads * splits,)](
         *tensors, read_SBLHD, log_sum_SBHL, *_strides(tensors),
         shape.rows, shape.heads, shape.queries, shape.keys - shape.queries, shape.distances, num_tiles, splits,
-        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, **_constants(tensors, settings),
+        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, **_constants(tiles, tensors, settings),
     )  # fmt: skip
     if splits == 1:
         return read_SBLHD[0], log_sum_SBHL[0]
@@ -459,36 +465,38 @@ def backward(
     tensors: Tensors, settings: Settings, read_BLHD: Tensor, log_sum_BHL: Tensor, d_read_BLHD: Tensor
 ) -> tuple[Tensor, ...]:
     """The gradients of the first six tensors; memory's keys and values get zeros where it has no gradient."""
-    shape, block = _shape(tensors), _tiles(tensors, settings).block
-    q, k, v, r, u, w = tensors[:6]
+    shape, (q, k, v, r, u, w) = _shape(tensors), tensors[:6]
     memory, scale = shape.keys - shape.queries, 1.0 / math.sqrt(shape.width)
     delta_BHL = (read_BLHD.float() * d_read_BLHD.float()).sum(-1).transpose(1, 2).contiguous()
     given = (*tensors, d_read_BLHD, log_sum_BHL, delta_BHL)
     sizes = (shape.rows, shape.heads, shape.queries, memory, shape.distances)
-    random, constants, strides = (scale, settings.dropout, settings.seed), _constants(tensors, settings), _strides(tensors)
+    random, strides = (scale, settings.dropout, settings.seed), _strides(tensors)
 
-    num_tiles = triton.cdiv(shape.queries, block)
+    tiles = _tiles("query_gradient", tensors, settings)
+    num_tiles = triton.cdiv(shape.queries, tiles.block)
     dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     parts = (num_tiles, shape.rows, shape.heads, shape.width)
     du, dw = (torch.empty(parts, dtype=torch.float32, device=q.device) for _ in range(2))
     query_gradient_kernel[(num_tiles * shape.rows * shape.heads,)](
-        *given, dq, du, dw, *strides, *sizes, num_tiles, *random, **constants
+        *given, dq, du, dw, *strides, *sizes, num_tiles, *random, **_constants(tiles, tensors, settings)
     )
 
     first_key = 0 if settings.memory_gradient else memory
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
     dk[:, :first_key], dv[:, :first_key] = 0, 0
-    num_tiles = triton.cdiv(shape.keys - first_key, block)
+    tiles = _tiles("key_gradient", tensors, settings)
+    num_tiles = triton.cdiv(shape.keys - first_key, tiles.block)
     key_gradient_kernel[(num_tiles * shape.rows * shape.heads,)](
-        *given, dk, dv, *strides, *sizes, first_key, num_tiles, *random, **constants
+        *given, dk, dv, *strides, *sizes, first_key, num_tiles, *random, **_constants(tiles, tensors, settings)
     )
 
-    num_tiles = triton.cdiv(shape.keys, block)
+    tiles = _tiles("distance_gradient", tensors, settings)
+    num_tiles = triton.cdiv(shape.keys, tiles.block)
     rows_each = _rows_each(shape, num_tiles, q.device)
     splits = triton.cdiv(shape.rows, rows_each)
     dr_SKHD = torch.empty(splits, shape.keys, shape.heads, shape.width, dtype=torch.float32, device=q.device)
     distance_gradient_kernel[(num_tiles * shape.heads * splits,)](
-        *given, dr_SKHD, *strides, *sizes, num_tiles, rows_each, *random, **constants
+        *given, dr_SKHD, *strides, *sizes, num_tiles, rows_each, *random, **_constants(tiles, tensors, settings)
     )
     dr_KHD = dr_SKHD.sum(0)
     dr_THD = torch.zeros(r.shape, dtype=torch.float32, device=r.device)
