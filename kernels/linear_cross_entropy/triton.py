@@ -28,8 +28,8 @@ class Tiles(NamedTuple):
     """Rows, columns of the vocabulary, and width of one step of a product."""
 
     rows: int = 64
-    columns: int = 128
-    width: int = 64
+    columns: int = 64
+    width: int = 32
     warps: int = 4
     stages: int = 2
 

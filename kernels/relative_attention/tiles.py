@@ -31,10 +31,13 @@ def tiles_for(kernel: Kernel, width: int, architecture: str) -> Tiles:
 
 
 def _default(kernel: Kernel, width: int, architecture: str) -> Tiles:
-    small = width > 64 or architecture.startswith("gfx")
+    if architecture.startswith("gfx"):
+        return Tiles(block=64 if kernel == "forward" else 32, warps=4, stages=1)
+    if width > 64:
+        return Tiles(block=32, warps=8, stages=1 if kernel == "key_gradient" else 2)
     if kernel == "forward":
-        return Tiles(block=64, warps=8, stages=1 if small else 2)
-    return Tiles(block=32, warps=4, stages=1 if small else 2)
+        return Tiles(block=32, warps=4, stages=2) if architecture == "sm_80" else Tiles(block=64, warps=8, stages=2)
+    return Tiles(block=32, warps=4 if kernel == "key_gradient" else 8, stages=2)
 
 
 @lru_cache
