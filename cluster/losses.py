@@ -8,7 +8,7 @@ from cluster.observer import WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class LostWorker:
     """One lost worker, as it was last seen."""
 
     line: str
@@ -29,20 +29,20 @@ class Loss:
 class WorkersLostError(Exception):
     """Some workers died, hang or raised what no user can mend; the others may still be waiting for them."""
 
-    def __init__(self, lines: Sequence[str], losses: Sequence[Loss] = ()) -> None:
+    def __init__(self, lines: Sequence[str], lost: Sequence[LostWorker] = ()) -> None:
         super().__init__("; ".join(lines))
-        self.lines, self.losses = list(lines), list(losses)
+        self.lines, self.lost = list(lines), list(lost)
 
 
-def workers_lost(losses: Sequence[Loss]) -> WorkersLostError:
+def workers_lost(lost: Sequence[LostWorker]) -> WorkersLostError:
     """The error that tells of them."""
-    return WorkersLostError([loss.line for loss in losses], losses)
+    return WorkersLostError([worker.line for worker in lost], lost)
 
 
-def loss_of(status: WorkerStatus, how: str) -> Loss:
+def lost_worker(status: WorkerStatus, how: str) -> LostWorker:
     """`how` follows the worker's name, as in `died`."""
     name = f"worker {status.rank} (process {status.pid} on {status.node})"
-    return Loss(f"{name} {how}", status.rank, status.node, status.phase, status.stack)
+    return LostWorker(f"{name} {how}", status.rank, status.node, status.phase, status.stack)
 
 
 def first_line(error: BaseException) -> str:

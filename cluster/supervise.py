@@ -14,10 +14,34 @@ from cluster.topology import NoRoomError, bundle, divisor_within, room
 from cluster.worker_group import WorkerGroup
 from data_pipeline.config import BadInput, GaveUp, Preempted
 from pretrain.checkpoint import latest
+from pretrain.checkpoint.layout import place_of
 from pretrain.run_directory import read_experiment, record_event
 
 OnLoss = Callable[[str], None]
 """Told in a sentence of workers that were lost and of what comes next."""
+
+
+class Failures:
+    """Failures in a row: counted anew after each checkpoint of a further step than ever before.
+
+    Going back and forth between two checkpoints is no progress.
+    """
+
+    def __init__(self, newest: Path | None) -> None:
+        self.in_a_row = 0
+        self.furthest = step_of(newest)
+
+    def add(self, newest: Path | None) -> None:
+        """One more, where this is the checkpoint to go on from."""
+        step = step_of(newest)
+        self.in_a_row = 1 if step > self.furthest else self.in_a_row + 1
+        self.furthest = max(step, self.furthest)
+
+
+def step_of(newest: Path | None) -> int:
+    """Of a checkpoint; 0 where there is none."""
+    place = place_of(newest.name) if newest else None
+    return place.step if place else 0
 
 
 class Supervisor:
@@ -40,18 +64,15 @@ class Supervisor:
         """Of one worker."""
         self.size = workers
         """How many work now: as many as asked for, or as the cluster still has room for."""
-        self.failures = 0
-        self.reached: Path | None = None
-        """The newest checkpoint at the last failure."""
+        self.failures = Failures(latest(job.directory))
 
     def run(self) -> int:
         """Train to the end of the run; returns the last step.
 
         Raises Preempted once the run has saved because of a signal; GaveUp after `supervision.max_failures` failures
-        in a row without a new checkpoint, where Ray's head is gone, or where no node is left; BadInput where there is
+        in a row without getting further, where Ray's head is gone, or where no node is left; BadInput where there is
         no room from the start; and whatever SegueError a worker raised.
         """
-        self.reached = latest(self.job.directory)
         with StopSignals() as stop, ray_session(self.workers):
             stop.install()  # Ray has taken SIGTERM
             head = Head()
@@ -76,7 +97,7 @@ class Supervisor:
             ) as group:
                 return self._attend(group, stop)
         except NoRoomError as error:
-            if self.failures == 0:
+            if self.failures.in_a_row == 0:
                 raise BadInput(f"workers={self.workers}: {error}; use fewer, or wait until there is room") from error
             self._lose(WorkersLostError([str(error)]), head, most=self.size - 1)
         except WorkersLostError as lost:
@@ -101,8 +122,7 @@ class Supervisor:
     def _lose(self, lost: WorkersLostError, head: Head, *, most: int) -> None:
         """Record the loss and find the next size, `most` at most; raises GaveUp where it is one loss too many."""
         newest = latest(self.job.directory)
-        self.failures = self.failures + 1 if newest == self.reached else 1
-        self.reached = newest
+        self.failures.add(newest)
         try:
             head.wait()
             self.size = divisor_within(self.micro_batches, min(most, room(self.resources)))
@@ -111,8 +131,8 @@ class Supervisor:
                 self.job.directory,
                 "lost",
                 workers=lost.lines,
-                losses=[loss.record() for loss in lost.losses],
-                failures=self.failures,
+                losses=[worker.record() for worker in lost.lost],
+                failures=self.failures.in_a_row,
                 resume_from=newest.name if newest else None,
                 asked_workers=self.workers,
                 next_workers=self.size,
@@ -120,9 +140,9 @@ class Supervisor:
         resume = f"`resume {self.job.directory}` tries again"
         if self.size == 0:
             raise GaveUp(f"{lost}; no node of the cluster has room for a worker; {resume} once there is one") from lost
-        if self.failures >= self.settings.max_failures:
+        if self.failures.in_a_row >= self.settings.max_failures:
             raise GaveUp(
-                f"gave up after {self.failures} failures in a row without a new checkpoint "
+                f"gave up after {self.failures.in_a_row} failures in a row without a checkpoint further on "
                 f"(supervision.max_failures); the last one: {lost}; the workers' output is in "
                 f"{self.job.directory / 'logs'}; {resume}"
             ) from lost

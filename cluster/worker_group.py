@@ -11,7 +11,7 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
-from cluster.losses import WorkersLostError, first_line, loss_of, workers_lost
+from cluster.losses import WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
 from cluster.ray_session import Head
 from cluster.topology import Location, Seat, meeting_address, reserve, seats
@@ -182,7 +182,7 @@ class WorkerGroup:
         if silent:
             raise workers_lost(
                 [
-                    loss_of(
+                    lost_worker(
                         worker.status,
                         f"has not answered for {worker.stillness.silent_seconds:.0f} s; it was {where(worker.status)}",
                     )
@@ -193,7 +193,7 @@ class WorkerGroup:
         if accused:
             raise workers_lost(
                 [
-                    loss_of(
+                    lost_worker(
                         worker.status,
                         f"hangs: for {worker.stillness.seconds:.0f} s it has got on with nothing "
                         f"{where(worker.status)}",
@@ -223,13 +223,15 @@ class WorkerGroup:
         for error in errors:
             if isinstance(error, Preempted):
                 raise error
-        dead = [loss_of(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)]
+        dead = [
+            lost_worker(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)
+        ]
         if dead:
             raise workers_lost(dead)
         for error in errors:
             if isinstance(error, FINAL):
                 raise error
-        raise workers_lost([loss_of(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
+        raise workers_lost([lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
 
 
 def local_process(location: Location) -> psutil.Process | None:

@@ -82,7 +82,7 @@ class SupervisionConfig(Config):
     replica_check_every: int | None = Field(default=None, gt=0)
     """Steps between two comparisons of what every worker holds alike; also before every save. None: only then."""
     max_failures: int = Field(default=3, ge=1)
-    """In a row, without a new checkpoint between them, after which a run gives up."""
+    """In a row, without a checkpoint further on between them, after which a run gives up."""
 
 
 class EvaluateConfig(Config):

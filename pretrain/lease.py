@@ -1,38 +1,20 @@
 """A live job's claim on a run directory; no clock is read: a holder lives by its process, or by a moving count."""
 
 import fcntl
-import json
 import os
-import socket
 import threading
 import time
 import types
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from data_pipeline.config import BadInput, Refused
+from pretrain.owner import Owner, decode, encode
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LOCK = ".lease-lock"
-OWN_PROCESSES = Path("/proc/self/ns/pid")
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who holds a lease."""
-
-    token: str
-    host: str
-    machine: str
-    """The host's boot and its table of processes: where both are the same, process numbers mean the same."""
-    pid: int
-    started: str
-    """When the process began, to tell it from a later one with its number; not by the clock, which may be set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +32,8 @@ class Claim:
         owner = holder[0]
         if owner.token != self.token:
             raise Refused(
-                f"{self.path.parent} was taken over by process {owner.pid} on {owner.host or 'an unknown host'}, "
-                "for nothing had been heard of this job's driver; this job stops without saving"
+                f"{self.path.parent} was taken over by {owner}, for nothing had been heard of this job's driver; this "
+                "job stops without saving"
             )
 
 
@@ -64,8 +46,7 @@ class Lease:
 
     def __init__(self, directory: Path, *, renew_seconds: float = 2.0) -> None:
         self.path, self.renew_seconds = directory / "lease.json", renew_seconds
-        pid = os.getpid()
-        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), _machine(), pid, _began(pid) or "")
+        self.owner = Owner.here(uuid.uuid4().hex)
         self.beats = 0
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._renew, daemon=True)
@@ -99,7 +80,7 @@ class Lease:
 
     def _taken(self, owner: Owner) -> Refused:
         return Refused(
-            f"{self.path.parent} is in use by process {owner.pid} on {owner.host}; wait for it or stop it "
+            f"{self.path.parent} is in use by {owner}; wait for it or stop it "
             f"(a lease whose holder is gone is taken over by itself)"
         )
 
@@ -117,15 +98,15 @@ class Lease:
     def _written(self) -> Path:
         """A file of our own with the lease's content."""
         path = self.path.with_name(f".lease-{self.owner.token}")
-        path.write_text(json.dumps({**asdict(self.owner), "beats": self.beats}), encoding="utf-8")
+        path.write_text(encode(self.owner, self.beats), encoding="utf-8")
         return path
 
     def _holder(self) -> tuple[Owner, int] | None:
         return _read_lease(self.path)
 
     def _is_live(self, owner: Owner, beats: int) -> bool:
-        if (owner.host, owner.machine) == (self.owner.host, self.owner.machine):
-            return _began(owner.pid) == owner.started
+        if owner.is_near:
+            return owner.lives
         if not owner.host:
             return False
         time.sleep(5 * self.renew_seconds)
@@ -153,30 +134,7 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
 def _read_lease(path: Path) -> tuple[Owner, int] | None:
     """Whose it is, and its count; None where there is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        beats = values.pop("beats")
-        return Owner(**values), beats
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return Owner("unreadable", "", "", 0, ""), 0
-
-
-def _machine() -> str:
-    if not (BOOT_ID.exists() and OWN_PROCESSES.exists()):
-        return "one machine a host"
-    return f"{BOOT_ID.read_text().strip()} {OWN_PROCESSES.stat().st_ino}"
-
-
-def _began(pid: int) -> str | None:
-    """When a live process of this machine began, by a count of the kernel where it tells one; None where it is gone."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        status = Path(f"/proc/{pid}/stat")
-        if not status.exists():
-            return f"{process.create_time():.2f} by the clock"
-        return f"{status.read_text().rpartition(')')[2].split()[19]} ticks after boot"
-    except (psutil.NoSuchProcess, OSError):
-        return None
+    return decode(content) or (Owner("unreadable", "", "", 0, ""), 0)

@@ -24,14 +24,19 @@ class MetricsLog:
     def __init__(
         self, directory: Path, *, first_step: int, tensorboard: bool, open_writer: OpenWriter = open_summary_writer
     ) -> None:
-        self.directory, self.path = directory, directory / "metrics.jsonl"
-        _drop_rows_after(self.path, first_step)
-        self.length = self.path.stat().st_size if self.path.exists() else 0
-        """Bytes of whole lines; what a failed write left behind is cut off by the next."""
+        self.directory, self.path, self.first_step = directory, directory / "metrics.jsonl", first_step
+        self.dropped = False
+        """Whether the rows of later steps have been."""
+        self.torn_at: int | None = None
+        """Bytes of whole lines, where a failed write left part of one behind them, to be cut off by the next."""
         self.waiting: list[Row] = []
         self.lost = 0
         self.untold: list[str] = []
         """Warnings that could not be written either."""
+        try:
+            self._drop()
+        except OSError as error:
+            self._warn_of(error)
         self.curves = (
             Curves(
                 directory / "tensorboard", first_step, rows_after=self._rows_after, warn=self._warn, open_=open_writer
@@ -46,12 +51,12 @@ class MetricsLog:
         if len(self.waiting) > MOST_WAITING:
             del self.waiting[0]
             self.lost += 1
-        failing = len(self.waiting) > 1
+        failing = len(self.waiting) > 1 or not self.dropped
         try:
             self._append()
         except OSError as error:
             if not failing:
-                self._warn(f"{self.path} cannot be written ({error.strerror}); its rows wait until it can")
+                self._warn_of(error)
         if self.curves is not None:
             self.curves.write(row)
         if not self.waiting:
@@ -73,27 +78,37 @@ class MetricsLog:
     def __exit__(self, *_: type[BaseException] | BaseException | types.TracebackType | None) -> None:
         self.close()
 
+    def _drop(self) -> None:
+        """Once: cut off the rows that are about to be computed again; raises OSError where that cannot be."""
+        if not self.dropped and self.path.exists():
+            os.truncate(self.path, _end_of_rows_until(self.path, self.first_step))
+        self.dropped = True
+
     def _append(self) -> None:
         """Write all that waits; raises OSError where not all of it was written."""
+        self._drop()
         if not self.waiting:
             return
         content = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.waiting).encode()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            self.length = min(self.length, os.fstat(descriptor).st_size)
-            os.ftruncate(descriptor, self.length)
-            os.lseek(descriptor, self.length, os.SEEK_SET)
+            if self.torn_at is not None:
+                os.ftruncate(descriptor, min(self.torn_at, os.fstat(descriptor).st_size))
+            self.torn_at = os.fstat(descriptor).st_size
             left = memoryview(content)
             while left:
                 left = left[os.write(descriptor, left) :]
+            self.torn_at = None
         finally:
             os.close(descriptor)
-        self.length += len(content)
         self.waiting.clear()
 
     def _rows_after(self, step: int) -> list[Row]:
-        written = [row for row in read_rows(self.directory) if row["step"] > step]
-        return [*written, *(row for row in self.waiting if row["step"] > step)]
+        written = read_rows(self.directory) if self.dropped else []
+        return [row for row in (*written, *self.waiting) if row["step"] > step]
+
+    def _warn_of(self, error: OSError) -> None:
+        self._warn(f"{self.path} cannot be written ({error.strerror}); its rows wait until it can")
 
     def _warn(self, message: str) -> None:
         self.untold.append(message)
@@ -107,13 +122,8 @@ class MetricsLog:
 def read_rows(directory: Path) -> list[Row]:
     """The rows of a run so far; a last line torn by a kill is left out."""
     path = directory / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for row in map(_row, lines) if row is not None]
 
 
 def last_step(directory: Path) -> int:
@@ -121,13 +131,24 @@ def last_step(directory: Path) -> int:
     return max((int(row["step"]) for row in read_rows(directory)), default=0)
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = [row for row in read_rows(path.parent) if row["step"] <= step]
-    temporary = path.with_suffix(".jsonl.partial")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(temporary, path)
+def _row(line: bytes) -> Row | None:
+    """None where the line is torn."""
+    try:
+        row: Row = json.loads(line)
+    except ValueError:
+        return None
+    return row
+
+
+def _end_of_rows_until(path: Path, step: int) -> int:
+    """In bytes from the file's beginning: behind the last row of this step or an earlier one."""
+    end = position = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        position += len(line)
+        row = _row(line)
+        if row is not None and line.endswith(b"\n") and row["step"] <= step:
+            end = position
+    return end
 
 
 def _plain(value: Any) -> Any:

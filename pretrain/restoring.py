@@ -1,17 +1,17 @@
 """Going on from a checkpoint: only from one whose bytes, shapes and score are those that were saved."""
 
-from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
 from data_pipeline.batch import Batch
-from data_pipeline.config import Corrupt, Refused
+from data_pipeline.config import BadInput, Corrupt, Refused
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
-from pretrain.checkpoint.layout import Place, place_of, pointer_of
+from pretrain.checkpoint.layout import Place, place_of, places, pointer_of
 from pretrain.experiment import Experiment
 from pretrain.group import Group
-from pretrain.run_directory import record_event, record_version_changes, refuse_changes
+from pretrain.run_directory import changes, record_event, record_version_changes, refuse_changes
 from pretrain.saving import state_pieces
 from pretrain.trainer import PROBE, Trainer
 
@@ -38,36 +38,38 @@ def restore_newest(
         if group.leads:
             record_event(directory, "fallback", message=line)
 
+    def is_early_enough(manifest: checkpoint.Manifest) -> bool:
+        return before_draw is None or manifest.counters["draws"] <= before_draw
+
     problems: list[str] = []
-    for reader in _candidates(directory, group, before_draw, tell):
-        problem = _restore(trainer, experiment, reader, allowed)
-        reader.close()
+    for reader in checkpoint.good_checkpoints(directory, log=tell, group=group, is_wanted=is_early_enough):
+        with closing(reader):
+            problem = _restore(trainer, experiment, reader, allowed)
         if problem is None:
             if group.leads:
                 record_version_changes(directory, reader.manifest.versions)
             return place_of(reader.path.name)
         problems.append(problem)
         tell(f"{problem}; going back to the checkpoint before")
-    if before_draw is None and pointer_of(directory).exists() and not checkpoint.list_checkpoints(directory):
-        raise Corrupt(
-            f"{pointer_of(directory)} names a checkpoint, but there is none in its directory; bring them back (is the "
-            "storage there?), or remove the file to begin again at step 0"
-        )
-    if before_draw is None and checkpoint.list_checkpoints(directory):
+    if before_draw is None:
+        _refuse_to_begin_anew(directory, group, problems)
+    return None
+
+
+def _refuse_to_begin_anew(directory: Path, group: Group, problems: list[str]) -> None:
+    """Raise Corrupt, on every worker as the leader sees it, where there are checkpoints or a pointer to one."""
+    there, pointed = group.tell((bool(places(directory)), pointer_of(directory).exists()) if group.leads else None)
+    if there:
         raise Corrupt(
             f"{directory}: none of its checkpoints is good; events.jsonl says what is wrong with each (on hardware "
             "that rounds otherwise, --allow probe takes one whose hashes are right)"
             + "".join(f"\n{p}" for p in problems)
         )
-    return None
-
-
-def _candidates(
-    directory: Path, group: Group, before_draw: int | None, tell: Callable[[str], None]
-) -> Iterator[checkpoint.CheckpointReader]:
-    for reader in checkpoint.good_checkpoints(directory, log=tell, group=group):
-        if before_draw is None or reader.manifest.counters["draws"] <= before_draw:
-            yield reader
+    if pointed:
+        raise Corrupt(
+            f"{pointer_of(directory)} names a checkpoint, but there is none in its directory; bring them back (is the "
+            "storage there?), or remove the file to begin again at step 0"
+        )
 
 
 def _restore(
@@ -82,6 +84,9 @@ def _restore(
     try:
         checkpoint.check_state(reader, state_pieces(trainer, probe), trainer.engine.group)
     except Refused as error:
+        changed = changes(saved.identity(), experiment.identity())
+        if changed:
+            raise BadInput(f"what was allowed to change ({', '.join(changed)}) does not fit: {error}") from error
         return str(error)
     trainer.restore(reader, manifest.counters, skipped=manifest.skipped, losses=manifest.losses)
     if "probe" in allowed:

@@ -72,6 +72,7 @@ def run(
     redone = max(last_step(directory) - trainer.step, 0) if group.leads else 0
     life.tell("resumed" if resumed or redone else "started", step=trainer.step, workers=group.world_size, redone=redone)
     with StopOnSignals(trainer), life.saving:
+        life.saving.prepare()
         if experiment.trouble.rolls_back and not resumed:
             life.saving.save()
         while True:
@@ -172,8 +173,9 @@ class Life:
                 )
 
     def _compare_replicas(self, report: StepReport) -> None:
+        """Where that is due and no save follows, which compares them itself."""
         every = self.experiment.supervision.replica_check_every
-        if every is None or report.step % every:
+        if every is None or report.step % every or self.saving.is_due(report):
             return
         try:
             check_replicas(self.trainer.engine, step=report.step)
@@ -182,7 +184,8 @@ class Life:
             raise
 
     def _log(self) -> AbstractContextManager[MetricsLog | None]:
-        """The leader's; opening it drops the rows that are about to be computed again."""
+        """The leader's; opening it drops the rows that are about to be computed again, if the run is this job's yet."""
+        self.saving.check_claim()
         if not self.trainer.engine.group.leads:
             return nullcontext()
         return MetricsLog(self.directory, first_step=self.trainer.step, tensorboard=self.experiment.log.tensorboard)

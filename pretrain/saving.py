@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -55,8 +55,14 @@ class Saving:
             background=self.config.background,
             timeout_seconds=60 * self.config.timeout_minutes,
             phase=self._see_phase,
+            warn=self._warn,
         )
         self.saved_at = time.monotonic()
+        self.again = False
+        """Whether a save has failed and is tried once more, after the next step; the same on every worker."""
+        self.is_second = False
+        """Whether the save in flight is such a try."""
+        trainer.before_change = self._before_change
 
     def __enter__(self) -> "Saving":
         return self
@@ -66,15 +72,30 @@ class Saving:
     ) -> None:
         self.saver.__exit__(kind, error, trace)
 
+    def prepare(self) -> None:
+        """Before the first step: have the memory made that saves copy the state to."""
+        self.saver.prepare(state_pieces(self.trainer, self.trainer.stream.micro_batch(0, 0)))
+
+    def is_due(self, report: StepReport) -> bool:
+        """Whether a checkpoint belongs after this step, for itself and not for one that failed."""
+        return report.stop or "save" in report.requests or self._is_permanent(report.step)
+
     def after_step(self, report: StepReport) -> None:
-        """Save where it is due; collective. Raises NotSaved where a save has failed and the run is to stop for it."""
+        """Save where it is due, or where the save before has failed and the run goes on; collective.
+
+        Raises NotSaved where a save has failed and the run is to stop for it.
+        """
         if "join save" in report.requests:
             self.settle()
-        last = report.step == self.experiment.steps
-        permanent = last or report.step % self.config.every == 0
-        if permanent or report.stop or "save" in report.requests:
-            self.save(temporary=not permanent, ends=last or report.stop)
+        due = self.is_due(report)
+        if due or self.again:
+            self.is_second = not due
+            ends = report.stop or report.step == self.experiment.steps
+            self.save(temporary=not self._is_permanent(report.step), ends=ends)
         self._ask()
+
+    def _is_permanent(self, step: int) -> bool:
+        return step == self.experiment.steps or step % self.config.every == 0
 
     def save(self, *, temporary: bool = False, ends: bool = False) -> None:
         """Save this moment; the writing goes on in the background, but where the run `ends` with it. Collective.
@@ -82,9 +103,10 @@ class Saving:
         Raises ReplicasDifferError, for what the workers do not agree on is not saved.
         """
         with self.trainer.stopwatch("save"):
-            self._check_claim()
+            self.check_claim()
             self._tolerate(self.saver.join, must=False, later=ends)
             check_replicas(self.trainer.engine, step=self.trainer.step)
+            self.again = False
             self._tolerate(lambda: self._start(temporary=temporary), must=ends)
             self.saved_at = time.monotonic()
             if ends:
@@ -98,8 +120,14 @@ class Saving:
         with self.trainer.stopwatch("save"):
             return self._tolerate(self.saver.join, must=must)
 
-    def _check_claim(self) -> None:
-        """Raise Refused on every worker where the run is another job's by now: a save would sweep away its own."""
+    def _before_change(self) -> None:
+        """Nothing of what is saved may change while it is copied."""
+        if self.saver.copying:
+            with self.trainer.stopwatch("save"):
+                self.saver.wait_for_copy()
+
+    def check_claim(self) -> None:
+        """Raise Refused on every worker where the run is another job's by now, whose files are not to be touched."""
         group = self.trainer.engine.group
         lost = None
         if group.leads:
@@ -115,7 +143,7 @@ class Saving:
         trainer, batch = self.trainer, self.trainer.stream.micro_batch(0, 0)
         self.saver.start(
             step=trainer.step,
-            pieces=state_pieces(trainer, batch),
+            pieces=[_still(piece) for piece in state_pieces(trainer, batch)],
             description=self._description(trainer.probe(batch)),
             temporary=temporary,
         )
@@ -140,6 +168,7 @@ class Saving:
                 record_event(self.directory, "not saved", message=str(error), step=self.trainer.step)
             if must or (self.config.on_failure == "stop" and not later):
                 raise
+            self.again = not self.is_second
             return None
 
     def _description(self, probe: dict[str, float]) -> checkpoint.Description:
@@ -153,6 +182,9 @@ class Saving:
             losses=trainer.judge.state(),
         )
 
+    def _warn(self, message: str) -> None:
+        record_event(self.directory, "warning", message=message)
+
     def _see_phase(self, phase: checkpoint.Phase) -> None:
         if phase == "manifest written":
             self.may_write()
@@ -162,6 +194,11 @@ class Saving:
 def state_pieces(trainer: Trainer, probe: Batch) -> list[Piece]:
     """All that this worker saves."""
     return trainer.pieces() + (probe_pieces(probe) if trainer.engine.group.leads else [])
+
+
+def _still(piece: Piece) -> Piece:
+    """What changes only by an update; buffers may change in a forward pass, so they are copied at once."""
+    return replace(piece, tensor=piece.tensor.clone()) if piece.name.startswith("buffers/") else piece
 
 
 def probe_pieces(batch: Batch) -> list[Piece]:

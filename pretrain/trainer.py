@@ -69,6 +69,8 @@ class Trainer:
         self.judge = Judge(plan.trouble, engine.model.players)
         self.requests: set[Request] = set()
         self.stopwatch = Stopwatch()
+        self.before_change: Callable[[], None] = lambda: None
+        """Called before anything that belongs to the state changes: a save may still be copying it."""
 
     def steps(self) -> Iterator[StepReport]:
         """Train, one report a step; state may be saved between two.
@@ -111,6 +113,7 @@ class Trainer:
         kind, score = self.judge.of_loss(player, sums.loss)
         rate = self.learning_rate(player, self.step)
         norm = None
+        self.before_change()
         with self.stopwatch("update"):
             if kind is None:
                 norm = self.engine.update(player, rate)
@@ -203,6 +206,7 @@ class Trainer:
         losses: Mapping[str, Iterable[float]] | None = None,
     ) -> None:
         """Continue where the saved run was."""
+        self.before_change()
         self.step, self.draws = counters["step"], counters["draws"]
         self.updates = {player: counters[f"updates/{player}"] for player in self.updates}
         self.engine.restore(reader, self.updates)

@@ -1,36 +1,27 @@
 """Real worker processes for tests: gloo on loopback, a free port each, a time-out on every wait."""
 
+import importlib.util
+import multiprocessing
+import os
 import pickle
 import socket
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pretrain.group import join
+
 ROOT = Path(__file__).parents[1]
 
-_START = """
-import sys, pickle, pathlib, datetime
-sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
-from pretrain.group import join
-rank, world, port, place = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4])
-import importlib.util
-spec = importlib.util.spec_from_file_location("test_module", {file!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules["test_module"] = module
-spec.loader.exec_module(module)
-group = join(rank, world, rank, address="127.0.0.1", port=port, timeout=datetime.timedelta(seconds=120),
-             device=torch.device("cpu"))
-result = getattr(module, {function!r})(group, *pickle.loads((place / "arguments").read_bytes()))
-(place / f"result-{{rank}}").write_bytes(pickle.dumps(result))
-group.barrier()
-import os
-os._exit(0)
-"""
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch._dynamo"])
+"""What every optimizer imports, and takes seconds; Segue itself is imported by each worker."""
 
 
 def free_port() -> int:
@@ -46,25 +37,53 @@ def run_workers(world_size: int, function: Callable[..., Any], *arguments: Any, 
     `function` is at the top level of a test file. A worker that fails makes this raise with its output.
     """
     file = sys.modules[function.__module__].__file__
-    code = _START.format(path=[str(ROOT)], file=file, function=function.__name__)
-    port = str(free_port())
-    with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "arguments").write_bytes(pickle.dumps(arguments))
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        (place / "arguments").write_bytes(pickle.dumps(arguments))
+        meeting = (world_size, free_port(), place, dict(os.environ))
         workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(rank), str(world_size), port, place],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world_size)
+            FORKS.Process(target=_work, args=(rank, *meeting, file, function.__name__)) for rank in range(world_size)
         ]
         try:
-            outputs = [worker.communicate(timeout=timeout)[0] for worker in workers]
+            for worker in workers:
+                worker.start()
+            deadline = time.monotonic() + timeout
+            for worker in workers:
+                worker.join(max(0.0, deadline - time.monotonic()))
         finally:
             for worker in workers:
                 worker.kill()
-        failed = [output for worker, output in zip(workers, outputs, strict=True) if worker.returncode]
+        failed = [(place / f"output-{rank}").read_text() for rank, worker in enumerate(workers) if worker.exitcode != 0]
         assert not failed, "\n\n".join(failed)
-        return [pickle.loads((Path(place) / f"result-{rank}").read_bytes()) for rank in range(world_size)]
+        return [pickle.loads((place / f"result-{rank}").read_bytes()) for rank in range(world_size)]
+
+
+def _work(
+    rank: int, world_size: int, port: int, place: Path, environment: dict[str, str], file: str, function: str
+) -> None:
+    """Be one of the workers; the process ends with it."""
+    output = os.open(place / f"output-{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    group = join(
+        rank,
+        world_size,
+        rank,
+        address="127.0.0.1",
+        port=port,
+        timeout=timedelta(seconds=120),
+        device=torch.device("cpu"),
+    )
+    spec = importlib.util.spec_from_file_location("test_module", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["test_module"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    result = getattr(module, function)(group, *pickle.loads((place / "arguments").read_bytes()))
+    (place / f"result-{rank}").write_bytes(pickle.dumps(result))
+    group.barrier()
+    os._exit(0)

@@ -1,4 +1,8 @@
-"""Saving while training goes on: the state is copied, then written by a thread of its own, at most one save in flight.
+"""Saving while training goes on: a thread copies the state, then writes the copy; at most one save is in flight.
+
+Forward and backward passes change nothing of what is saved, so training goes on at once, and waits for the copy only
+before its next update (Mohan et al. 2021, CheckFreq, https://www.usenix.org/conference/fast21/presentation/mohan,
+section 4).
 
 The thread uses a process group of its own, so that its collectives never mix with those of training. A save that fails
 on one worker fails on all at the next `join`; one whose storage hangs is given up after a time: its thread is left
@@ -7,14 +11,14 @@ behind with its copy and its group, can commit nothing any more, and does not ke
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-from data_pipeline.config import SegueError
+from data_pipeline.config import Refused, SegueError
 from pretrain.checkpoint.holds import Holds
 from pretrain.checkpoint.host_copy import HostCopy
 from pretrain.checkpoint.interruptible import InterruptibleGroup, look_until
@@ -37,63 +41,83 @@ class Saver:
         background: bool = True,
         timeout_seconds: float,
         phase: Callable[[Phase], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`phase` and `warn` may be called on the saving thread."""
         self.run, self.group, self.keep = run, group, keep
-        self.background, self.timeout_seconds, self.phase = background, timeout_seconds, phase
+        self.background, self.timeout_seconds, self.phase, self.warn = background, timeout_seconds, phase, warn
         self._own_group: Group | None = None
         self._copy, self._holds = HostCopy(), Holds(run)
         self._flight: _Flight | None = None
 
-    def start(self, *, step: int, pieces: Iterable[Piece], description: Description, temporary: bool = False) -> None:
-        """Copy the pieces that this worker owns and begin to write them; they may change once this returns.
+    def prepare(self, pieces: Iterable[Piece]) -> None:
+        """Have the memory for a copy of such pieces made meanwhile, so that the first save need not wait for it."""
+        self._copy.prepare(pieces)
 
-        Joins the save before. Raises NotSaved, the same on every worker, if that failed, or if the state could not be
-        copied.
+    def start(self, *, step: int, pieces: Iterable[Piece], description: Description, temporary: bool = False) -> None:
+        """Begin to copy the pieces that this worker owns, and then to write them; they may change once
+        `wait_for_copy` returns. Joins the save before, and raises as `join` does.
         """
         self.join()
-        error, copies = None, []
-        try:
-            copies = self._copy.take(pieces)
-        except Exception as raised:  # also no memory: the others must hear of it
-            error = raised
-        failures = self.group.agree(error)
-        if failures:
-            raise NotSaved("checkpoint not saved: the state could not be copied: " + "; ".join(failures)) from error
         if self._own_group is None:  # a peer that waits for us longer than a save may take is given up anyway
             self._own_group = self.group.second(timedelta(seconds=2 * self.timeout_seconds))
         flight = _Flight(deadline=time.monotonic() + self.timeout_seconds)
-        values = {"step": step, "pieces": copies, "description": description, "temporary": temporary}
-        threading.Thread(target=self._save, args=(flight, self._own_group, values), name="save", daemon=True).start()
+        values = {"step": step, "description": description, "temporary": temporary}
+        given = (flight, self._own_group, list(pieces), values)
+        threading.Thread(target=self._save, args=given, name="save", daemon=True).start()
         self._flight = flight
         if not self.background:
             self.join()
 
     @property
+    def copying(self) -> bool:
+        """Whether what is saved must not change yet."""
+        return self._flight is not None and not self._flight.copied.is_set()
+
+    def wait_for_copy(self) -> None:
+        """To be called before anything changes what is saved."""
+        if self._flight is not None:
+            self._flight.copied.wait()
+
+    @property
     def failed(self) -> bool:
         """Without waiting: whether the save in flight failed on this worker or takes too long. Then all must `join`."""
         flight = self._flight
-        if flight is None:
+        if flight is None or flight.path is not None:
             return False
         return flight.error is not None if flight.ended.is_set() else time.monotonic() >= flight.deadline
 
     def join(self) -> Path | None:
         """Wait for the save in flight; its directory, or None where there is none.
 
-        Raises NotSaved, the same on every worker, if it failed on any or was not done in time on any; the next save
-        begins anew.
+        Raises, the same on every worker, NotSaved if it failed on any or was not done in time, and Refused if the run
+        is no longer this job's; the next save begins anew.
         """
         flight, self._flight = self._flight, None
         if flight is None:
             return None
         flight.ended.wait(max(0.0, flight.deadline - time.monotonic()))
-        outcomes: list[_Outcome] = self.group.gather(flight.outcome(self.timeout_seconds))
-        if all(outcome.kind == "saved" for outcome in outcomes):
-            return flight.path
-        flight.given_up.set()
-        if any(outcome.kind not in ("saved", "refused") for outcome in outcomes):
+        outcome = flight.outcome(self.timeout_seconds)
+        if outcome.kind in ("hangs", "waits"):
+            flight.given_up.set()
+        elif not flight.ended.is_set():
+            self._leave_removal(flight)
+        outcomes: list[_Outcome] = self.group.gather(outcome)
+        if any(outcome.kind in ("failed", "hangs", "waits") for outcome in outcomes):
+            flight.given_up.set()
             # threads left behind may still use both
             self._copy, self._own_group = HostCopy(), None
-        raise NotSaved(_message(outcomes)) from flight.error
+        if outcomes[0].kind == "saved":  # the leader's: the pointer has moved
+            return Path(outcomes[0].message)
+        raise _error(outcomes) from flight.error
+
+    def _leave_removal(self, flight: "_Flight") -> None:
+        """The save is saved, but its thread has not ended: it removes older checkpoints, and is left to it."""
+        self.warn(
+            f"{flight.path} is saved, but to remove what it outdates takes longer than {self.timeout_seconds:g} s; the "
+            "next save tries again"
+        )
+        self._holds = Holds(self.run)
 
     def close(self) -> None:
         """Join, and let go of the memory."""
@@ -119,31 +143,53 @@ class Saver:
                 flight.ended.wait(max(0.0, flight.deadline - time.monotonic()))
             flight.given_up.set()
 
-    def _save(self, flight: "_Flight", group: Group, values: dict[str, Any]) -> None:
+    def _save(self, flight: "_Flight", group: Group, pieces: list[Piece], values: dict[str, Any]) -> None:
         """What the thread does."""
+
+        def copies() -> Iterator[Piece]:
+            try:
+                found = self._copy.take(pieces)
+            finally:
+                pieces.clear()  # some are all that still refers to their memory
+                flight.copied.set()
+            yield from found
 
         def phase(now: Phase) -> None:
             flight.last = now
             self.phase(now)
-            flight.check()
+            if flight.path is None:
+                flight.check()
 
         watched = InterruptibleGroup(
             group.rank, group.world_size, group.local_rank, group.process_group, wait=flight.wait_for_others
         )
         try:
-            flight.path = save(self.run, **values, group=watched, keep=self.keep, holds=self._holds, phase=phase)
+            flight.path = save(
+                self.run,
+                pieces=copies(),
+                **values,
+                group=watched,
+                keep=self.keep,
+                holds=self._holds,
+                phase=phase,
+                before_move=flight.check,
+                saved=flight.set_saved,
+                warn=self.warn,
+            )
         except BaseException as error:  # told by `failed` and `join`
             flight.error = error
         finally:
+            flight.copied.set()
             flight.ended.set()
 
 
 class _Outcome(NamedTuple):
-    """How a save went on one worker: refused by all alike, failed outside of that, or not done in time and then either
-    at work or waiting for the others."""
+    """How a save went on one worker: saved (as far as this worker knows), not saved by all alike or refused to all
+    alike, failed outside of that, or not done in time and then either at work or waiting for the others."""
 
-    kind: Literal["saved", "refused", "failed", "hangs", "waits"]
-    message: str = ""
+    kind: Literal["saved", "not saved", "refused", "failed", "hangs", "waits"]
+    message: str
+    """What is wrong; of one that is saved its directory."""
 
 
 @dataclass(slots=True)
@@ -152,12 +198,18 @@ class _Flight:
 
     deadline: float
     path: Path | None = None
+    """Once it is saved."""
     error: BaseException | None = None
     last: Phase | Literal["begun"] = "begun"
     waits: bool = False
     """For the other workers."""
+    copied: threading.Event = field(default_factory=threading.Event)
+    """All that is to be saved of this worker, or it never will be."""
     ended: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
+
+    def set_saved(self, path: Path) -> None:
+        self.path = path
 
     def check(self) -> None:
         """Raise where the save was given up."""
@@ -171,25 +223,27 @@ class _Flight:
         self.waits = False
 
     def outcome(self, timeout_seconds: float) -> _Outcome:
+        if self.path is not None:
+            return _Outcome("saved", str(self.path))
         if not self.ended.is_set():
             since = f"since '{self.last}'; given up after {timeout_seconds:g} s"
             if self.waits:
                 return _Outcome("waits", f"waits for the others {since}")
             return _Outcome("hangs", f"its storage hangs {since}")
-        if self.error is None:
-            return _Outcome("saved")
-        if isinstance(self.error, NotSaved):
-            return _Outcome("refused", str(self.error))
+        if isinstance(self.error, NotSaved | Refused):
+            return _Outcome("refused" if isinstance(self.error, Refused) else "not saved", str(self.error))
         return _Outcome("failed", f"{type(self.error).__name__}: {self.error}")
 
 
-def _message(outcomes: list[_Outcome]) -> str:
-    """Of those that are to blame: who waits for others is not, unless all wait."""
-    refused = [outcome.message for outcome in outcomes if outcome.kind == "refused"]
-    if refused:
-        return refused[0]
+def _error(outcomes: list[_Outcome]) -> SegueError:
+    """Names those that are to blame: who waits for others is not, unless all wait."""
+    for outcome in outcomes:
+        if outcome.kind == "refused":
+            return Refused(outcome.message)
+        if outcome.kind == "not saved":
+            return NotSaved(outcome.message)
     for kind in ("hangs", "failed", "waits"):
         named = [f"worker {rank}: {o.message}" for rank, o in enumerate(outcomes) if o.kind == kind]
         if named:
-            return "checkpoint not saved: " + "; ".join(named)
+            return NotSaved("checkpoint not saved: " + "; ".join(named))
     raise AssertionError("there is a failure")

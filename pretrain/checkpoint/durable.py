@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,20 +27,31 @@ def create_directory(path: Path) -> None:
         sync_directory(folder.parent)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Give the file a new content in one move: whoever reads it sees the old or the new, never part of either."""
+def replace_file(path: Path, content: bytes, *, before_move: Callable[[], None] = lambda: None) -> None:
+    """Give the file a new content in one move: whoever reads it sees the old or the new, never part of either.
+
+    `before_move` is called directly before the move, with all that may hang behind it, and may raise to prevent it.
+    """
     temporary = path.with_name(f"{path.name}{PARTIAL}{uuid4().hex[:8]}")
-    with open(temporary, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        before_move()
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
-def move_directory(source: Path, target: Path) -> None:
-    """Rename a directory within its parent, all in it being on the disk under the old name first."""
+def move_directory(source: Path, target: Path, *, before_move: Callable[[], None] = lambda: None) -> None:
+    """Rename a directory within its parent, all in it being on the disk under the old name first; `before_move` as of
+    `replace_file`."""
     sync_directory(source)
+    before_move()
     os.rename(source, target)
     sync_directory(target.parent)
 

@@ -1,51 +1,24 @@
 """Holds: whoever reads a checkpoint while its run goes on says so beside it, and retention lets it be.
 
-A hold is live while its process is, where that is on this host; a hold of another host is live while its count moves.
-The clocks of two machines are never compared.
+A hold is live while its process is, where that is on this machine; a hold of another one is live while its count moves.
+No clock is read for it that somebody may set, and those of two machines are never compared.
 """
 
 import errno
-import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
-
 from pretrain.checkpoint.layout import HELD, Place, checkpoints_of, hold_of
+from pretrain.owner import Owner, decode, encode
 
 RENEW_SECONDS = 2.0
 STALE_SECONDS = 10.0
 """By the looker's own clock: a count that stood still for so long between two looks stands still."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The process that reads."""
-
-    host: str
-    pid: int
-    started: float
-    """Its creation time on its own host, to tell it from a later process with its number."""
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-    def is_gone(self) -> bool:
-        """Of this host and ended."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() != self.started or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
 
 
 class Hold:
@@ -58,8 +31,7 @@ class Hold:
         token = uuid4().hex[:8]
         self.path = hold_of(checkpoint, token)
         self._draft = self.path.with_name(f".hold-{token}")
-        process = psutil.Process()
-        self._holder = Holder(socket.gethostname(), process.pid, process.create_time())
+        self._owner = Owner.here(token)
         self._beats, self._renew_seconds = 0, renew_seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)
@@ -84,7 +56,7 @@ class Hold:
                 self._write()
 
     def _write(self) -> None:
-        self._draft.write_text(json.dumps({**asdict(self._holder), "beats": self._beats}), encoding="utf-8")
+        self._draft.write_text(encode(self._owner, self._beats), encoding="utf-8")
         os.replace(self._draft, self.path)
 
 
@@ -112,9 +84,9 @@ class Holds:
         for path in sorted(self.folder.glob(f"{place.name}{HELD}*.json")):
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
-                holder = _parse(content)
-                if not (holder and holder.is_gone()) and not self._stands_still(path.name, content):
-                    found.append(str(holder or "an unreadable hold"))
+                owner, _ = decode(content) or (None, 0)
+                if self._is_live(owner, path.name, content):
+                    found.append(str(owner or "an unreadable hold"))
         return found
 
     def forget(self, place: Place) -> None:
@@ -122,20 +94,14 @@ class Holds:
         for path in self.folder.glob(f"{place.name}{HELD}*.json"):
             path.unlink(missing_ok=True)
 
+    def _is_live(self, owner: Owner | None, name: str, content: bytes) -> bool:
+        if owner is not None and owner.is_near:
+            return owner.lives
+        return not self._stands_still(name, content)
+
     def _stands_still(self, name: str, content: bytes) -> bool:
         """Never so at the first look."""
         now = time.monotonic()
         before, since = self._seen.get(name, (None, now))
         self._seen[name] = (content, since if content == before else now)
-        holder = _parse(content)
-        if holder is not None and holder.host == socket.gethostname():
-            return False
         return content == before and now - since >= self.stale_seconds
-
-
-def _parse(content: bytes) -> Holder | None:
-    try:
-        values = json.loads(content)
-        return Holder(str(values["host"]), int(values["pid"]), float(values["started"]))
-    except (ValueError, KeyError, TypeError):
-        return None

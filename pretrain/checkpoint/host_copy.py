@@ -1,7 +1,10 @@
 """A copy of a worker's pieces in host memory that is kept from save to save, so that training may change the state."""
 
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,21 +33,43 @@ class _Part:
         return self.count * self.piece.tensor.element_size()
 
 
+class _Needed(NamedTuple):
+    """Memory for some parts."""
+
+    sizes: list[int]
+    """Of each chunk, in bytes."""
+    pinned: bool
+
+
 class HostCopy:
     """Memory for one copy of a worker's state; pinned where the state is on an accelerator."""
 
     def __init__(self) -> None:
         self._chunks: list[Tensor] = []
+        self._preparing: threading.Thread | None = None
 
     @property
     def num_bytes(self) -> int:
         return sum(chunk.numel() for chunk in self._chunks)
 
+    def prepare(self, pieces: Iterable[Piece]) -> None:
+        """Begin to make the memory that `take` needs for such pieces, on a thread, which `take` waits for: to get it
+        from the system takes several times as long as to copy."""
+        needed = _needed(_parts(pieces))
+        self._preparing = threading.Thread(target=self._prepare, args=(needed,), name="prepare copy", daemon=True)
+        self._preparing.start()
+
+    def wait(self) -> None:
+        """Until what was begun to be prepared is."""
+        if self._preparing is not None:
+            self._preparing.join()
+
     @torch.no_grad()
     def take(self, pieces: Iterable[Piece]) -> list[Piece]:
         """The same elements, which nothing changes until the next call; complete when this returns."""
+        self.wait()
         parts = list(_parts(pieces))
-        self._make_room(parts)
+        self._make_room(_needed(parts))
         copies, devices = [], set()
         for part in parts:
             source = part.piece.tensor.detach().reshape(-1)[part.offset : part.offset + part.count]
@@ -57,18 +82,20 @@ class HostCopy:
                 torch.cuda.current_stream(device).synchronize()
         return copies
 
-    def _make_room(self, parts: list[_Part]) -> None:
+    def _prepare(self, needed: "_Needed") -> None:
+        with suppress(RuntimeError):  # no memory: `take` meets that again, and tells it
+            self._make_room(needed)
+            for chunk in self._chunks:
+                chunk.zero_()  # the system gives memory only to who writes to it
+
+    def _make_room(self, needed: "_Needed") -> None:
         """Keep the chunks that are large enough."""
-        pinned = any(part.piece.tensor.device.type == "cuda" for part in parts)
-        needed = [0] * (max((part.chunk for part in parts), default=-1) + 1)
-        for part in parts:
-            needed[part.chunk] = max(needed[part.chunk], part.start + part.num_bytes)
-        del self._chunks[len(needed) :]
-        for number, size in enumerate(needed):
+        del self._chunks[len(needed.sizes) :]
+        for number, size in enumerate(needed.sizes):
             if number == len(self._chunks):
-                self._chunks.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
-            elif self._chunks[number].numel() < size or self._chunks[number].is_pinned() < pinned:
-                self._chunks[number] = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+                self._chunks.append(torch.empty(size, dtype=torch.uint8, pin_memory=needed.pinned))
+            elif self._chunks[number].numel() < size or self._chunks[number].is_pinned() < needed.pinned:
+                self._chunks[number] = torch.empty(size, dtype=torch.uint8, pin_memory=needed.pinned)
 
     def _memory(self, part: _Part) -> Tensor:
         return self._chunks[part.chunk][part.start : part.start + part.num_bytes]
@@ -88,3 +115,13 @@ def _parts(pieces: Iterable[Piece]) -> Iterator[_Part]:
             used, offset = used + part.num_bytes, offset + part.count
             if offset == count:
                 break
+
+
+def _needed(parts: Iterable[_Part]) -> _Needed:
+    sizes: list[int] = []
+    pinned = False
+    for part in parts:
+        sizes += [0] * (part.chunk + 1 - len(sizes))
+        sizes[part.chunk] = max(sizes[part.chunk], part.start + part.num_bytes)
+        pinned |= part.piece.tensor.device.type == "cuda"
+    return _Needed(sizes, pinned)

@@ -4,13 +4,15 @@
     <run>/checkpoints/step-000000100/manifest.json              what the checkpoint holds, written last
                                      worker-00000.safetensors   what each worker wrote
     <run>/checkpoints/step-000000100-r1/                        the same step saved once more, which replaces it
-    <run>/checkpoints/step-000000200.partial-6fd1c2a0/          a save that is not, or never was, finished
+    <run>/checkpoints/step-000000200.partial-6fd1c2a0/          a save that is not, or never was, finished, or a part
+                                                                of a checkpoint that is being removed
+    <run>/checkpoints/step-000000100.aside-6fd1c2a0/            whole; removed next, unless somebody reads it after all
     <run>/checkpoints/step-000000100.pinned.json                it stays until it is unpinned
     <run>/checkpoints/step-000000100.held-6fd1c2a0.json         somebody reads it
 
-A directory without `.partial` in its name is complete: it gets that name by one rename, after all in it is on the
-disk. A step that is saved again (a run resumed from an older checkpoint gets there a second time) goes to the next
-revision instead of over the old one, so that at no moment there is no good checkpoint.
+A directory whose name is only a step and a revision is complete: it gets that name by one rename, after all in it is
+on the disk. A step that is saved again (a run resumed from an older checkpoint gets there a second time) goes to the
+next revision instead of over the old one, so that at no moment there is no good checkpoint.
 """
 
 import re
@@ -20,9 +22,12 @@ from uuid import uuid4
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
+ASIDE = ".aside-"
 HELD = ".held-"
 WORKER_FILE_PATTERN = r"^worker-\d{5,}\.safetensors$"
 _DIRECTORY = re.compile(r"step-(\d{9,})(?:-r([1-9]\d*))?")
+_LEFTOVER = re.compile(rf"({_DIRECTORY.pattern}|latest\.json){re.escape(PARTIAL)}[0-9a-f]{{8}}")
+_LEFT_ASIDE = re.compile(rf"(?P<name>{_DIRECTORY.pattern}){re.escape(ASIDE)}[0-9a-f]{{8}}")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -44,6 +49,10 @@ class Place:
     def partial_name(self) -> str:
         """A new name, under which no worker of an earlier, killed save can still be writing."""
         return f"{self.name}{PARTIAL}{uuid4().hex[:8]}"
+
+    def aside_name(self) -> str:
+        """A new name, under which it is looked at once more before it is removed."""
+        return f"{self.name}{ASIDE}{uuid4().hex[:8]}"
 
 
 def place_of(name: str) -> Place | None:
@@ -88,6 +97,13 @@ def places(run: Path) -> list[Place]:
 
 
 def leftovers(run: Path) -> list[Path]:
-    """What saves that were killed have left behind."""
+    """What saves and removals that were killed have left behind, of no use to anybody; nothing of another make."""
     folder = checkpoints_of(run)
-    return sorted(path for path in folder.iterdir() if PARTIAL in path.name) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def left_aside(run: Path) -> dict[Path, Path]:
+    """Whole checkpoints that a removal has moved aside and not decided on yet -> where they belong."""
+    folder = checkpoints_of(run)
+    found = [_LEFT_ASIDE.fullmatch(path.name) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    return {folder / match[0]: folder / match["name"] for match in found if match}

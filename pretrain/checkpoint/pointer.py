@@ -1,5 +1,6 @@
 """`latest.json`: which checkpoint a run goes on from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline.config import Corrupt
@@ -8,9 +9,10 @@ from pretrain.checkpoint.layout import Place, place_of, pointer_of
 from pretrain.checkpoint.sealed import seal, unseal
 
 
-def move_pointer(run: Path, place: Place) -> None:
-    """Let the run go on from this checkpoint: after a save, or to go back to an older one."""
-    replace_file(pointer_of(run), seal({"checkpoint": place.name, "step": place.step}))
+def move_pointer(run: Path, place: Place, *, before_move: Callable[[], None] = lambda: None) -> None:
+    """Let the run go on from this checkpoint: after a save, or to go back to an older one; `before_move` as of
+    `replace_file`."""
+    replace_file(pointer_of(run), seal({"checkpoint": place.name, "step": place.step}), before_move=before_move)
 
 
 def pointed_place(run: Path) -> Place | None:

@@ -19,6 +19,8 @@ from pretrain.checkpoint.verified import VerifiedPieces
 from pretrain.group import Group
 
 ALONE = Group()
+SHOWN_PROBLEMS = 5
+"""Of one checkpoint."""
 
 
 class CheckpointReader:
@@ -126,23 +128,31 @@ def newest_good(
 
 
 def good_checkpoints(
-    run: Path, *, log: Callable[[str], None], group: Group = ALONE, hold: bool = False
+    run: Path,
+    *,
+    log: Callable[[str], None],
+    group: Group = ALONE,
+    hold: bool = False,
+    is_wanted: Callable[[Manifest], bool] = lambda _: True,
 ) -> Iterator[CheckpointReader]:
     """The checkpoints of which every byte is as it was written, newest first, each examined when it is asked for.
 
-    Called by every worker of the group alike; each verifies a share of the pieces.
+    Called by every worker of the group alike; each verifies a share of the pieces. Of one that is not wanted only the
+    manifest is read.
     """
     candidates: list[Place] = group.tell(newest_first(run, log=log) if group.leads else None)
     for place in candidates:
         path = checkpoints_of(run) / place.name
-        reader, problems = _examine(path, group, hold=hold)
-        if reader is not None and not problems:
+        reader, problems = _examine(path, group, hold=hold, is_wanted=is_wanted)
+        if reader is not None and not problems and is_wanted(reader.manifest):
             yield reader
             continue
         if reader is not None:
             reader.close()
-        if group.leads:
-            log(f"{path.name} is damaged, going back to the checkpoint before: {'; '.join(problems)}")
+        if problems and group.leads:
+            more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+            said = "; ".join([*problems[:SHOWN_PROBLEMS], *more])
+            log(f"{path.name} is damaged, going back to the checkpoint before: {said}")
 
 
 def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
@@ -165,12 +175,15 @@ def newest_first(run: Path, *, log: Callable[[str], None]) -> list[Place]:
     return [*(place for place in backward if place <= pointed), *(place for place in backward if place > pointed)]
 
 
-def _examine(path: Path, group: Group, *, hold: bool) -> tuple[CheckpointReader | None, list[str]]:
+def _examine(
+    path: Path, group: Group, *, hold: bool, is_wanted: Callable[[Manifest], bool]
+) -> tuple[CheckpointReader | None, list[str]]:
     """The checkpoint, and what all workers found wrong with it, each looking at its share of the pieces."""
     reader, problems, error = None, [], None
     try:
         reader = CheckpointReader(path, hold=hold)
-        problems = reader.stored.problems(list(reader.stored)[group.rank :: group.world_size])
+        if is_wanted(reader.manifest):
+            problems = reader.stored.problems(list(reader.stored)[group.rank :: group.world_size])
     except Corrupt as damage:
         problems = [str(damage)]
     except Exception as raised:  # the other workers must hear of it before this one leaves

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipeline.config import Corrupt, SegueError
 from pretrain.checkpoint.durable import move_directory, remove
 from pretrain.checkpoint.holds import Holds
-from pretrain.checkpoint.layout import Place, checkpoints_of, places
+from pretrain.checkpoint.layout import Place, checkpoints_of, left_aside, places
 from pretrain.checkpoint.manifest import Manifest, read_complete
 from pretrain.checkpoint.pins import pin_note
 from pretrain.checkpoint.pointer import pointed_place
@@ -107,19 +107,30 @@ def remove_replaced(run: Path, holds: Holds | None = None) -> None:
 
 def discard(run: Path, place: Place, holds: Holds) -> str | None:
     """Remove a finished checkpoint, or say why it stays; cut off in the middle, it leaves a leftover and never half a
-    checkpoint. Who pins or holds it while its directory is moved away gets it back."""
+    checkpoint. Who pins or holds it while its directory is moved aside gets it back."""
     if (reason := _protection(run, place, holds)) is not None:
         return reason
     folder = checkpoints_of(run)
-    doomed = folder / place.partial_name()
-    move_directory(folder / place.name, doomed)
-    if (reason := _protection(run, place, holds)) is not None:
-        move_directory(doomed, folder / place.name)
-        return reason
+    aside, doomed = folder / place.aside_name(), folder / place.partial_name()
+    try:
+        move_directory(folder / place.name, aside)
+        if (reason := _protection(run, place, holds)) is not None:
+            move_directory(aside, folder / place.name)
+            return reason
+        move_directory(aside, doomed)
+    except FileNotFoundError:
+        return "another process removes it or has just put it back"
     remove(doomed)
     with suppress(OSError):
         holds.forget(place)
     return None
+
+
+def put_back(run: Path) -> None:
+    """Undo the removals that were killed before they had decided, or are about to: theirs to try again."""
+    for aside, path in left_aside(run).items():
+        with suppress(OSError):
+            move_directory(aside, path)
 
 
 def _protection(run: Path, place: Place, holds: Holds) -> str | None:

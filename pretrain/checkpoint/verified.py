@@ -61,5 +61,7 @@ class VerifiedPieces:
 
     def _file(self, file: str) -> Any:
         if file not in self._files:
-            self._files[file] = safe_open(self.directory / file, framework="pt", device="cpu")
+            path = self.directory / file
+            with open(path, "rb"):  # where storage hangs, it does so here: the library would stop all threads
+                self._files[file] = safe_open(path, framework="pt", device="cpu")
         return self._files[file]

@@ -106,6 +106,8 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
+    import torch._dynamo  # every optimizer does, which takes a second
+
     import cluster.inspection
     import cluster.train  # noqa: F401
 

@@ -185,7 +185,7 @@ def test_gives_up_with_code_6(tmp_path: Path) -> None:
                 process.wait(0.3)
         result = ended(process)
     assert result.code == 6, result
-    assert "gave up after 3 failures in a row without a new checkpoint" in result.err
+    assert "gave up after 3 failures in a row without a checkpoint further on" in result.err
     assert "Traceback" not in result.err
     assert events(run) == ["lost"] * 3 + ["gave_up"]
     assert not (run / "lease.json").exists()

@@ -6,6 +6,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from cluster.supervise import Failures
 from cluster.train import last_workers, resume, train
 from data_pipeline.config import Corrupt, GaveUp
 from pretrain.run_directory import record_event
@@ -42,8 +43,8 @@ def test_what_a_user_can_mend_is_not_tried_again(tmp_path: Path, console: Consol
 
 
 @pytest.mark.slow
-def test_failures_without_a_new_checkpoint_are_bounded_by_the_setting(tmp_path: Path, console: Console) -> None:
-    """A loss after a new checkpoint starts the count anew."""
+def test_failures_without_a_checkpoint_further_on_are_bounded_by_the_setting(tmp_path: Path, console: Console) -> None:
+    """A loss after a checkpoint further on starts the count anew."""
     steps = [2, 6, 7, 8]
     faults = [Fault("raise", 1, "update", step, tmp_path / f"fault-{step}") for step in steps]
     run = tmp_path / "run"
@@ -54,6 +55,22 @@ def test_failures_without_a_new_checkpoint_are_bounded_by_the_setting(tmp_path: 
     assert "a fault that a test lets happen" in str(gave_up.value)
     assert [event["failures"] for event in events(run) if event["event"] == "lost"] == [1, 1, 2]
     assert kinds(run)[-1] == "gave_up"
+
+
+def test_only_a_step_further_than_ever_before_is_progress() -> None:
+    """Nor is another revision of the same step, which a roll-back makes."""
+    names = ["step-000000005", "step-000000010", "step-000000005", "step-000000010", "step-000000010-r1", None]
+    failures = Failures(None)
+    counted = []
+    for name in [None, *names, "step-000000015"]:
+        failures.add(Path("checkpoints", name) if name else None)
+        counted.append(failures.in_a_row)
+    assert counted == [1, 1, 1, 2, 3, 4, 5, 1]
+    resumed = Failures(Path("checkpoints", "step-000000010"))
+    resumed.add(Path("checkpoints", "step-000000010"))
+    assert resumed.in_a_row == 1
+    resumed.add(Path("checkpoints", "step-000000005"))
+    assert resumed.in_a_row == 2
 
 
 def test_the_next_start_takes_the_size_that_was_asked_for(tmp_path: Path) -> None:

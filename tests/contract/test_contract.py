@@ -133,6 +133,24 @@ def test_order_and_history_of_the_random_state_do_not_matter(kind: str) -> None:
 
 
 @every_model
+def test_only_an_update_changes_what_is_saved(kind: str) -> None:
+    """A save copies the state beside the passes of the next step, so these leave weights, moments and carry alone."""
+    trainer = tiny(kind).trainer(Group())
+    _take(trainer, 1)
+    live = {piece.name: piece.tensor for piece in trainer.pieces()}
+    kept = {name: tensor.clone() for name, tensor in live.items()}
+    looks: list[list[str]] = []
+
+    def look() -> list[str]:
+        return [name for name, tensor in live.items() if not torch.equal(tensor, kept[name])]
+
+    trainer.before_change = lambda: looks.append(look())
+    next(trainer.steps())
+    assert looks[0] == []
+    assert look(), "the update of that step"
+
+
+@every_model
 def test_carry_keeps_its_shape_and_is_detached(kind: str) -> None:
     trainer = tiny(kind).trainer(Group())
     fresh = trainer.carry()

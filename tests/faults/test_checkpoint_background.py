@@ -16,9 +16,24 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from pretrain.checkpoint import NotSaved, Phase, Piece, Saver, gather_weights, latest, newest_good, save, verify
+from cluster.train import resume, train
+from pretrain import config
+from pretrain.checkpoint import (
+    NotSaved,
+    Phase,
+    Piece,
+    Saver,
+    compare,
+    gather_weights,
+    latest,
+    newest_good,
+    save,
+    verify,
+)
 from pretrain.checkpoint.layout import Place, leftovers, places
+from pretrain.experiment import Experiment
 from pretrain.group import Group, join
+from pretrain.metrics_log import read_rows
 from tests.pretrain.checkpoint.cases import DESCRIPTION
 from tests.processes import ROOT, free_port, run_workers
 
@@ -96,28 +111,72 @@ def test_kill_9_in_any_phase_of_a_save_in_the_background(tmp_path: Path, victim:
     assert [place.step for place in places(tmp_path)] == [1, 2]
 
 
-def interrupt_while_saving(group: Group, run: Path) -> None:
-    def phase(now: Phase) -> None:
-        if now == "block written":
-            os.kill(os.getppid(), 0)
-            signal.raise_signal(signal.SIGTERM)
-            time.sleep(0.2)
+SIGNALLED = """
+import sys
+from pathlib import Path
+from cluster.train import train
+from data_pipeline.config import SegueError
+from tests.faults.injector import Signals
+from tests.faults.test_checkpoint_background import short
 
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    with Saver(run, group, keep=None, timeout_seconds=60, phase=phase) as saver:
-        saver.start(step=2, pieces=pieces(2, group.rank, group.world_size), description=DESCRIPTION)
-        while not asked:
-            time.sleep(0.01)
-    assert is_of(run, 2)
-
-
-def test_sigterm_while_saving_tears_nothing(tmp_path: Path) -> None:
-    assert fork_workers(2, lambda group: interrupt_while_saving(group, tmp_path)) == [0, 0]
-    assert is_of(tmp_path, 2)
+try:
+    train(short(), Path(sys.argv[1]), injector=Signals([int(number) for number in sys.argv[2:]], save=2))
+except SegueError as error:
+    print(error)
+    sys.exit(error.exit_code)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 
 
-def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout_seconds: float) -> dict[str, Any]:
+def short() -> Experiment:
+    fixed = ("steps=16", "checkpoint.every=5", "checkpoint.keep=10", "evaluate.every=null", "log.tensorboard=false")
+    return config.load(Experiment, config.recipe_path("tiny_transformer_xl"), fixed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(short(), run) == 16
+    return run
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        pytest.param((signal.SIGTERM,), 5, marks=pytest.mark.slow),
+        ((signal.SIGTERM, signal.SIGTERM), 5),
+        pytest.param((signal.SIGINT, signal.SIGUSR1), 5, marks=pytest.mark.slow),
+        ((signal.SIGINT, signal.SIGINT), 130),
+    ],
+)
+def test_signals_while_saving_tear_nothing(
+    tmp_path: Path, undisturbed: Path, numbers: tuple[int, ...], code: int
+) -> None:
+    """Row 6, of a run with its own handling of signals; while step 10 is saved, step 5 is the last that is whole."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", SIGNALLED, str(run), *map(str, map(int, numbers))]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == code, ended
+    reader = newest_good(run, log=pytest.fail)
+    assert reader is not None
+    assert latest(run) == reader.path
+    assert [verify(run / "checkpoints" / place.name) for place in places(run)] == [[]] * len(places(run))
+    if code == 5:
+        assert 10 <= reader.step < 16
+        assert f"`resume {run}` goes on" in ended.stdout
+        assert leftovers(run) == []
+    assert reader.step >= 5
+    assert resume(run) == 16
+    assert leftovers(run) == []
+    assert compare(*(newest_good(r, log=pytest.fail) for r in (run, undisturbed))).differences == []  # type: ignore[arg-type]
+    rows = [[(row["step"], row["loss"]) for row in read_rows(r)] for r in (run, undisturbed)]
+    assert rows[0] == rows[1]
+
+
+def trouble(
+    group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout_seconds: float, ends: str = "fails"
+) -> dict[str, Any]:
     """Steps 1 and 3 are saved; in step 2 the worker's storage fails or hangs; training goes on all the time."""
     ill, seconds = [False], []
 
@@ -133,7 +192,7 @@ def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout
         ill[0], saver.timeout_seconds = step == 2, timeout_seconds if step == 2 else 60
         saver.start(step=step, pieces=pieces(step, group.rank, group.world_size), description=DESCRIPTION)
         begun = time.monotonic()
-        while step == 2:
+        while step == 2 and ends == "fails":
             steps_while_saving += 1
             if group.all_reduce_sum(torch.tensor([float(saver.failed), 1.0]))[0]:
                 break
@@ -143,7 +202,7 @@ def trouble(group: Group, run: Path, kind: str, rank: int, phase: Phase, timeout
             said.append(str(error))
         seconds.append(time.monotonic() - begun)
         if step == 2:
-            still = is_of(run, 1) if group.leads else True
+            still = is_of(run, 2 if ends == "saved" else 1) if group.leads else True
             group.barrier()
     saver.close()
     return {"said": said, "still": still, "steps": steps_while_saving, "seconds": seconds[1]}
@@ -181,6 +240,13 @@ def test_storage_that_hangs_on_one_worker_is_named_by_all_in_time_and_training_g
     assert is_of(tmp_path, 3)
     assert leftovers(tmp_path) == []
     assert Place(3) in places(tmp_path)
+
+
+def test_a_removal_that_hangs_fails_no_save(tmp_path: Path) -> None:
+    """The leader's storage hangs after the pointer has moved: the other worker hears of nothing."""
+    results = run_workers(2, trouble, tmp_path, "hangs", 0, "pointer moved", 2.0, "saved")
+    assert [result["said"] for result in results] == [[], []]
+    assert is_of(tmp_path, 3)
 
 
 HANGING = """

@@ -6,12 +6,16 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.config import Refused
 from pretrain import checkpoint, config, run_directory
+from pretrain.checkpoint.holds import Holds
+from pretrain.checkpoint.layout import Place
 from pretrain.checkpoint.sealed import seal, unseal
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -22,31 +26,50 @@ from pretrain.run import run
 ROOT = Path(__file__).parents[2]
 HOUR = 3600
 
-HOLD_WITH_A_CLOCK_OFF = """
+WITH_A_CLOCK_OFF = """
 import sys, time, pathlib, psutil
 off, clock, boot = float(sys.argv[2]), time.time, psutil.boot_time()
 time.time = lambda: clock() + off
 psutil._pslinux.boot_time = lambda: boot + off  # /proc/stat tells another one after the clock was set
 psutil._pslinux.BOOT_TIME = boot + off
+from pretrain.checkpoint import held
 from pretrain.lease import Lease
-with Lease(pathlib.Path(sys.argv[1])):
+with {"lease": Lease, "checkpoint": held}[sys.argv[3]](pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
+@contextmanager
+def holder(what: str, path: Path, off: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that took a lease or holds a checkpoint before the clock was set by so many seconds."""
+    command = [sys.executable, "-c", WITH_A_CLOCK_OFF, str(path), str(off), what]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("off", [-HOUR, HOUR])
 def test_31_a_lease_made_before_the_clock_was_set_holds(tmp_path: Path, off: int) -> None:
-    command = [sys.executable, "-c", HOLD_WITH_A_CLOCK_OFF, str(tmp_path), str(off)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "held\n"
-            os.utime(tmp_path / "lease.json", (off, HOUR + off))
-            with pytest.raises(Refused, match=f"process {holder.pid}"), Lease(tmp_path):
-                pass
-        finally:
-            holder.kill()
+    with holder("lease", tmp_path, off) as process:
+        os.utime(tmp_path / "lease.json", (off, HOUR + off))
+        with pytest.raises(Refused, match=f"process {process.pid}"), Lease(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("off", [-HOUR, HOUR])
+def test_31_a_checkpoint_that_is_read_since_before_the_clock_was_set_stays(tmp_path: Path, off: int) -> None:
+    """And the hold of a process that has ended does not."""
+    path = tmp_path / "checkpoints" / Place(1).name
+    path.mkdir(parents=True)
+    with holder("checkpoint", path, off) as process:
+        assert Holds(tmp_path).of(Place(1)) == [f"process {process.pid} on {socket.gethostname()}"]
+    assert list(path.parent.glob("*.held-*"))
+    assert Holds(tmp_path).of(Place(1)) == []
 
 
 def test_31_a_stale_lease_from_the_future_is_taken_over(tmp_path: Path) -> None:

@@ -70,6 +70,31 @@ def test_43_metrics_fail_for_a_while(tmp_path: Path, room: str, capsys: pytest.C
     assert ("events.jsonl cannot be written" in capsys.readouterr().err) == (room == "nothing")
 
 
+@pytest.mark.parametrize("trouble", ["disk is full", "cannot be read"])
+def test_43_rows_of_later_steps_are_dropped_when_the_storage_is_back(tmp_path: Path, trouble: str) -> None:
+    """A run that goes on from step 4 while the disk is full, or its file is away: no row twice, and no row lost."""
+    with MetricsLog(tmp_path, first_step=0, tensorboard=False) as log:
+        for step in range(1, 9):
+            log.write({"step": step, "loss": 1.0})
+    path, away = tmp_path / "metrics.jsonl", tmp_path / "away"
+    if trouble == "disk is full":
+        limit_files(10)
+    else:
+        path.rename(away)
+        path.mkdir()
+    with MetricsLog(tmp_path, first_step=4, tensorboard=False) as log:
+        log.write({"step": 5, "loss": 2.0})
+        if trouble == "disk is full":
+            limit_files(resource.RLIM_INFINITY)
+        else:
+            path.rmdir()
+            away.rename(path)
+        log.write({"step": 6, "loss": 2.0})
+    rows = read_rows(tmp_path)
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0), (6, 2.0)]
+    assert len(warnings(tmp_path)) == 1
+
+
 def test_43_metrics_fail_to_the_end(tmp_path: Path) -> None:
     """The run ends well, and says how many rows are lost."""
 

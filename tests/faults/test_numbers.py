@@ -16,6 +16,7 @@ from pretrain.contract import Loss
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.replicas import ReplicasDifferError
+from pretrain.report import StepReport
 from pretrain.run import Watch, run
 from pretrain.run_directory import read_events
 from pretrain.trainer import Trainer
@@ -45,6 +46,18 @@ class Spoil:
     def spoil(self, trainer: Trainer) -> Callable[..., Loss]:
         def hook(module: object, arguments: object, loss: Loss) -> Loss:
             return replace(loss, total=loss.total * self.factor) if trainer.draws == self.draw else loss
+
+        return hook
+
+
+class SpoilGradient(Spoil):
+    """The loss is right; its gradient is not a number."""
+
+    def spoil(self, trainer: Trainer) -> Callable[..., Loss]:
+        def hook(module: torch.nn.Module, arguments: object, loss: Loss) -> Loss:
+            weight = next(module.parameters())
+            nothing = (weight - weight.detach()).abs().sqrt().sum().float()  # 0, of no slope
+            return replace(loss, total=loss.total + nothing) if trainer.draws == self.draw else loss
 
         return hook
 
@@ -104,6 +117,62 @@ def test_24_nan_on_one_worker_is_skipped_by_all(tmp_path: Path) -> None:
     assert [d for d in checkpoint.compare(before, after).differences if not d.startswith(("step:", "counters."))] == []
     assert after.manifest.counters["updates/model"] == before.manifest.counters["updates/model"]
     assert last(tmp_path).manifest.counters == {"step": 24, "draws": 24, "updates/model": 23}
+
+
+BFLOAT16 = {
+    "local": "engine={kind: local, device: cpu, precision: bfloat16}",
+    "zero 2": "engine={kind: deepspeed, zero_stage: 2, device: cpu, precision: bfloat16, bucket_size: 5000}",
+}
+SPOILED: dict[str, Callable[[], Spoil]] = {
+    "loss": lambda: Spoil(math.nan, rank=1),
+    "gradient": lambda: SpoilGradient(math.nan, rank=1),
+    "spike": lambda: Spoil(1e3, rank=1),
+}
+States = dict[int, dict[str, bytes]]
+"""By step, bit by bit: what the worker holds alike with the others, and its own pieces of what is saved."""
+
+
+def skipping(group: Group, directory: Path) -> dict[tuple[str, str], tuple[list[tuple[int, str]], States]]:
+    """By engine and what is spoiled: (step, kind) of each turn in trouble, and the states."""
+    return {
+        (engine, what): skipping_one(group, directory / f"{engine} {what}", setting, spoil())
+        for engine, setting in BFLOAT16.items()
+        for what, spoil in SPOILED.items()
+    }
+
+
+def skipping_one(group: Group, directory: Path, engine: str, spoil: Spoil) -> tuple[list[tuple[int, str]], States]:
+    held: list[Trainer] = []
+    troubles: list[tuple[int, str]] = []
+    states: States = {}
+
+    def see(report: StepReport) -> None:
+        troubles.extend((report.step, turn.trouble.kind) for turn in report.turns if turn.trouble)
+        replicas = dict(held[0].engine.replicas())
+        pieces = {f"{piece.name}:{piece.start}": piece.tensor for piece in held[0].pieces()}
+        states[report.step] = {
+            name: tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            for name, tensor in (replicas | pieces).items()
+        }
+
+    if group.leads:
+        directory.mkdir()
+    group.barrier()
+    settings = experiment("steps=16", "trouble.spike=skip", "checkpoint.every=100", engine)
+    run(settings, directory, group, watch=Watch(moment=spoil, step=see, trainer=held.append))
+    return troubles, states
+
+
+def test_24_a_turn_that_is_skipped_moves_nothing_in_bfloat16_on_two_workers(tmp_path: Path) -> None:
+    """Neither what is computed with, nor its float32 masters, moments or memory; of either engine, on any worker."""
+    for found in run_workers(2, skipping, tmp_path):
+        for (engine, what), (troubles, states) in found.items():
+            assert troubles == [(BAD + 1, "spike" if what == "spike" else "not_finite")], (engine, what)
+            before, after, later = states[BAD], states[BAD + 1], states[BAD + 2]
+            assert {name.split("/")[0] for name in before} == {"computed", "weights", "exp_avg", "exp_avg_sq", "carry"}
+            assert [name for name in before if before[name] != after[name]] == [], (engine, what)
+            for kind in ("computed", "weights", "exp_avg", "exp_avg_sq", "carry"):
+                assert any(after[name] != later[name] for name in after if name.startswith(f"{kind}/")), (engine, kind)
 
 
 def test_24_stop_gives_up_with_nothing_moved_and_another_policy_goes_on(tmp_path: Path) -> None:
@@ -209,7 +278,7 @@ def with_a_flipped_bit(group: Group, directory: Path, flip: bool) -> str | None:
             weights = list(trainer.engine.model.parameters())[3]
             weights.data.view(-1)[5:6].view(torch.int32).bitwise_xor_(1)
 
-    settings = experiment("batch.micro_batches=3", "supervision.replica_check_every=2")
+    settings = experiment("steps=12", "batch.micro_batches=3", "supervision.replica_check_every=2")
     try:
         run(settings, directory, group, watch=Watch(moment=moment))
     except ReplicasDifferError as error:
@@ -217,12 +286,22 @@ def with_a_flipped_bit(group: Group, directory: Path, flip: bool) -> str | None:
     return None
 
 
+def flipped_resumed_undisturbed(group: Group, flipped: Path, undisturbed: Path) -> tuple[str | None, int]:
+    """What was said of the flipped bit, and the step of the last checkpoint then; then all runs go to their end."""
+    said = with_a_flipped_bit(group, flipped, True)
+    reached = last(flipped).step
+    assert with_a_flipped_bit(group, flipped, False) is None
+    assert with_a_flipped_bit(group, undisturbed, False) is None
+    return said, reached
+
+
 def test_26_a_flipped_bit_on_one_replica_is_found_and_its_worker_named(tmp_path: Path) -> None:
     """Found at the next comparison, before anything is saved of it; going on gives the bits of an undisturbed run."""
-    messages = run_workers(3, with_a_flipped_bit, made(tmp_path / "flipped"), True)
-    assert len(set(messages)) == 1
-    assert str(messages[0]).startswith("after step 8, worker 1 holds other values than the rest of ")
-    assert last(tmp_path / "flipped").step == 5
-    assert run_workers(3, with_a_flipped_bit, tmp_path / "flipped", False) == [None] * 3
-    assert run_workers(3, with_a_flipped_bit, made(tmp_path / "undisturbed"), False) == [None] * 3
-    assert checkpoint.compare(last(tmp_path / "flipped"), last(tmp_path / "undisturbed")).differences == []
+    runs = made(tmp_path / "flipped"), made(tmp_path / "undisturbed")
+    found = run_workers(3, flipped_resumed_undisturbed, *runs)
+    assert found == [found[0]] * 3
+    said, reached = found[0]
+    assert str(said).startswith("after step 8, worker 1 holds other values than the rest of ")
+    assert reached == 5
+    assert [last(directory).step for directory in runs] == [12, 12]
+    assert checkpoint.compare(last(runs[0]), last(runs[1])).differences == []

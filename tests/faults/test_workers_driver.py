@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from cluster.observer import WorkerStatus
-from cluster.ray_session import remove_leftovers
+from cluster.ray_session import LOCK, PREFIX, TEMPORARY, remove_leftovers
 from cluster.train import resume, train
 from data_pipeline.config import Preempted
 from pretrain.metrics_log import read_rows
@@ -22,6 +23,9 @@ from tests.faults.workers import ROOT, STEPS, Once, assert_gone, events, experim
 
 AGENT_SECONDS = 120.0
 """Two of Ray's own processes (its agents) look for their head for a minute before they end."""
+
+Driver = tuple[subprocess.Popen[str], Path, list[psutil.Process]]
+Drivers = Callable[..., AbstractContextManager[Driver]]
 
 DRIVER = """
 import sys
@@ -46,22 +50,33 @@ except SegueError as error:
 """
 
 
-@contextmanager
-def driver(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
-    """A driver whose run is on its way, its Ray's directory, and all processes below it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            directory = next(line for line in process.stdout if line.startswith("there ")).split()[1]
-            yield process, Path(directory), psutil.Process(process.pid).children(recursive=True)
-        finally:
-            process.kill()
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Drivers]:
+    """Starts a driver; of all processes that drivers had started, none is left once the tests of this file are done."""
+    started: list[psutil.Process] = []
+
+    @contextmanager
+    def start(*arguments: object) -> Iterator[Driver]:
+        """A driver whose run is on its way, its Ray's directory, and all processes below it."""
+        with subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                directory = next(line for line in process.stdout if line.startswith("there ")).split()[1]
+                below = psutil.Process(process.pid).children(recursive=True)
+                started.extend(below)
+                yield process, Path(directory), below
+            finally:
+                process.kill()
+
+    yield start
+    _, alive = psutil.wait_procs(started, timeout=AGENT_SECONDS)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def worker_pids(below: list[psutil.Process]) -> list[int]:
@@ -71,8 +86,8 @@ def worker_pids(below: list[psutil.Process]) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(tmp_path: Path, console: Console) -> None:
-    """Row 2, and row 23: its lease, its Ray's directory; the same command goes on."""
+def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(driver: Drivers, tmp_path: Path) -> None:
+    """Row 2, and row 23: its lease, its Ray's directory; the next start takes over one and sweeps the other."""
     run = tmp_path / "run"
     with driver(run, tmp_path) as (process, directory, below):
         workers = worker_pids(below)
@@ -81,17 +96,18 @@ def test_a_killed_driver_leaves_no_process_and_nothing_that_is_in_the_way(tmp_pa
         assert_gone(workers)
     assert (run / "lease.json").exists()
     assert directory.exists()
-    assert directory in remove_leftovers()
-    assert not directory.exists()
-    assert resume(run, console=console, workers=1) == 100
+    command = [sys.executable, "launch.py", "resume", str(run)]
+    resumed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed
     assert kinds(run)[-2:] == ["resumed", "finished"]
-    assert_gone((child.pid for child in below), AGENT_SECONDS)
+    assert events(run)[-2]["workers"] == 2
+    assert not directory.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "moment"), [("freeze", "update"), ("hold", "save")])
 def test_workers_that_are_stopped_or_wait_or_save_end_with_their_driver(
-    tmp_path: Path, fault: str, moment: str
+    driver: Drivers, tmp_path: Path, fault: str, moment: str
 ) -> None:
     """One hangs or is stopped, the other waits for it in a collective."""
     marker = tmp_path / "fault"
@@ -106,22 +122,35 @@ def test_workers_that_are_stopped_or_wait_or_save_end_with_their_driver(
 
 
 @pytest.mark.slow
-def test_a_lost_head_ends_the_driver_with_its_own_code_and_no_process_stays(tmp_path: Path, console: Console) -> None:
+@pytest.mark.parametrize("worker_too", [False, True])
+def test_a_lost_head_ends_the_driver_with_its_own_code_and_no_process_stays(
+    driver: Drivers, tmp_path: Path, console: Console, worker_too: bool
+) -> None:
     """Row 4: Ray's own way is to end the driver after a minute, without a word, the workers still training."""
     run = tmp_path / "run"
     with driver(run, tmp_path) as (process, _, below):
         workers = worker_pids(below)
         (head,) = (child for child in below if child.name() == "gcs_server")
         head.kill()
+        if worker_too:
+            os.kill(workers[1], signal.SIGKILL)
         _, said = process.communicate(timeout=120)
         assert process.returncode == 1, "of sys.exit with a message"
         assert "exit code 6: the head of Ray's cluster at 127.0.0.1:" in said
         assert f"`resume {run}` goes on from step-" in said
         assert_gone(workers)
-    assert kinds(run) == ["started", "gave_up"]
+    assert kinds(run) == ["started", *(["lost"] if worker_too else []), "gave_up"]
     assert not (run / "lease.json").exists()
-    assert resume(run, console=console, workers=1) == 100
-    assert_gone((child.pid for child in below), AGENT_SECONDS)
+    if not worker_too:
+        assert resume(run, console=console, workers=1) == 100
+
+
+def test_leftovers_of_a_killed_driver_go(tmp_path: Path) -> None:
+    """Row 23, of a directory that nobody holds locked."""
+    left = Path(tempfile.mkdtemp(prefix=PREFIX, dir=TEMPORARY))
+    (left / LOCK).touch()
+    assert left in remove_leftovers()
+    assert not left.exists()
 
 
 def test_leftovers_of_a_live_driver_stay(ray_of_two: None) -> None:

@@ -1,7 +1,8 @@
-"""Rows 27, 28 and 29: workers that are stopped, hang or are slow are named, with their phase and their stack."""
+"""Rows 27, 28, 29, and 11 of reads: workers that are stopped, hang or are slow are named, with phase and stack."""
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,25 +68,56 @@ def test_a_hung_loader_is_named_with_its_phase_and_its_stack_and_the_run_goes_on
     assert resumed["step"] == 5
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
+def test_storage_that_hangs_as_a_checkpoint_is_read_is_named_and_the_run_goes_on(
+    tmp_path: Path, console: Console
+) -> None:
+    """Row 11, of reads."""
+    run = tmp_path / "run"
+    assert train(quick("steps=5"), run, console=console) == 5
+    fault = Fault("hang", rank=1, moment="restore", step=0, marker=tmp_path / "hung")
+    begun = time.monotonic()
+    more = {"overrides": ("steps=8",), "allowed": ("steps",)}
+    assert resume(run, workers=2, console=console, injector=fault, **more) == 8
+    assert time.monotonic() - begun < 60 * HANG_MINUTES + 60
+    assert kinds(run)[2:] == ["lost", "resumed", "finished"]
+    lost, resumed = events(run)[2:4]
+    (loss,) = lost["losses"]
+    assert (loss["worker"], loss["phase"]) == (1, "restore")
+    assert "in its phase 'restore' at " in lost["workers"][0]
+    assert resumed["step"] == 5
+
+
 ALONE = """
 import sys
 from pathlib import Path
-from cluster.train import train
+from cluster.train import resume, train
 from tests.faults.injector import Fault
 from tests.faults.test_workers_hung import quick
-train(quick(), Path(sys.argv[1]), injector=Fault("hang", 0, "data", 7, Path(sys.argv[2])))
+run = Path(sys.argv[1])
+fault = Fault("hang", 0, sys.argv[3], int(sys.argv[4]), Path(sys.argv[2]))
+if run.exists():
+    resume(run, overrides=("steps=12",), allowed=("steps",), injector=fault)
+else:
+    train(quick(), run, injector=fault)
 """
 
 
-def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Path, console: Console) -> None:
-    run = tmp_path / "run"
-    ended = subprocess.run(
-        [sys.executable, "-c", ALONE, str(run), str(tmp_path / "hung")],
+def alone(run: Path, marker: Path, moment: str, step: int) -> subprocess.CompletedProcess[str]:
+    """A run in the driver's own process that hangs at this moment."""
+    return subprocess.run(
+        [sys.executable, "-c", ALONE, str(run), str(marker), moment, str(step)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Path, console: Console) -> None:
+    run = tmp_path / "run"
+    ended = alone(run, tmp_path / "hung", "data", 7)
     assert ended.returncode == 6, ended.stderr
     assert "hangs" in ended.stderr
     assert "sleep_for_ever" in ended.stderr
@@ -95,6 +127,18 @@ def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Pat
     assert hung["stack"][0].endswith("sleep_for_ever")
     assert resume(run, console=console) == 12
     assert events(run)[2]["step"] == 5
+
+
+def test_a_hung_read_without_a_driver_ends_the_worker_too(tmp_path: Path, console: Console) -> None:
+    """Row 11, of reads."""
+    run = tmp_path / "run"
+    assert train(quick("steps=5"), run, console=console) == 5
+    ended = alone(run, tmp_path / "hung", "restore", 0)
+    assert ended.returncode == 6, ended.stderr
+    assert "worker 0 " in ended.stderr
+    assert "in its phase 'restore'" in ended.stderr
+    assert events(run)[-1]["phase"] == "restore"
+    assert resume(run, console=console, allowed=("steps",)) == 12
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import errno
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ import torch
 
 from data_pipeline.config import BadInput, Corrupt, Preempted, Refused
 from pretrain import checkpoint, config
-from pretrain.checkpoint import NotSaved
+from pretrain.checkpoint import NotSaved, Piece, background
+from pretrain.checkpoint.host_copy import HostCopy
+from pretrain.checkpoint.layout import Place
 from pretrain.contract import Loss
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.replicas import ReplicasDifferError
+from pretrain.restoring import restore_newest
 from pretrain.run import Watch, run
 from pretrain.run_directory import read_events
+from pretrain.saving import Saving
 from pretrain.trainer import Trainer
 from tests.processes import run_workers
 
@@ -89,6 +93,38 @@ def test_or_the_run_goes_on_and_saves_the_next(tmp_path: Path) -> None:
     assert first == second == (16, "")
     assert steps(tmp_path) == [8, 12, 16]
     assert len(told(tmp_path, "not saved")) == 1
+
+
+def saved_with(directory: Path, moment: Callable[[str, Trainer], None], *overrides: str) -> list[tuple[int, bool]]:
+    """(step, temporary) of each save that was finished in a run of 16 steps, whose saves at 4, 8, 12 and 16 are due."""
+    found: list[tuple[int, bool]] = []
+
+    def see(name: str, trainer: Trainer) -> None:
+        moment(name, trainer)
+        if name == "save: older removed":
+            newest = checkpoint.list_checkpoints(directory)[-1]
+            found.append((newest.step, newest.temporary))
+
+    settings = experiment("checkpoint.on_failure=go_on", *overrides)
+    run(settings, directory, Group(), watch=Watch(moment=see, step=lambda _: time.sleep(0.05)))
+    return found
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_a_save_that_failed_is_tried_again_at_once(tmp_path: Path, background: str) -> None:
+    """As a temporary one, and not only when the next one is due."""
+    first, *due = saved_with(tmp_path, fail_once(4, rank=0), f"checkpoint.background={background}")
+    assert first in [(5, True), (6, True), (7, True)]
+    assert due == [(8, False), (12, False), (16, False)]
+
+
+def test_but_once_only(tmp_path: Path) -> None:
+    def fail_until_12(name: str, trainer: Trainer) -> None:
+        if name == "save: block written" and trainer.step < 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert saved_with(tmp_path, fail_until_12, "checkpoint.background=false") == [(12, False), (16, False)]
+    assert len(told(tmp_path, "not saved")) == 4
 
 
 def test_the_last_save_must_succeed_whatever_the_policy(tmp_path: Path) -> None:
@@ -173,6 +209,69 @@ def test_all_workers_hear_that_the_lease_is_lost(tmp_path: Path) -> None:
     assert run_workers(2, without_its_lease, tmp_path, "go_on") == ["another job has the run now"] * 2
 
 
+def with_its_lease_lost_in_a_save(group: Group, directory: Path, policy: str) -> str:
+    """It is gone when the leader looks once more, before it commits."""
+    lost = [False]
+
+    def moment(name: str, trainer: Trainer) -> None:
+        lost[0] |= name == "save: pieces written" and trainer.step >= 4
+
+    def may_write() -> None:
+        if lost[0]:
+            raise Refused("another job has the run now")
+
+    watch = Watch(moment=moment, may_write=may_write)
+    with pytest.raises(Refused) as error:
+        run(experiment("steps=200", f"checkpoint.on_failure={policy}"), directory, group, watch=watch)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["stop", "go_on"])
+def test_all_workers_hear_that_the_lease_was_lost_in_the_middle_of_a_save(tmp_path: Path, policy: str) -> None:
+    """As a refusal, which has its own exit code, and not as a save that failed."""
+    assert run_workers(2, with_its_lease_lost_in_a_save, tmp_path, policy) == ["another job has the run now"] * 2
+    assert steps(tmp_path) == []
+
+
+def without_its_lease_from_the_start(group: Group, directory: Path) -> str:
+    def may_write() -> None:
+        raise Refused("another job has the run now")
+
+    with pytest.raises(Refused) as error:
+        run(experiment(), directory, group, watch=Watch(may_write=may_write))
+    return str(error.value)
+
+
+def test_a_job_that_lost_its_lease_cuts_off_no_rows(tmp_path: Path) -> None:
+    """They are the new owner's."""
+    rows = "".join(f'{{"step": {step}}}\n' for step in range(1, 10))
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    messages = run_workers(2, without_its_lease_from_the_start, tmp_path)
+    assert messages == ["another job has the run now"] * 2
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def num_comparisons(group: Group, directory: Path) -> int:
+    found = [0]
+
+    def count(trainer: Trainer) -> None:
+        real = trainer.engine.replicas
+
+        def replicas() -> Any:
+            found[0] += 1
+            return real()
+
+        trainer.engine.replicas = replicas  # type: ignore[method-assign]
+
+    run(experiment("steps=8", "supervision.replica_check_every=2"), directory, group, watch=Watch(trainer=count))
+    return found[0]
+
+
+def test_replicas_are_compared_once_where_a_comparison_and_a_save_are_due(tmp_path: Path) -> None:
+    """Steps 2, 4, 6 and 8, of which 4 and 8 are saved."""
+    assert run_workers(2, num_comparisons, tmp_path) == [4, 4]
+
+
 def infinite_at(draw: int) -> Callable[[str, Trainer], None]:
     """The loss of one draw is infinite, as by a fault of the machine that may not come again."""
     hooked = False
@@ -238,6 +337,34 @@ def test_a_pointer_to_checkpoints_that_are_gone_is_no_new_run(tmp_path: Path) ->
         run(experiment("steps=5"), tmp_path, Group())
 
 
+def with_storage_of_its_own(group: Group, directory: Path) -> str:
+    """Only the leader sees that there were checkpoints, as on storage that shows files late."""
+    trainer = experiment().trainer(group)
+    with pytest.raises(Corrupt) as error:
+        restore_newest(trainer, experiment(), directory / str(group.rank))
+    return str(error.value)
+
+
+def test_what_the_leader_sees_of_the_storage_holds_for_all(tmp_path: Path) -> None:
+    (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+    checkpoint.move_pointer(tmp_path / "0", Place(4))
+    messages = run_workers(2, with_storage_of_its_own, tmp_path)
+    assert ["names a checkpoint, but there is none" in message for message in messages] == [True, True]
+
+
+def test_a_roll_back_reads_no_tensor_of_checkpoints_that_are_too_new(tmp_path: Path) -> None:
+    """Those are damaged, and nobody notices."""
+    settings = experiment()
+    run(settings, tmp_path, Group())
+    for step in (8, 12, 16):
+        file = tmp_path / "checkpoints" / Place(step).name / "worker-00000.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    trainer = settings.trainer(Group())
+    assert restore_newest(trainer, settings, tmp_path, before_draw=7) == Place(4)
+    assert trainer.step == 4
+    assert told(tmp_path, "fallback") == []
+
+
 def test_minutes_without_end_are_refused() -> None:
     with pytest.raises(BadInput, match=r"supervision\.hang_minutes: Input should be less than or equal to 100000"):
         experiment("supervision.hang_minutes=.inf")
@@ -246,3 +373,40 @@ def test_minutes_without_end_are_refused() -> None:
 def test_a_save_may_not_take_longer_than_a_hang() -> None:
     with pytest.raises(BadInput, match=r"checkpoint\.timeout_minutes=20 is not below supervision\.hang_minutes=15"):
         experiment("checkpoint.timeout_minutes=20")
+
+
+class LateCopy(HostCopy):
+    """Begins when the next step has long been computed."""
+
+    def take(self, pieces: Iterable[Piece]) -> list[Piece]:
+        time.sleep(0.5)
+        return super().take(pieces)
+
+
+def with_a_count(directory: Path) -> Trainer:
+    """A run to its end, whose model counts its forward passes in a buffer."""
+    trainer = experiment("steps=4", "checkpoint.every=2").trainer(Group())
+    model = trainer.engine.model
+    model.register_buffer("passes", torch.zeros((), dtype=torch.float64))
+
+    def count(*_: object) -> None:
+        model.passes.add_(1)
+
+    model.register_forward_hook(count)
+    with Saving(trainer, experiment("steps=4", "checkpoint.every=2"), directory) as saving:
+        for report in trainer.steps():
+            saving.after_step(report)
+    return trainer
+
+
+def test_training_goes_on_beside_the_copy_and_changes_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, moments, memory and buffers of step 2 are those of step 2, though step 3 was begun before the copy."""
+    with_a_count(tmp_path / "one")
+    monkeypatch.setattr(background, "HostCopy", LateCopy)
+    trainer = with_a_count(tmp_path / "other")
+    assert trainer.stopwatch.totals["save"] > 0.4, "the update of step 3 waited"
+    readers = [checkpoint.CheckpointReader(tmp_path / run / "checkpoints/step-000000002") for run in ("one", "other")]
+    assert "buffers/passes" in readers[0].names()
+    assert checkpoint.compare(*readers).equal

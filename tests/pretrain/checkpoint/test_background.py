@@ -1,8 +1,10 @@
 """The saver of one process: what it copies, when it waits, and what it says of a save that failed or hangs."""
 
+import os
 import random
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.config import GaveUp
+from data_pipeline.config import GaveUp, Refused
 from pretrain.checkpoint import CheckpointReader, NotSaved, Phase, Piece, Saver, host_copy, latest, verify
 from pretrain.checkpoint.host_copy import HostCopy
-from pretrain.checkpoint.layout import Place, leftovers, places
+from pretrain.checkpoint.layout import Place, leftovers, places, pointer_of
 from pretrain.group import Group
 from tests.pretrain.checkpoint.cases import DESCRIPTION, cut, same_bits, tensors
 
@@ -80,6 +82,16 @@ def test_the_copy_has_the_size_of_the_state_and_is_kept(monkeypatch: pytest.Monk
     assert copier.num_bytes <= 6 * 10**6 + 128
 
 
+def test_memory_that_was_prepared_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`take` then asks the system for none."""
+    copier, state = HostCopy(), pieces({"x": torch.ones(10**6), "y": torch.ones(10**6, dtype=torch.bfloat16)})
+    copier.prepare(state)
+    copier.wait()
+    monkeypatch.setattr(host_copy.torch, "empty", lambda *_, **__: pytest.fail("more memory"))
+    for copy, piece in zip(copier.take(state), state, strict=True):
+        assert torch.equal(copy.tensor, piece.tensor)
+
+
 def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> None:
     whole = {name: tensor.clone() for name, tensor in tensors(1).items()}
     with saver(tmp_path, phase=gate) as saving:
@@ -93,6 +105,48 @@ def test_what_is_saved_is_the_state_at_the_start(tmp_path: Path, gate: Gate) -> 
         assert saving.join() is None
     assert holds(path, tensors(1))
     assert latest(tmp_path) == path
+
+
+class SlowCopy(HostCopy):
+    """Begins only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def take(self, pieces: Iterable[Piece]) -> list[Piece]:
+        assert self.opened.wait(WAIT)
+        return super().take(pieces)
+
+
+def test_the_state_may_change_once_it_is_copied(tmp_path: Path) -> None:
+    whole = {name: tensor.clone() for name, tensor in tensors(1).items()}
+    with saver(tmp_path) as saving:
+        saving._copy = copy = SlowCopy()
+        assert not saving.copying
+        saving.start(step=1, pieces=pieces(whole), description=DESCRIPTION)
+        assert saving.copying
+        threading.Timer(0.3, copy.opened.set).start()
+        saving.wait_for_copy()
+        assert not saving.copying
+        for tensor in whole.values():
+            tensor.zero_()
+        assert holds(saving.join(), tensors(1))
+
+
+def test_a_copy_that_fails_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> list[Piece]:
+        raise MemoryError("not enough")
+
+    saving = saver(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(HostCopy, "take", no_memory)
+        saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+        saving.wait_for_copy()
+        with pytest.raises(NotSaved, match="worker 0: MemoryError: not enough"):
+            saving.join()
+    saving.start(step=2, pieces=pieces(tensors(2)), description=DESCRIPTION)
+    assert holds(saving.join(), tensors(2))
 
 
 def test_at_most_one_is_in_flight(tmp_path: Path, gate: Gate) -> None:
@@ -166,6 +220,80 @@ def test_storage_that_hangs_is_given_up_and_can_commit_nothing_later(tmp_path: P
     assert latest(tmp_path) == path
     assert holds(path, tensors(2))
     assert leftovers(tmp_path) == []
+
+
+class HangingDisk:
+    """Hangs when it is asked for the second time to bring a path of this name to the disk, until it is opened."""
+
+    def __init__(self, name: str, time: int) -> None:
+        self.name, self.left = re.compile(name), time
+        self.reached, self.opened, self.real = threading.Event(), threading.Event(), os.fsync
+
+    def __call__(self, descriptor: int) -> None:
+        self.left -= bool(self.name.search(os.readlink(f"/proc/self/fd/{descriptor}")))
+        if self.left == 0 and not self.reached.is_set():
+            self.reached.set()
+            assert self.opened.wait(WAIT)
+        self.real(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "moved"),
+    [(r"/step-\d+\.partial-\w+$", 2, []), (r"/latest\.json\.partial-\w+$", 1, [Place(1)])],
+    ids=["before the directory's move", "before the pointer's move"],
+)
+def test_a_hang_in_a_system_call_is_given_up_and_moves_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, time: int, moved: list[Place]
+) -> None:
+    disk = HangingDisk(name, time)
+    monkeypatch.setattr(os, "fsync", disk)
+    saving = saver(tmp_path, timeout_seconds=1.0)
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "save"]
+    assert disk.reached.wait(WAIT)
+    with pytest.raises(NotSaved, match="worker 0: its storage hangs since"):
+        saving.join()
+    disk.opened.set()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert places(tmp_path) == moved
+    assert not pointer_of(tmp_path).exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_removal_that_hangs_fails_no_save(tmp_path: Path) -> None:
+    hanging, said = Gate("pointer moved"), []
+    saving = saver(tmp_path, phase=hanging, warn=said.append, timeout_seconds=1.0, keep=1)
+    for step in (1, 2):
+        saving.start(step=step, pieces=pieces(tensors(step)), description=DESCRIPTION)
+        assert hanging.reached.wait(WAIT)
+        assert not saving.failed
+        path = saving.join()
+        assert path == latest(tmp_path)
+        assert holds(path, tensors(step))
+    assert len(said) == 2
+    assert "step-000000001 is saved, but to remove what it outdates takes longer than 1 s" in said[0]
+    hanging.opened.set()
+    saving.start(step=3, pieces=pieces(tensors(3)), description=DESCRIPTION)
+    saving.join()
+    assert places(tmp_path) == [Place(3)]
+
+
+def test_a_removal_that_fails_fails_no_save(tmp_path: Path) -> None:
+    said: list[str] = []
+    saving = saver(tmp_path, phase=fail_once("pointer moved", OSError(5, "Input/output error")), warn=said.append)
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    assert holds(saving.join(), tensors(1))
+    (message,) = said
+    assert "is saved, but not all that it outdates is removed: OSError" in message
+
+
+def test_a_refusal_stays_one(tmp_path: Path) -> None:
+    saving = saver(tmp_path, phase=fail_once("manifest written", Refused("another job has the run now")))
+    saving.start(step=1, pieces=pieces(tensors(1)), description=DESCRIPTION)
+    with pytest.raises(Refused, match=r"^another job has the run now$"):
+        saving.join()
+    assert (latest(tmp_path), leftovers(tmp_path)) == (None, [])
 
 
 def test_a_hang_is_seen_without_waiting(tmp_path: Path, gate: Gate) -> None:

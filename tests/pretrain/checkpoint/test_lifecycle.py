@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from pretrain.checkpoint.holds import Holds, held
 from pretrain.checkpoint.layout import HELD, Place, checkpoints_of, leftovers, pin_of, places
 from pretrain.checkpoint.pins import pin_note
 from pretrain.group import Group
+from pretrain.owner import Owner, encode
 from tests.pretrain.checkpoint.cases import DESCRIPTION, tensors
 from tests.pretrain.checkpoint.test_background import pieces
 from tests.processes import ROOT
@@ -201,8 +203,8 @@ def test_another_process_reads_on_and_killed_it_holds_nothing(tmp_path: Path, pr
 
 
 def write_foreign_hold(run: Path, beats: int) -> None:
-    values = {"host": "elsewhere", "pid": os.getpid(), "started": 1.0, "beats": beats}
-    (checkpoints_of(run) / f"{Place(1).name}{HELD}0.json").write_text(json.dumps(values))
+    content = encode(replace(Owner.here("0"), host="elsewhere"), beats)
+    (checkpoints_of(run) / f"{Place(1).name}{HELD}0.json").write_text(content)
 
 
 def test_a_hold_of_another_host_is_live_while_its_count_moves(tmp_path: Path) -> None:
@@ -260,6 +262,45 @@ def test_a_hold_that_comes_while_its_checkpoint_goes_gets_it_back(
     entered[0].__exit__(None, None, None)
     assert verify(path) == []
     assert leftovers(tmp_path) == []
+
+
+def test_a_save_sweeps_only_what_saves_have_left(tmp_path: Path) -> None:
+    path = save_step(tmp_path, 1)
+    theirs = [
+        f"{pin_of(tmp_path, Place(1)).name}.partial-0123abcd",
+        "notes.partial-0123abcd",
+        "step-000000001.partial-x",
+    ]
+    for name in theirs:
+        (path.parent / name).mkdir()
+    ours = ["step-000000009.partial-0123abcd", "step-000000009-r1.partial-0123abcd", "latest.json.partial-0123abcd"]
+    for name in ours:
+        (path.parent / name).mkdir()
+    save_step(tmp_path, 2)
+    left = {found.name for found in path.parent.iterdir()}
+    assert left.issuperset(theirs)
+    assert not left.intersection(ours)
+
+
+def test_a_save_takes_nothing_from_a_removal_that_has_not_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of `prune` in another process, which has moved a checkpoint aside and is about to see that it was pinned."""
+    for step in (1, 2):
+        save_step(tmp_path, step)
+    real, moved = retention_module.move_directory, []
+
+    def save_after(source: Path, target: Path) -> None:
+        real(source, target)
+        if not moved:
+            moved.append(target)
+            save_step(tmp_path, 3)
+
+    monkeypatch.setattr(retention_module, "move_directory", save_after)
+    assert prune(tmp_path, keep=1).spared == {Place(1): "another process removes it or has just put it back"}
+    monkeypatch.undo()
+    assert steps(tmp_path) == [1, 2, 3]
+    assert verify(checkpoints_of(tmp_path) / Place(1).name) == []
 
 
 def test_prune_reads_what_stays_and_removes_the_rest(tmp_path: Path) -> None:
