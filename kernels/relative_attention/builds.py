@@ -40,7 +40,7 @@ def _build(kernel: Kernel, width: int, dtype: str, architecture: str, *, drops: 
     function, padded = getattr(triton, f"{kernel}_kernel"), triton.padded(width)
     tiles = tiles_for(kernel, padded, architecture)
     constants: dict[str, Any] = {
-        "BLOCK": tiles.block, "D": width, "DP": padded, "DROPS": drops, "PRECISION": "ieee",
+        "BLOCK": tiles.block, "D": width, "DP": padded, "DROPS": drops, "PRECISION": "ieee", "RELATIVE": True,
     }  # fmt: skip
     types = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
     aligned = {name for name, kind in types.items() if kind.startswith("*") or name.endswith(STRIDES)}
@@ -49,7 +49,7 @@ def _build(kernel: Kernel, width: int, dtype: str, architecture: str, *, drops: 
         kernel=function,
         architecture=architecture,
         types=types,
-        constants=constants,
+        constants={name: value for name, value in constants.items() if name in function.arg_names},
         aligned=frozenset(aligned if width % 16 == 0 else {name for name in aligned if not name.endswith(STRIDES)}),
         warps=tiles.warps,
         stages=tiles.stages,

@@ -84,6 +84,7 @@ def forward_kernel(
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
     num_rows, num_heads, L, M, T, num_tiles, num_splits, scale, dropout, seed,
     BLOCK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DROPS: tl.constexpr, PRECISION: tl.constexpr,
+    RELATIVE: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries over one split of its keys: O [S, B, L, H, D] and LOG_SUM [S, B, H, L], in base 2."""
     program = tl.program_id(0)
@@ -111,14 +112,18 @@ def forward_kernel(
     top = tl.full([BLOCK], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     read = tl.zeros([BLOCK, DP], tl.float32)
-    place = L - i0 - BLOCK + first * BLOCK + a
-    low = tl.dot(qw, tl.trans(_encodings(r_base, place, r_step, keys, T, d, D)), input_precision=PRECISION)
+    if RELATIVE:
+        place = L - i0 - BLOCK + first * BLOCK + a
+        low = tl.dot(qw, tl.trans(_encodings(r_base, place, r_step, keys, T, d, D)), input_precision=PRECISION)
     for j0 in range(first * BLOCK, last * BLOCK, BLOCK):
         j = j0 + a
-        place = L - i0 + j0 + a
-        high = tl.dot(qw, tl.trans(_encodings(r_base, place, r_step, keys, T, d, D)), input_precision=PRECISION)
         k = _tile(k_base, j, k_step, j < keys, d, D)
-        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION) + _to_keys(low, high, BLOCK)
+        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION)
+        if RELATIVE:
+            place = L - i0 + j0 + a
+            high = tl.dot(qw, tl.trans(_encodings(r_base, place, r_step, keys, T, d, D)), input_precision=PRECISION)
+            score += _to_keys(low, high, BLOCK)
+            low = high
         t = i[:, None] + M - j[None, :]
         score = tl.where((t >= 0) & (t <= window[:, None]), score * (scale * LOG2_E), -float("inf"))
         new_top = tl.maximum(top, tl.max(score, 1))
@@ -130,7 +135,7 @@ def forward_kernel(
             weight = tl.where(_kept(seed, row_head, i[:, None], j[None, :], dropout), weight, 0.0)
         v = _tile(v_base, j, v_step, j < keys, d, D)
         read = tl.dot(weight.to(v.dtype), v, read * shrink[:, None], input_precision=PRECISION)
-        top, low = new_top, high
+        top = new_top
     read = read / tl.where(total > 0.0, total, 1.0)[:, None]
     if DROPS:
         read = read / (1.0 - dropout)
@@ -158,6 +163,7 @@ def query_gradient_kernel(
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
     num_rows, num_heads, L, M, T, num_tiles, scale, dropout, seed,
     BLOCK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DROPS: tl.constexpr, PRECISION: tl.constexpr,
+    RELATIVE: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries: DQ [B, L, H, D], and its part of the biases' gradients, DU and DW [N, B, H, D]."""
     program = tl.program_id(0)
@@ -186,17 +192,20 @@ def query_gradient_kernel(
     d_qw = tl.zeros([BLOCK, DP], tl.float32)
     pending = tl.zeros([BLOCK, BLOCK], tl.float32)
     is_low = _is_low(BLOCK)
-    place = L - i0 - BLOCK + first * BLOCK + a
-    r_low = _encodings(r_base, place, r_step, keys, T, d, D)
-    low = tl.dot(qw, tl.trans(r_low), input_precision=PRECISION)
+    if RELATIVE:
+        place = L - i0 - BLOCK + first * BLOCK + a
+        r_low = _encodings(r_base, place, r_step, keys, T, d, D)
+        low = tl.dot(qw, tl.trans(r_low), input_precision=PRECISION)
     for j0 in range(first * BLOCK, last * BLOCK, BLOCK):
         j = j0 + a
-        place = L - i0 + j0 + a
-        r_high = _encodings(r_base, place, r_step, keys, T, d, D)
-        high = tl.dot(qw, tl.trans(r_high), input_precision=PRECISION)
         k = _tile(k_base, j, k_step, j < keys, d, D)
         v = _tile(v_base, j, v_step, j < keys, d, D)
-        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION) + _to_keys(low, high, BLOCK)
+        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION)
+        if RELATIVE:
+            place = L - i0 + j0 + a
+            r_high = _encodings(r_base, place, r_step, keys, T, d, D)
+            high = tl.dot(qw, tl.trans(r_high), input_precision=PRECISION)
+            score += _to_keys(low, high, BLOCK)
         t = i[:, None] + M - j[None, :]
         visible = (t >= 0) & (t <= window[:, None]) & (i < L)[:, None]
         kept = visible
@@ -205,12 +214,14 @@ def query_gradient_kernel(
         d_weight = tl.dot(d_read, tl.trans(v), input_precision=PRECISION)
         _, d_score = _gradient_by_score(score, d_weight, log_sum, delta, visible, kept, scale, dropout, DROPS)
         d_qu = tl.dot(d_score.to(k.dtype), k, d_qu, input_precision=PRECISION)
-        rotated = _rotated_to_places(d_score, BLOCK)
-        by_place = pending + tl.where(is_low, rotated, 0.0)
-        d_qw = tl.dot(by_place.to(k.dtype), r_low, d_qw, input_precision=PRECISION)
-        pending = tl.where(is_low, 0.0, rotated)
-        low, r_low = high, r_high
-    d_qw = tl.dot(pending.to(q.dtype), r_low, d_qw, input_precision=PRECISION)
+        if RELATIVE:
+            rotated = _rotated_to_places(d_score, BLOCK)
+            by_place = pending + tl.where(is_low, rotated, 0.0)
+            d_qw = tl.dot(by_place.to(k.dtype), r_low, d_qw, input_precision=PRECISION)
+            pending = tl.where(is_low, 0.0, rotated)
+            low, r_low = high, r_high
+    if RELATIVE:
+        d_qw = tl.dot(pending.to(q.dtype), r_low, d_qw, input_precision=PRECISION)
     pointers = DQ + own + i.to(tl.int64)[:, None] * (num_heads * D) + d[None, :]
     tl.store(pointers, (d_qu + d_qw).to(DQ.dtype.element_ty), mask=(i < L)[:, None] & (d < D)[None, :])
     part = (tile * num_rows * num_heads + row_head) * D + d
@@ -224,6 +235,7 @@ def key_gradient_kernel(
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
     num_rows, num_heads, L, M, T, first_key, num_tiles, scale, dropout, seed,
     BLOCK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DROPS: tl.constexpr, PRECISION: tl.constexpr,
+    RELATIVE: tl.constexpr,
 ):  # fmt: skip
     """One tile of the keys from `first_key` on: DK and DV [B, K, H, D]."""
     program = tl.program_id(0)
@@ -241,7 +253,8 @@ def key_gradient_kernel(
     dk = tl.zeros([BLOCK, DP], tl.float32)
     dv = tl.zeros([BLOCK, DP], tl.float32)
     begin = tl.maximum(j0 - M, 0) // BLOCK * BLOCK
-    r_high = _encodings(r_base, L - begin + j0 + a, r_step, keys, T, d, D)
+    if RELATIVE:
+        r_high = _encodings(r_base, L - begin + j0 + a, r_step, keys, T, d, D)
     for i0 in range(begin, L, BLOCK):
         i = i0 + a
         window = tl.load(WINDOW + row * window_row + i, mask=i < L, other=0)
@@ -251,10 +264,13 @@ def key_gradient_kernel(
         d_read = _tile(DO + own, i, num_heads * D, i < L, d, D)
         log_sum = tl.load(LOG_SUM + row_head * L + i, mask=i < L, other=float("inf"))
         delta = tl.load(DELTA + row_head * L + i, mask=i < L, other=0.0)
-        r_low = _encodings(r_base, L - i0 - BLOCK + j0 + a, r_step, keys, T, d, D)
-        low = tl.dot(qw, tl.trans(r_low), input_precision=PRECISION)
-        high = tl.dot(qw, tl.trans(r_high), input_precision=PRECISION)
-        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION) + _to_keys(low, high, BLOCK)
+        score = tl.dot(qu, tl.trans(k), input_precision=PRECISION)
+        if RELATIVE:
+            r_low = _encodings(r_base, L - i0 - BLOCK + j0 + a, r_step, keys, T, d, D)
+            low = tl.dot(qw, tl.trans(r_low), input_precision=PRECISION)
+            high = tl.dot(qw, tl.trans(r_high), input_precision=PRECISION)
+            score += _to_keys(low, high, BLOCK)
+            r_high = r_low
         t = i[:, None] + M - j[None, :]
         visible = (t >= 0) & (t <= window[:, None]) & (i < L)[:, None]
         kept = visible
@@ -264,7 +280,6 @@ def key_gradient_kernel(
         weight, d_score = _gradient_by_score(score, d_weight, log_sum, delta, visible, kept, scale, dropout, DROPS)
         dv = tl.dot(tl.trans(weight.to(d_read.dtype)), d_read, dv, input_precision=PRECISION)
         dk = tl.dot(tl.trans(d_score.to(q.dtype)), qu, dk, input_precision=PRECISION)
-        r_high = r_low
     pointers = (row * keys * num_heads + head) * D + j.to(tl.int64)[:, None] * (num_heads * D) + d[None, :]
     mask = (j < keys)[:, None] & (d < D)[None, :]
     tl.store(DK + pointers, dk.to(DK.dtype.element_ty), mask=mask)
@@ -362,6 +377,8 @@ class Settings(NamedTuple):
     """Of the keys in the forward pass. None: chosen by shape."""
     tiles: Tiles | None = None
     """Of all kernels. None: each as it was tuned."""
+    relative: bool = True
+    """Without it the position term is left out: a twin to measure what that term costs."""
 
 
 def relative_attention(tensors: Tensors, settings: Settings) -> Tensor:
@@ -442,7 +459,7 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
     forward_kernel[(num_tiles * shape.rows * shape.heads * splits,)](
         *tensors, read_SBLHD, log_sum_SBHL, *_strides(tensors),
         shape.rows, shape.heads, shape.queries, shape.keys - shape.queries, shape.distances, num_tiles, splits,
-        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, **_constants(tiles, tensors, settings),
+        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, RELATIVE=settings.relative, **_constants(tiles, tensors, settings),
     )  # fmt: skip
     if splits == 1:
         return read_SBLHD[0], log_sum_SBHL[0]
@@ -478,8 +495,9 @@ def backward(
     parts = (num_tiles, shape.rows, shape.heads, shape.width)
     du, dw = (torch.empty(parts, dtype=torch.float32, device=q.device) for _ in range(2))
     query_gradient_kernel[(num_tiles * shape.rows * shape.heads,)](
-        *given, dq, du, dw, *strides, *sizes, num_tiles, *random, **_constants(tiles, tensors, settings)
-    )
+        *given, dq, du, dw, *strides, *sizes, num_tiles, *random, RELATIVE=settings.relative,
+        **_constants(tiles, tensors, settings),
+    )  # fmt: skip
 
     first_key = 0 if settings.memory_gradient else memory
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
@@ -487,23 +505,32 @@ def backward(
     tiles = _tiles("key_gradient", tensors, settings)
     num_tiles = triton.cdiv(shape.keys - first_key, tiles.block)
     key_gradient_kernel[(num_tiles * shape.rows * shape.heads,)](
-        *given, dk, dv, *strides, *sizes, first_key, num_tiles, *random, **_constants(tiles, tensors, settings)
-    )
+        *given, dk, dv, *strides, *sizes, first_key, num_tiles, *random, RELATIVE=settings.relative,
+        **_constants(tiles, tensors, settings),
+    )  # fmt: skip
 
-    tiles = _tiles("distance_gradient", tensors, settings)
+    dr = _distance_gradient(given, tensors, settings) if settings.relative else torch.zeros_like(r)
+    return dq, dk, dv, dr, du.sum((0, 1)).to(u.dtype), dw.sum((0, 1)).to(w.dtype)
+
+
+def _distance_gradient(given: tuple[Tensor, ...], tensors: Tensors, settings: Settings) -> Tensor:
+    """[T, H, D], summed over rows, and over the distances that share the table's last entry."""
+    shape, r, tiles = _shape(tensors), tensors.r_THD, _tiles("distance_gradient", tensors, settings)
     num_tiles = triton.cdiv(shape.keys, tiles.block)
-    rows_each = _rows_each(shape, num_tiles, q.device)
+    rows_each = _rows_each(shape, num_tiles, r.device)
     splits = triton.cdiv(shape.rows, rows_each)
-    dr_SKHD = torch.empty(splits, shape.keys, shape.heads, shape.width, dtype=torch.float32, device=q.device)
+    dr_SKHD = torch.empty(splits, shape.keys, shape.heads, shape.width, dtype=torch.float32, device=r.device)
     distance_gradient_kernel[(num_tiles * shape.heads * splits,)](
-        *given, dr_SKHD, *strides, *sizes, num_tiles, rows_each, *random, **_constants(tiles, tensors, settings)
-    )
+        *given, dr_SKHD, *_strides(tensors),
+        shape.rows, shape.heads, shape.queries, shape.keys - shape.queries, shape.distances, num_tiles, rows_each,
+        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, **_constants(tiles, tensors, settings),
+    )  # fmt: skip
     dr_KHD = dr_SKHD.sum(0)
     dr_THD = torch.zeros(r.shape, dtype=torch.float32, device=r.device)
     shared = min(shape.keys, shape.distances)
     dr_THD[:shared] = dr_KHD[:shared]
     dr_THD[-1] += dr_KHD[shape.distances :].sum(0)
-    return dq, dk, dv, dr_THD.to(r.dtype), du.sum((0, 1)).to(u.dtype), dw.sum((0, 1)).to(w.dtype)
+    return dr_THD.to(r.dtype)
 
 
 def _rows_each(shape: _Shape, num_tiles: int, device: torch.device) -> int:
