@@ -84,7 +84,15 @@ def _of_ptx(ptx: str) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [get_ptxas(int(target[2])).path, "-v", "--regAllocOptLevel=2", f"--gpu-name={target[1]}", file.name, "-o", os.devnull]
+        command = [
+            get_ptxas(int(target[2])).path,
+            "-v",
+            "--regAllocOptLevel=2",
+            f"--gpu-name={target[1]}",
+            file.name,
+            "-o",
+            os.devnull,
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spilled, used = re.search(r"(\d+) bytes spill stores", said), re.search(r"Used (\d+) registers", said)
     assert spilled is not None, said

@@ -19,7 +19,11 @@ def builds() -> Iterator[Build]:
                 architecture=architecture,
                 types=TYPES | {"X": f"*{dtype}", "CODES": f"*{dtype}", "x_step": "i32", "c_step": "i32"},
                 constants={
-                    "W": 64, "VECTORS": tiles.vectors, "TILE": tiles.codes, "WIDTH": tiles.width, "PRECISION": "ieee",
+                    "W": 64,
+                    "VECTORS": tiles.vectors,
+                    "TILE": tiles.codes,
+                    "WIDTH": tiles.width,
+                    "PRECISION": "ieee",
                 },  # fmt: skip
                 aligned=frozenset({"X", "CODES", "HALF_SQUARE", "NEAREST", "x_step", "c_step"}),
                 warps=tiles.warps,

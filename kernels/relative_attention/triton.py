@@ -74,7 +74,9 @@ def _kept(seed, row_head, query, key, dropout):
     finds it again."""
     zero = (query + key) * 0
     place = zero + row_head.to(tl.int32)
-    random, _, _, _ = tl.philox(seed, (zero + key).to(tl.uint32), (zero + query).to(tl.uint32), place.to(tl.uint32), zero.to(tl.uint32))
+    random, _, _, _ = tl.philox(
+        seed, (zero + key).to(tl.uint32), (zero + query).to(tl.uint32), place.to(tl.uint32), zero.to(tl.uint32)
+    )
     return tl.uint_to_uniform_float(random) >= dropout
 
 
@@ -453,9 +455,7 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
     like = tensors.q_BLHD
     kind = like.dtype if splits == 1 else torch.float32
     read_SBLHD = torch.empty(splits, *like.shape, dtype=kind, device=like.device)
-    log_sum_SBHL = torch.empty(
-        splits, shape.rows, shape.heads, shape.queries, dtype=torch.float32, device=like.device
-    )
+    log_sum_SBHL = torch.empty(splits, shape.rows, shape.heads, shape.queries, dtype=torch.float32, device=like.device)
     forward_kernel[(num_tiles * shape.rows * shape.heads * splits,)](
         *tensors, read_SBLHD, log_sum_SBHL, *_strides(tensors),
         shape.rows, shape.heads, shape.queries, shape.keys - shape.queries, shape.distances, num_tiles, splits,
