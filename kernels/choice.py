@@ -12,7 +12,7 @@ GPU_TYPES = ("cuda",)
 
 
 def choose(operation: str, asked: Implementation, unsupported: str | None, device: torch.device) -> str:
-    """`triton` or `reference`. Raises ValueError, with the reason, where the fused kernel is asked for and cannot run."""
+    """`triton` or `reference`. Raises ValueError, with the reason, where the fused one is asked for and cannot run."""
     if asked == "triton" and unsupported is not None:
         raise ValueError(f"{operation}: impl='triton' cannot run: {unsupported}; use impl='reference', or 'auto'")
     if asked == "auto":

@@ -24,7 +24,7 @@ def builds() -> Iterator[Build]:
                     "TILE": tiles.codes,
                     "WIDTH": tiles.width,
                     "PRECISION": "ieee",
-                },  # fmt: skip
+                },
                 aligned=frozenset({"X", "CODES", "HALF_SQUARE", "NEAREST", "x_step", "c_step"}),
                 warps=tiles.warps,
                 stages=tiles.stages,

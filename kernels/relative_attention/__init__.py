@@ -91,7 +91,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, win
         raise ValueError(f"q_BLHD has shape {tuple(q.shape)}; each dimension must be at least 1")
     if keys < queries:
         raise ValueError(
-            f"k_BKHD {tuple(k.shape)} has {keys} keys for {queries} queries; K = M + L, of memory and segment, so K >= L"
+            f"k_BKHD {tuple(k.shape)} has {keys} keys for {queries} queries; K = M + L, of memory and segment: K >= L"
         )
     if distances < 1:
         raise ValueError(f"r_THD has shape {tuple(r.shape)}; it needs at least distance 0")

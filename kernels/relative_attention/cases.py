@@ -1,4 +1,4 @@
-"""Inputs of relative attention, shared by tests, benchmark and tuner: shapes that are hard, and shapes that recipes use.
+"""Inputs of relative attention, shared by tests, benchmark and tuner: hard shapes, and shapes that recipes use.
 
 Shape legend as in the reference.
 """

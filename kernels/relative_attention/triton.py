@@ -415,7 +415,8 @@ class _Shape(NamedTuple):
 
 
 def _shape(tensors: Tensors) -> _Shape:
-    return _Shape(*tensors.q_BLHD.shape, tensors.k_BKHD.shape[1], tensors.r_THD.shape[0])
+    rows, queries, heads, width = tensors.q_BLHD.shape
+    return _Shape(rows, queries, heads, width, tensors.k_BKHD.shape[1], tensors.r_THD.shape[0])
 
 
 def _strides(tensors: Tensors) -> tuple[int, ...]:
@@ -459,7 +460,8 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor]:
     forward_kernel[(num_tiles * shape.rows * shape.heads * splits,)](
         *tensors, read_SBLHD, log_sum_SBHL, *_strides(tensors),
         shape.rows, shape.heads, shape.queries, shape.keys - shape.queries, shape.distances, num_tiles, splits,
-        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, RELATIVE=settings.relative, **_constants(tiles, tensors, settings),
+        1.0 / math.sqrt(shape.width), settings.dropout, settings.seed, RELATIVE=settings.relative,
+        **_constants(tiles, tensors, settings),
     )  # fmt: skip
     if splits == 1:
         return read_SBLHD[0], log_sum_SBHL[0]

@@ -18,7 +18,6 @@ from kernels.relative_attention import reference
 from pretrain.attention.relative import sinusoids
 from pretrain.contract import Carry
 from pretrain.models import TransformerXLConfig
-from pretrain.models.autoregressive import transformer_xl
 from pretrain.models.autoregressive.transformer_xl import TransformerXL
 
 VOCABULARY = 11
