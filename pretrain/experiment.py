@@ -7,6 +7,7 @@ Which workers compute it, with which engine and how often it logs or saves, may 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from data_pipeline.config import BadInput, Config
@@ -14,6 +15,7 @@ from data_pipeline.data import DataConfig
 from data_pipeline.streams import Stream
 from pretrain.engines import EngineConfig
 from pretrain.group import Group, check_divides
+from pretrain.kernels_config import KernelsConfig
 from pretrain.models import ModelConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_everything
@@ -24,6 +26,7 @@ from pretrain.trouble import TroubleConfig
 EXECUTION_KEYS = (
     "name",
     "engine",
+    "kernels",
     "checkpoint",
     "evaluate",
     "log",
@@ -114,6 +117,7 @@ class Experiment(Config):
     """Settings of single players, where they differ from `optimizer`."""
     schedule: ScheduleConfig
     engine: Annotated[EngineConfig, Field(discriminator="kind")]
+    kernels: KernelsConfig = KernelsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
@@ -196,4 +200,5 @@ class Experiment(Config):
         self.check_vocabulary()
         seed_everything(self.seed, INITIAL_WEIGHTS)
         engine = self.engine.build(self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches)
+        self.kernels.tell(engine.model, engine.device, getattr(torch, self.engine.precision))
         return Trainer(engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate())

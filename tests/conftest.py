@@ -1,4 +1,7 @@
-"""Every test process computes with one thread: on few cores more threads are slower, and sums round differently."""
+"""Every test process computes with one thread: on few cores more threads are slower, and sums round differently.
+
+Kernels run compiled where there is a GPU, and in Triton's interpreter where there is none.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ import torch
 from rich.console import Console
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first kernel is defined
 
 
 @pytest.fixture(autouse=True)

@@ -46,46 +46,45 @@ def relative_attention(
     u_HD: Tensor,
     w_HD: Tensor,
     *,
-    masked_B1LK: Tensor,
+    window_BL: Tensor,
     dropout: float = 0.0,
+    memory_gradient: bool = True,
+    kept_BHLK: Tensor | None = None,
 ) -> Tensor:
-    """Attention over memory and segment; returns [B, L, H, D]. Materialises the L x K scores of every head.
+    """[B, L, H, D], with the scores of every head held; see the package for the arguments.
 
-    `r_THD[t]` is the projected encoding of distance t; a distance beyond the table uses its last entry (the paper's
-    clamp). `masked_B1LK` comes from `window_mask`; every query must see at least one key. `dropout` is applied to the
-    attention weights, drawn from torch's default generator.
-
-    Raises ValueError naming the argument where shapes do not fit.
+    `kept_BHLK` says which weights dropout leaves; without it, torch's default generator does.
     """
-    _check(q_BLHD, k_BKHD, v_BKHD, r_THD, u_HD, w_HD, masked_B1LK)
     num_keys = k_BKHD.shape[1]
+    if not memory_gradient:
+        k_BKHD, v_BKHD = (_detached_memory(x, num_keys - q_BLHD.shape[1]) for x in (k_BKHD, v_BKHD))
     distance_K = torch.arange(num_keys - 1, -1, -1, device=q_BLHD.device).clamp(max=r_THD.shape[0] - 1)
     k_BHDK = k_BKHD.permute(0, 2, 3, 1)
     r_HDK = r_THD[distance_K].permute(1, 2, 0)
     content_BHLK = (q_BLHD + u_HD).transpose(1, 2) @ k_BHDK
     position_BHLK = relative_shift((q_BLHD + w_HD).transpose(1, 2) @ r_HDK)
     score_BHLK = (content_BHLK + position_BHLK) * (1.0 / math.sqrt(q_BLHD.shape[-1]))
-    weight_BHLK = torch.softmax(score_BHLK.masked_fill(masked_B1LK, float("-inf")), dim=-1)
-    if dropout > 0.0:
+    weight_BHLK = torch.softmax(score_BHLK.masked_fill(window_mask(window_BL, num_keys), float("-inf")), dim=-1)
+    if kept_BHLK is not None:
+        weight_BHLK = weight_BHLK * kept_BHLK / (1.0 - dropout)
+    elif dropout > 0.0:
         weight_BHLK = F.dropout(weight_BHLK, dropout)
     return (weight_BHLK @ v_BKHD.transpose(1, 2)).transpose(1, 2)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, masked: Tensor) -> None:
-    batch, queries, heads, width = q.shape
-    keys = k.shape[1]
-    wanted = {
-        "k_BKHD": (k, (batch, keys, heads, width)),
-        "v_BKHD": (v, (batch, keys, heads, width)),
-        "r_THD": (r, (r.shape[0], heads, width)),
-        "u_HD": (u, (heads, width)),
-        "w_HD": (w, (heads, width)),
-        "masked_B1LK": (masked, (batch, 1, queries, keys)),
-    }
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with q_BLHD {tuple(q.shape)} it must be {shape}")
-    if keys < queries:
-        raise ValueError(f"k_BKHD has {keys} keys for {queries} queries; keys are memory and segment, so K >= L")
-    if r.shape[0] < 1:
-        raise ValueError("r_THD holds no distance; it needs at least distance 0")
+def by_distance(
+    q_BLHD: Tensor, k_BKHD: Tensor, v_BKHD: Tensor, r_THD: Tensor, u_HD: Tensor, w_HD: Tensor, *, window_BL: Tensor
+) -> Tensor:
+    """The same without the shift: every pair's encoding is looked up by its distance. For tests: O(L K H D) memory."""
+    queries, keys = q_BLHD.shape[1], k_BKHD.shape[1]
+    query_L, key_K = torch.arange(queries, device=q_BLHD.device), torch.arange(keys, device=q_BLHD.device)
+    distance_LK = (query_L[:, None] + keys - queries - key_K).clamp(0, r_THD.shape[0] - 1)
+    content_BHLK = torch.einsum("blhd,bkhd->bhlk", q_BLHD + u_HD, k_BKHD)
+    position_BHLK = torch.einsum("blhd,lkhd->bhlk", q_BLHD + w_HD, r_THD[distance_LK])
+    score_BHLK = (content_BHLK + position_BHLK) / math.sqrt(q_BLHD.shape[-1])
+    weight_BHLK = score_BHLK.masked_fill(window_mask(window_BL, keys), float("-inf")).softmax(-1)
+    return torch.einsum("bhlk,bkhd->blhd", weight_BHLK, v_BKHD)
+
+
+def _detached_memory(x_BKHD: Tensor, length: int) -> Tensor:
+    return torch.cat([x_BKHD[:, :length].detach(), x_BKHD[:, length:]], dim=1)

@@ -1,15 +1,19 @@
 """The Transformer-XL attention layer: queries from the segment, keys and values from memory and segment.
 
-Dai et al. 2019, section 3.3. Gradients flow through the memory's keys and values into their projections, as in the
-original; the memory itself is detached, so it is enough to keep it out of the graph.
+Dai et al. 2019, section 3.3. Memory is either hidden states, projected anew in each segment, so that gradients flow
+through its keys and values into their projections (the original); or keys and values as they were projected when they
+were in the segment, without a gradient (cheaper; equal while weights stand still, as in evaluation).
 
-Shape legend: B rows, L queries, K = M + L keys, H heads, D head width, W model width, T distances.
+Memory is projected apart from the segment and is detached, so that no gradient by its hidden states is ever formed.
+
+Shape legend: B rows, L queries, M memory, K = M + L keys, H heads, D head width, W model width, T distances.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kernels.choice import Implementation
 from kernels.relative_attention import relative_attention
 
 
@@ -32,21 +36,37 @@ class RelativeBiases(nn.Module):
 class RelativeAttention(nn.Module):
     """Multi-head relative attention without biases in its projections, as in the paper's code."""
 
+    kernel = "relative_attention"
+
     def __init__(self, width: int, num_heads: int, head_width: int, *, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.head_width, self.dropout = num_heads, head_width, dropout
+        self.impl: Implementation = "auto"
         inner = num_heads * head_width
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.distance = nn.Linear(width, inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
 
+    def keys_and_values(self, h_BLW: Tensor) -> Tensor:
+        """[B, L, 2HD] of hidden states."""
+        projected_BLI: Tensor = self.key_value(h_BLW)
+        return projected_BLI
+
     def forward(
-        self, h_BLW: Tensor, context_BKW: Tensor, r_TW: Tensor, biases: RelativeBiases, masked_B1LK: Tensor
+        self,
+        h_BLW: Tensor,
+        context_BKI: Tensor,
+        r_TW: Tensor,
+        biases: RelativeBiases,
+        window_BL: Tensor,
+        *,
+        memory_gradient: bool = True,
     ) -> Tensor:
-        """[B, L, W]: what each position of the segment reads from `context_BKW` (memory, then the segment)."""
+        """[B, L, W]: what each position of the segment reads from `context_BKI`, the keys and values (I = 2HD) of
+        memory, then of the segment; `window_BL` says how far back."""
         heads = (self.num_heads, self.head_width)
-        key_BKHD, value_BKHD = self.key_value(context_BKW).unflatten(-1, (2, *heads)).unbind(2)
+        key_BKHD, value_BKHD = context_BKI.unflatten(-1, (2, *heads)).unbind(2)
         read_BLHD = relative_attention(
             self.query(h_BLW).unflatten(-1, heads),
             key_BKHD,
@@ -54,8 +74,10 @@ class RelativeAttention(nn.Module):
             self.distance(r_TW).unflatten(-1, heads),
             biases.u_HD,
             biases.w_HD,
-            masked_B1LK=masked_B1LK,
+            window_BL=window_BL,
             dropout=self.dropout if self.training else 0.0,
+            memory_gradient=memory_gradient,
+            impl=self.impl,
         )
         return self.output(read_BLHD.flatten(2))
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from data_pipeline.batch import IGNORED
 from data_pipeline.config import Config
+from kernels.choice import Implementation
 from kernels.linear_cross_entropy import linear_cross_entropy
 from pretrain.layers.precision import at_least_float32
 
@@ -82,10 +83,13 @@ VocabularyConfig = Annotated[FullVocabularyConfig | AdaptiveVocabularyConfig, Fi
 class FullVocabulary(nn.Module):
     """One softmax over all tokens, its weight shared with the embedding when `tied` (Press & Wolf 2017)."""
 
+    kernel = "linear_cross_entropy"
+
     def __init__(
         self, vocab_size: int, width: int, *, tied: bool = True, bias: bool = True, scale: bool = True
     ) -> None:
         super().__init__()
+        self.impl: Implementation = "auto"
         self.embedding = nn.Parameter(torch.empty(vocab_size, width))
         self.output = None if tied else nn.Parameter(torch.empty(vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
@@ -100,7 +104,7 @@ class FullVocabulary(nn.Module):
 
     def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
         weight = self.embedding if self.output is None else self.output
-        nats_N = linear_cross_entropy(hidden.flatten(0, -2), weight, self.bias, labels.flatten())
+        nats_N = linear_cross_entropy(hidden.flatten(0, -2), weight, self.bias, labels.flatten(), impl=self.impl)
         return nats_N.view(labels.shape)
 
     def flops_per_token(self) -> float:
@@ -117,10 +121,16 @@ class AdaptiveVocabulary(nn.Module):
 
     A cluster's embedding of width E goes to the model's width W and back by a projection P [W, E], left out where all
     widths equal W. Every weight takes part in every pass, even where no token of its cluster occurs.
+
+    On a CPU tokens are sorted and split by cluster, so that each cluster reads its own alone. A GPU would have to wait
+    for their counts: there every cluster reads all tokens, those of others masked, and the fused kernel skips them.
     """
+
+    kernel = "linear_cross_entropy"
 
     def __init__(self, vocab_size: int, width: int, config: AdaptiveVocabularyConfig) -> None:
         super().__init__()
+        self.impl: Implementation = "auto"
         problem = config.problem(vocab_size)
         if problem is not None:
             raise ValueError(problem)
@@ -139,6 +149,8 @@ class AdaptiveVocabulary(nn.Module):
         self.scale = math.sqrt(width)
 
     def embed(self, tokens: Tensor) -> Tensor:
+        if not self._counts(tokens):
+            return self._embed_masked(tokens) * self.scale
         order_N, _, counts = self._by_cluster(tokens.flatten())
         parts = []
         for index, ids in enumerate(tokens.flatten()[order_N].split(counts)):
@@ -147,19 +159,43 @@ class AdaptiveVocabulary(nn.Module):
         sorted_NW = torch.cat(parts)
         return torch.empty_like(sorted_NW).index_copy(0, order_N, sorted_NW).view(*tokens.shape, -1) * self.scale
 
+    def _embed_masked(self, tokens: Tensor) -> Tensor:
+        """[..., W] without the scale."""
+        found: Tensor | None = None
+        for index, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
+            part = F.embedding((tokens - start).clamp(0, size - 1), self.embeddings[index])
+            part = part if self.projections is None else F.linear(part, self.projections[index])
+            found = part if found is None else torch.where((tokens >= start)[..., None], part, found)
+        assert found is not None
+        return found
+
     def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        if not self._counts(labels):
+            return self._nats_masked(hidden.flatten(0, -2), labels.flatten()).view(labels.shape)
         order_N, cluster_N, counts = self._by_cluster(labels.flatten())
         hidden_NW, label_N = hidden.flatten(0, -2)[order_N], labels.flatten()[order_N]
         entry_N = torch.where(cluster_N == 0, label_N, self.sizes[0] + cluster_N - 1)
-        head_N = linear_cross_entropy(self._narrow(0, hidden_NW), *self._head(), entry_N)
+        head_N = linear_cross_entropy(self._narrow(0, hidden_NW), *self._head(), entry_N, impl=self.impl)
         tails = [torch.zeros_like(head_N[: counts[0]])]
         pieces = list(zip(hidden_NW.split(counts), label_N.split(counts), strict=True))
         for index, (piece_NW, ids) in enumerate(pieces[1:], start=1):
-            tails.append(
-                linear_cross_entropy(self._narrow(index, piece_NW), *self._tail(index), ids - self.starts[index])
-            )
+            narrow, own = self._narrow(index, piece_NW), ids - self.starts[index]
+            tails.append(linear_cross_entropy(narrow, *self._tail(index), own, impl=self.impl))
         nats_N = head_N + torch.cat(tails)
         return nats_N.new_zeros(labels.numel()).index_copy(0, order_N, nats_N).view(labels.shape)
+
+    def _nats_masked(self, hidden_NW: Tensor, labels_N: Tensor) -> Tensor:
+        """[N] in which each cluster ignores the tokens of others; sorted, so that these fill whole tiles."""
+        cluster_N, order_N = self._cluster(labels_N).sort(stable=True)
+        hidden_NW, label_N = hidden_NW[order_N], labels_N[order_N]
+        entry_N = torch.where(cluster_N == 0, label_N, self.sizes[0] + cluster_N - 1)
+        entry_N = entry_N.masked_fill(label_N == IGNORED, IGNORED)
+        nats_N = linear_cross_entropy(self._narrow(0, hidden_NW), *self._head(), entry_N, impl=self.impl)
+        for index in range(1, len(self.sizes)):
+            own_N = torch.where(cluster_N == index, label_N - self.starts[index], IGNORED)
+            narrow, tail = self._narrow(index, hidden_NW), self._tail(index)
+            nats_N = nats_N + linear_cross_entropy(narrow, *tail, own_N, impl=self.impl)
+        return torch.zeros_like(nats_N).index_copy(0, order_N, nats_N)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., W] -> [..., V] log-probabilities."""
@@ -176,10 +212,18 @@ class AdaptiveVocabulary(nn.Module):
         head = self.embeddings[0].numel() + self.cluster_weight.numel()
         return 2.0 * (head + (0 if self.projections is None else self.projections[0].numel()))
 
+    def _counts(self, tokens: Tensor) -> bool:
+        """Whether the tokens of each cluster are counted: not where that would make a host wait for a GPU."""
+        return tokens.device.type == "cpu" and self.impl != "triton"
+
+    def _cluster(self, flat: Tensor) -> Tensor:
+        """[N] of each id; one more than there are for those that are ignored."""
+        edges = torch.tensor(self.starts[1:], device=flat.device)
+        return torch.bucketize(flat, edges, right=True).masked_fill(flat == IGNORED, len(self.sizes))
+
     def _by_cluster(self, flat: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """[N] positions of ids that are not ignored, in order of cluster; [N] their clusters; how many each has."""
-        edges = torch.tensor(self.starts[1:], device=flat.device)
-        cluster = torch.bucketize(flat, edges, right=True).masked_fill(flat == IGNORED, len(self.sizes))
+        cluster = self._cluster(flat)
         cluster_N, order_N = cluster.sort(stable=True)
         counts = cluster.bincount(minlength=len(self.sizes) + 1).tolist()[:-1]
         return order_N[: sum(counts)], cluster_N[: sum(counts)], counts

@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parent
 RECIPES = sorted(path.stem for path in (config.RECIPES / "tiny").glob("*.yaml"))
 
 
-def curve(recipe: str) -> dict[str, list[float]]:
+def curve(recipe: str, *overrides: str) -> dict[str, list[float]]:
     """The loss by player and turn, on one worker of the local engine."""
-    trainer = config.load(Experiment, config.recipe_path(recipe)).trainer(Group())
+    trainer = config.load(Experiment, config.recipe_path(recipe), overrides).trainer(Group())
     losses: dict[str, list[float]] = {player: [] for player in trainer.engine.model.players}
     for report in trainer.steps():
         for turn in report.turns:

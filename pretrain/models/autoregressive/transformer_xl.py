@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.batch import IGNORED, TokenBatch
 from data_pipeline.config import Config
-from kernels.relative_attention import window_mask
 from pretrain.attention.relative import FeedForward, RelativeAttention, RelativeBiases, sinusoids
 from pretrain.contract import Carry, Loss, Model
 from pretrain.layers.vocabulary import AdaptiveVocabularyConfig, FullVocabularyConfig, Vocabulary, VocabularyConfig
@@ -38,6 +37,9 @@ class TransformerXLConfig(Config):
     memory_length: int = Field(ge=0)
     clamp_length: int | None = Field(default=None, ge=0)
     """Distances beyond this one share its encoding; None: every distance has its own."""
+    memory_of: Literal["hidden_states", "keys_and_values"] = "hidden_states"
+    """What memory holds: hidden states are projected with the weights of now and train them; keys and values stay as
+    they were and do not, which saves their projection."""
     same_length: bool = False
     """Every position sees exactly `memory_length` earlier ones, rather than memory plus its segment so far."""
     norm: Literal["post", "pre"] = "post"
@@ -86,28 +88,44 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.biases = None if config.share_biases else RelativeBiases(config.num_heads, config.head_width)
         self.pre, self.dropout = config.norm == "pre", config.dropout
+        self.keeps_states = config.memory_of == "hidden_states"
 
     def forward(
-        self, h_BLW: Tensor, memory_BMW: Tensor, r_TW: Tensor, shared: RelativeBiases | None, masked_B1LK: Tensor
-    ) -> Tensor:
-        context_BKW = torch.cat([memory_BMW, h_BLW], dim=1)
-        biases = self.biases if shared is None else shared
-        if self.pre:
-            context_BKW = self.attention_norm(context_BKW)
-        query_BLW = context_BKW[:, memory_BMW.shape[1] :]
-        read_BLW = self.attention(query_BLW, context_BKW, r_TW, biases, masked_B1LK)
+        self, h_BLW: Tensor, memory_BMX: Tensor | None, r_TW: Tensor, shared: RelativeBiases | None, window_BL: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """[B, L, W] what follows, and [B, L, X] what of this segment goes into the memory."""
+        query_BLW, remembered_BLX = self.attention_norm(h_BLW) if self.pre else h_BLW, h_BLW
+        context_BKI = self.attention.keys_and_values(query_BLW)
+        if not self.keeps_states:
+            remembered_BLX = context_BKI
+        if memory_BMX is not None:
+            context_BKI = torch.cat([self._recalled(memory_BMX), context_BKI], dim=1)
+        read_BLW = self.attention(
+            query_BLW,
+            context_BKI,
+            r_TW,
+            self.biases if shared is None else shared,
+            window_BL,
+            memory_gradient=self.keeps_states,
+        )
         h_BLW = h_BLW + F.dropout(read_BLW, self.dropout, self.training)
         if self.pre:
-            return h_BLW + self.feed_forward(self.feed_forward_norm(h_BLW))
+            return h_BLW + self.feed_forward(self.feed_forward_norm(h_BLW)), remembered_BLX.detach()
         h_BLW = self.attention_norm(h_BLW)
-        return self.feed_forward_norm(h_BLW + self.feed_forward(h_BLW))
+        return self.feed_forward_norm(h_BLW + self.feed_forward(h_BLW)), remembered_BLX.detach()
+
+    def _recalled(self, memory_BMX: Tensor) -> Tensor:
+        """[B, M, 2HD] keys and values of the memory."""
+        if not self.keeps_states:
+            return memory_BMX
+        return self.attention.keys_and_values(self.attention_norm(memory_BMX) if self.pre else memory_BMX)
 
 
-def newest(memory_BMW: Tensor, h_BLW: Tensor) -> Tensor:
-    """[B, M, W] the last M positions of memory and segment, holding no storage beyond them."""
-    length = memory_BMW.shape[1]
-    kept = max(length - h_BLW.shape[1], 0)
-    return torch.cat([memory_BMW[:, length - kept :], h_BLW[:, -length:]], dim=1)
+def newest(memory_BMX: Tensor, segment_BLX: Tensor) -> Tensor:
+    """[B, M, X] the last M positions of memory and segment, holding no storage beyond them."""
+    length = memory_BMX.shape[1]
+    kept = max(length - segment_BLX.shape[1], 0)
+    return torch.cat([memory_BMX[:, length - kept :], segment_BLX[:, -length:]], dim=1)
 
 
 class TransformerXL(Model):
@@ -138,20 +156,19 @@ class TransformerXL(Model):
     def hidden(self, tokens_BL: Tensor, age_BL: Tensor, memory: Carry) -> tuple[Tensor, Carry]:
         """[B, L, W] last hidden states and the memory for the next segment, as long as the one handed in."""
         length = memory["memory.00"].shape[1] if memory else 0
-        masked_B1LK = window_mask(self._window(age_BL, length), length + tokens_BL.shape[1])
+        window_BL = self._window(age_BL, length)
         h_BLW = F.dropout(self.vocabulary.embed(tokens_BL), self.config.dropout, self.training)
         r_TW = F.dropout(self._distances(length + tokens_BL.shape[1], h_BLW), self.config.dropout, self.training)
         following: Carry = {}
         for index, block in enumerate(self.blocks):
             name = f"memory.{index:02d}"
-            past_BMW = memory[name] if memory else h_BLW[:, :0]
-            if memory:
-                following[name] = newest(past_BMW, h_BLW.detach())
-            arguments = (h_BLW, past_BMW, r_TW, self.shared_biases, masked_B1LK)
+            arguments = (h_BLW, memory.get(name), r_TW, self.shared_biases, window_BL)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                h_BLW = checkpoint(block, *arguments, use_reentrant=False)
+                h_BLW, remembered_BLX = checkpoint(block, *arguments, use_reentrant=False)
             else:
-                h_BLW = block(*arguments)
+                h_BLW, remembered_BLX = block(*arguments)
+            if memory:
+                following[name] = newest(memory[name], remembered_BLX)
         return F.dropout(self.final_norm(h_BLW), self.config.dropout, self.training), following
 
     def _window(self, age_BL: Tensor, memory_length: int) -> Tensor:
@@ -180,8 +197,8 @@ class TransformerXL(Model):
         """Memory of any length, for evaluation with more (or less) of it than in training; zeros, masked by age."""
         if length == 0:
             return {}
-        like = self.blocks[0].feed_forward.inner.weight
-        shape = (rows, length, self.config.width)
+        like, c = self.blocks[0].feed_forward.inner.weight, self.config
+        shape = (rows, length, c.width if c.memory_of == "hidden_states" else 2 * c.num_heads * c.head_width)
         return {f"memory.{i:02d}": like.new_zeros(shape).detach() for i in range(self.config.num_layers)}
 
     def log_prob(self, batch: TokenBatch) -> Tensor:
@@ -201,11 +218,12 @@ class TransformerXL(Model):
     def flops_per_count(self) -> float:
         """2 per weight and token, plus the scores: content, position and values over memory and half the segment.
 
-        Keys and values of the memory are projected anew for each segment: M/L extra per token.
+        Keys and values of a memory of hidden states are projected anew for each segment: M/L extra per token.
         """
         c = self.config
         inner, length = c.num_heads * c.head_width, c.segment_length
         keys = c.memory_length + (length + 1) / 2
-        projections = 2 * c.width * inner * (2 + 2 * (c.memory_length + length) / length)
+        anew = c.memory_length / length if c.memory_of == "hidden_states" else 0.0
+        projections = 2 * c.width * inner * (2 + 2 * (1 + anew))
         layer = projections + 4 * c.width * c.inner_width + 6 * inner * keys
         return c.num_layers * layer + self.vocabulary.flops_per_token()

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.relative_attention import reference
-from kernels.relative_attention.reference import relative_attention, relative_shift, window_mask
+from kernels.relative_attention import reference, relative_attention, window_mask
+from kernels.relative_attention.cases import RAGGED, Case
+from kernels.relative_attention.reference import by_distance, relative_shift
 
 
 def draw(batch: int, queries: int, memory: int, heads: int, width: int, distances: int) -> dict[str, Tensor]:
@@ -58,9 +59,8 @@ def check_against_loops(shape: tuple[int, ...]) -> None:
     tensors = draw(*shape)
     batch, queries, memory = shape[:3]
     window_BL = torch.randint(0, memory + queries + 2, (batch, queries))
-    masked = window_mask(window_BL, memory + queries)
     torch.testing.assert_close(
-        relative_attention(**tensors, masked_B1LK=masked), by_loops(tensors, window_BL), rtol=0, atol=1e-12
+        relative_attention(**tensors, window_BL=window_BL), by_loops(tensors, window_BL), rtol=0, atol=1e-12
     )
 
 
@@ -105,10 +105,10 @@ def test_mask_is_the_band() -> None:
 
 def test_gradients() -> None:
     tensors = draw(2, 3, 2, 2, 2, 4)
-    masked = window_mask(torch.tensor([[4, 1, 0], [2, 3, 4]]), 5)
+    window_BL = torch.tensor([[4, 1, 0], [2, 3, 4]])
 
     def attend(*values: Tensor) -> Tensor:
-        return relative_attention(*values, masked_B1LK=masked)
+        return relative_attention(*values, window_BL=window_BL)
 
     assert torch.autograd.gradcheck(attend, tuple(tensor.requires_grad_() for tensor in tensors.values()))
 
@@ -116,42 +116,51 @@ def test_gradients() -> None:
 def test_masked_keys_leave_no_trace() -> None:
     """However large a key that nobody may see, the result has the same bits."""
     tensors = draw(1, 3, 4, 2, 4, 7)
-    masked = window_mask(torch.full((1, 3), 2), 7)
-    before = relative_attention(**tensors, masked_B1LK=masked)
+    window_BL = torch.full((1, 3), 2)
+    before = relative_attention(**tensors, window_BL=window_BL)
     tensors["k_BKHD"][:, :2] = 1e300
     tensors["v_BKHD"][:, :2] = 1e300
-    assert torch.equal(relative_attention(**tensors, masked_B1LK=masked), before)
+    assert torch.equal(relative_attention(**tensors, window_BL=window_BL), before)
 
 
 def test_dropout_is_of_the_weights() -> None:
     """With values all one, a row without dropout reads exactly one; with it, a mean of one over draws."""
     tensors = draw(4, 8, 8, 4, 4, 16)
     tensors["v_BKHD"] = torch.ones_like(tensors["v_BKHD"])
-    masked = window_mask(torch.full((4, 8), 99), 16)
+    window_BL = torch.full((4, 8), 99)
     torch.manual_seed(0)
-    read = torch.stack([relative_attention(**tensors, masked_B1LK=masked, dropout=0.5) for _ in range(200)])
+    read = torch.stack([relative_attention(**tensors, window_BL=window_BL, dropout=0.5) for _ in range(200)])
     assert (read - 1).abs().max() > 0.1
     error = read.mean(0) - 1
     standard_error = read.std(0) / math.sqrt(200)
     assert ((error / standard_error).abs() < 5).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [("k_BKHD", (2, 7, 2, 4)), ("v_BKHD", (2, 6, 2, 5)), ("u_HD", (5,)), ("w_HD", (2, 4)), ("r_THD", (7, 3, 5))],
-)
-def test_errors_name_the_argument(name: str, shape: tuple[int, ...]) -> None:
-    tensors = draw(2, 4, 3, 2, 5, 7)
-    tensors[name] = torch.zeros(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match=name):
-        relative_attention(**tensors, masked_B1LK=window_mask(torch.zeros(2, 4, dtype=torch.int64), 7))
+@pytest.mark.parametrize("case", RAGGED, ids=lambda case: case.name)
+def test_equals_looking_up_every_distance(case: Case) -> None:
+    tensors = case.tensors(torch.float64)
+    read_BLHD = relative_attention(*tensors[:6], window_BL=tensors.window_BL)
+    torch.testing.assert_close(read_BLHD, by_distance(*tensors[:6], window_BL=tensors.window_BL), rtol=0, atol=1e-12)
 
 
-def test_errors_on_empty_table_and_missing_keys() -> None:
-    masked = window_mask(torch.zeros(1, 3, dtype=torch.int64), 3)
+def test_cached_memory_gets_no_gradient_and_all_else_the_same() -> None:
+    tensors = draw(2, 3, 4, 2, 2, 7)
+    leaves = [tensor.requires_grad_() for tensor in tensors.values()]
+    gradient_BLHD, window_BL = torch.randn(2, 3, 2, 2, dtype=torch.float64), torch.full((2, 3), 9)
+    faithful, cached = (
+        torch.autograd.grad(
+            relative_attention(*leaves, window_BL=window_BL, memory_gradient=kept), leaves, gradient_BLHD
+        )
+        for kept in (True, False)
+    )
+    for index, (one, other) in enumerate(zip(faithful, cached, strict=True)):
+        memory = 4 if index in (1, 2) else 0
+        torch.testing.assert_close(other[:, memory:] if memory else other, one[:, memory:] if memory else one)
+        assert not other[:, :memory].any()
+        assert one[:, :memory].all()
+
+
+def test_unpositioned_errors() -> None:
+    tensors = draw(1, 3, 0, 1, 2, 0)
     with pytest.raises(ValueError, match="at least distance 0"):
-        relative_attention(**draw(1, 3, 0, 1, 2, 0), masked_B1LK=masked)
-    tensors = draw(1, 3, 0, 1, 2, 3)
-    tensors["k_BKHD"] = tensors["v_BKHD"] = torch.zeros(1, 2, 1, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="K >= L"):
-        relative_attention(**tensors, masked_B1LK=masked[..., :2])
+        relative_attention(**tensors, window_BL=torch.zeros(1, 3, dtype=torch.int64))

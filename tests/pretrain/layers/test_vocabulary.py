@@ -181,3 +181,35 @@ def test_low_precision_logits_are_float32() -> None:
         assert hidden.dtype == torch.bfloat16
         assert vocabulary.logits(hidden).dtype == torch.float32
         assert vocabulary.nats(hidden, torch.tensor([[8, IGNORED, 2]])).dtype == torch.float32
+
+
+def with_gradients(vocabulary: AdaptiveVocabulary, hidden: Tensor, labels: Tensor) -> list[Tensor]:
+    """Nats, embeddings, and the gradients of both by every weight and by the hidden states."""
+    leaf = hidden.detach().requires_grad_()
+    nats, embedded = vocabulary.nats(leaf, labels), vocabulary.embed(labels.clamp(min=0))
+    weights = torch.linspace(0.5, 1.5, labels.numel(), dtype=hidden.dtype).view(labels.shape)
+    total = (nats * weights).sum() + (embedded * weights[..., None]).square().sum()
+    return [nats, embedded, *torch.autograd.grad(total, [leaf, *vocabulary.parameters()])]
+
+
+@pytest.mark.parametrize("settings", ADAPTIVE)
+def test_routing_without_counts_is_the_same(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, hidden = adaptive(**settings), torch.randn(3, 8, WIDTH, dtype=torch.float64)
+    labels = torch.randint(VOCABULARY, (3, 8))
+    labels[0, ::3] = IGNORED
+    for given in (labels, torch.zeros_like(labels)):  # all clusters, or the first alone
+        counted = with_gradients(vocabulary, hidden, given)
+        with monkeypatch.context() as patch:
+            patch.setattr(AdaptiveVocabulary, "_counts", lambda *_: False)
+            masked = with_gradients(vocabulary, hidden, given)
+        for one, other in zip(masked, counted, strict=True):
+            assert_equal(one, other)
+
+
+def test_routing_without_counts_runs_on_the_fused_kernel() -> None:
+    vocabulary, labels = adaptive(**ADAPTIVE[2].values[0]).float(), torch.randint(VOCABULARY, (2, 9))
+    hidden = torch.randn(2, 9, WIDTH)
+    expected = with_gradients(vocabulary, hidden, labels)
+    vocabulary.impl = "triton"
+    for one, other in zip(with_gradients(vocabulary, hidden, labels), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

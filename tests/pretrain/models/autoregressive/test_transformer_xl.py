@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.batch import IGNORED
+from kernels.relative_attention import reference
 from pretrain.attention.relative import sinusoids
 from pretrain.contract import Carry
 from pretrain.models import TransformerXLConfig
-from pretrain.models.autoregressive import transformer_xl
 from pretrain.models.autoregressive.transformer_xl import TransformerXL
 
 VOCABULARY = 11
@@ -153,10 +153,10 @@ def test_gradient_reaches_exactly_layers_times_window(
     norm: str, num_layers: int, window: int, randomised: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(norm=norm, num_layers=num_layers, memory_length=window, same_length=True)
-    model, true_mask = randomised(config.build()), transformer_xl.window_mask
+    model, true_mask = randomised(config.build()), reference.window_mask
     check_reach_of_gradient(model, window, monkeypatch)
     for wrong in (1, -1):
-        monkeypatch.setattr(transformer_xl, "window_mask", lambda w, keys, wrong=wrong: true_mask(w + wrong, keys))
+        monkeypatch.setattr(reference, "window_mask", lambda w, keys, wrong=wrong: true_mask(w + wrong, keys))
         with pytest.raises(AssertionError):
             check_reach_of_gradient(model, window, monkeypatch)
 
@@ -193,6 +193,21 @@ def test_no_gradient_goes_into_memory_but_values_come_out(randomised: Any, monke
     monkeypatch.setattr(torch.Tensor, "detach", lambda self: self)
     with pytest.raises(AssertionError):
         check_detached_memory(model, tokens, monkeypatch)
+
+
+@BOTH_NORMS
+def test_memory_of_keys_and_values_is_the_same_while_weights_stand_still(norm: str, randomised: Any) -> None:
+    """They were projected with the same weights; in training their gradient is what is left out."""
+    states = randomised(configure(norm=norm).build())
+    cached = configure(norm=norm, memory_of="keys_and_values").build().double()
+    cached.load_state_dict(states.state_dict())
+    tokens = tokens_of(2, 12)
+    assert_equal(in_segments(cached, tokens, 4, 4), in_segments(states, tokens, 4, 4))
+    gradients = [
+        torch.autograd.grad(in_segments(model, tokens, 4, 4).square().sum(), model.blocks[0].attention.key_value.weight)
+        for model in (states, cached)
+    ]
+    assert (gradients[0][0] - gradients[1][0]).norm() > 0.01 * gradients[0][0].norm()
 
 
 def perplexity(model: TransformerXL, tokens_BL: Tensor, length: int, memory_length: int, token_batch: Any) -> float:
@@ -346,7 +361,7 @@ def test_probabilities_sum_to_one(randomised: Any, token_batch: Any, monkeypatch
     model = randomised(configure(vocab_size=3).build())
     assert total_probability(model, token_batch) == pytest.approx(1.0, abs=1e-12)
     monkeypatch.setattr(
-        transformer_xl, "window_mask", lambda window, keys: torch.zeros(*window[:, None].shape, keys, dtype=torch.bool)
+        reference, "window_mask", lambda window, keys: torch.zeros(*window[:, None].shape, keys, dtype=torch.bool)
     )
     assert abs(total_probability(model, token_batch) - 1.0) > 1e-6
 

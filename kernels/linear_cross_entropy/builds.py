@@ -1,0 +1,48 @@
+"""Which builds of the kernels are shipped, with their bounds: see `kernels.aot`."""
+
+from collections.abc import Iterator
+
+from kernels.compiled import ARCHITECTURES, SHARED_BYTES, Bound, Build
+from kernels.linear_cross_entropy import triton
+from kernels.linear_cross_entropy.triton import Tiles
+
+KERNELS = ("forward", "error", "hidden_gradient")
+WIDTHS = (1024, 410)
+"""Of Transformer-XL large and base on WikiText-103."""
+
+
+def builds() -> Iterator[Build]:
+    """For every architecture."""
+    for architecture in ARCHITECTURES:
+        for kernel in KERNELS:
+            for width in WIDTHS:
+                yield _build(kernel, width, "bf16", architecture)
+            yield _build(kernel, 1024, "fp32", architecture)
+
+
+def _build(kernel: str, width: int, dtype: str, architecture: str) -> Build:
+    function, tiles = getattr(triton, f"{kernel}_kernel"), Tiles()
+    constants = {
+        "W": width, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "WIDTH": tiles.width, "BIASED": True,
+        "PRECISION": "ieee",
+    }  # fmt: skip
+    types = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
+    return Build(
+        name=f"linear_cross_entropy {kernel} W={width} {dtype}",
+        kernel=function,
+        architecture=architecture,
+        types=types,
+        constants={name: value for name, value in constants.items() if name in function.arg_names},
+        aligned=frozenset(name for name, kind in types.items() if kind.startswith("*")),
+        warps=tiles.warps,
+        stages=tiles.stages,
+        bound=Bound(SHARED_BYTES[architecture], needs_matrix_instructions=dtype != "fp32"),
+    )
+
+
+def _type(name: str, dtype: str) -> str:
+    if name == "LABELS":
+        return "*i64"
+    if name in ("LOG_SUM", "LABEL_LOGIT", "FACTOR", "SUM"):
+        return "*fp32"
+    return f"*{dtype}" if name.isupper() else "i32"

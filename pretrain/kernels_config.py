@@ -1,0 +1,47 @@
+"""Which implementation of each kernel a run computes with: how it is computed, and not what."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from data_pipeline.config import BadInput, Config
+from kernels.choice import Implementation, no_triton
+
+
+@runtime_checkable
+class UsesKernel(Protocol):
+    """A module that calls one of `kernels/` with the implementation that it was told."""
+
+    kernel: str
+    impl: Implementation
+
+
+class KernelsConfig(Config):
+    """`auto`: the fused kernel on a GPU where it supports the shapes, else the reference; or either by name."""
+
+    default: Implementation = "auto"
+    relative_attention: Implementation | None = None
+    """None: as `default`; so for the others."""
+    linear_cross_entropy: Implementation | None = None
+    nearest_code: Implementation | None = None
+
+    def of(self, kernel: str) -> Implementation:
+        chosen: Implementation | None = getattr(self, kernel)
+        return self.default if chosen is None else chosen
+
+    def tell(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        """Set the modules of the model that use a kernel.
+
+        Raises BadInput where the fused one is asked for by name and cannot run on this device in this dtype.
+        """
+        for module in model.modules():
+            if isinstance(module, UsesKernel):
+                module.impl = self.of(module.kernel)
+                reason = no_triton(device, dtype) if module.impl == "triton" else None
+                if reason is not None:
+                    key = "default" if getattr(self, module.kernel) is None else module.kernel
+                    raise BadInput(
+                        f"kernels.{key} is 'triton', which cannot run {module.kernel} here: {reason}; "
+                        f"use kernels.{key}=reference, or auto"
+                    )

@@ -1,0 +1,73 @@
+"""Every misuse is answered with the argument, its shape and the rule, whichever implementation would run."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.choice import Implementation
+from kernels.relative_attention import relative_attention, unsupported
+from kernels.relative_attention.cases import Case
+
+CASE = Case("", 2, 2, 4, 3, 16)
+
+
+def attend(impl: Implementation = "auto", **changed: Tensor) -> Tensor:
+    given = CASE.tensors(torch.float32)._asdict() | changed
+    return relative_attention(**given, impl=impl)
+
+
+def spread(tensor: Tensor) -> Tensor:
+    """The same values, its last dimension not contiguous."""
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+BAD: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+    "heads": ("k_BKHD", lambda x: x[:, :, :1], "has shape (2, 7, 1, 16); with q_BLHD (2, 4, 2, 16) it must be"),
+    "width": ("r_THD", lambda x: x[..., :8], "has shape (7, 2, 8); with q_BLHD (2, 4, 2, 16) it must be (7, 2, 16)"),
+    "values": ("v_BKHD", lambda x: x[:, 1:], "has shape (2, 6, 2, 16); with q_BLHD (2, 4, 2, 16) it must be"),
+    "rows": ("window_BL", lambda x: x[:1], "has shape (1, 4); with q_BLHD (2, 4, 2, 16) it must be (2, 4)"),
+    "bias": ("u_HD", lambda x: x[0], "has shape (16,); with q_BLHD (2, 4, 2, 16) it must be (2, 16)"),
+    "strides": ("q_BLHD", spread, "(2, 4, 2, 16) has strides (256, 64, 32, 2); its last dimension must be contiguous"),
+    "device": ("w_HD", lambda x: x.to("meta"), "(2, 16) is on meta; it must be on cpu, as q_BLHD is"),
+    "dtype": ("v_BKHD", Tensor.double, "(2, 7, 2, 16) is of torch.float64; it must be of torch.float32"),
+    "window": ("window_BL", Tensor.int, "(2, 4) is of torch.int32; it must be of torch.int64"),
+    "table": ("r_THD", lambda x: x[:0], "has shape (0, 2, 16); it needs at least distance 0"),
+    "queries": ("q_BLHD", lambda x: x[0], "has shape (4, 2, 16); it must have 4 dimensions"),
+}
+
+
+@pytest.mark.parametrize("impl", ["auto", "triton", "reference"])
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_named(name: str, impl: Implementation) -> None:
+    argument, spoil, rule = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(f"{argument} {rule}")):
+        attend(impl, **{argument: spoil(getattr(CASE.tensors(torch.float32), argument))})
+
+
+def test_fewer_keys_than_queries() -> None:
+    few = {name: getattr(CASE.tensors(torch.float32), name)[:, :3] for name in ("k_BKHD", "v_BKHD")}
+    with pytest.raises(ValueError, match=r"k_BKHD \(2, 3, 2, 16\) has 3 keys for 4 queries; K = M \+ L"):
+        attend(**few)
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "reason"),
+    [(160, torch.float32, "heads of width 160, it holds 128 at most"), (16, torch.float64, "not torch.float64")],
+)
+def test_an_explicit_choice_that_cannot_run_says_why(width: int, dtype: torch.dtype, reason: str) -> None:
+    tensors = Case("", 1, 1, 2, 1, width).tensors(dtype)
+    assert reason in str(unsupported(tensors.q_BLHD))
+    with pytest.raises(ValueError, match=rf"impl='triton' cannot run: .*{reason}; use impl='reference', or 'auto'"):
+        relative_attention(**tensors._asdict(), impl="triton")
+    assert relative_attention(**tensors._asdict()).isfinite().all(), "auto takes the reference"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU")
+def test_on_a_cpu_only_the_interpreter_runs_and_not_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = CASE.tensors(torch.bfloat16)
+    assert "multiplies bfloat16 wrongly" in str(unsupported(tensors.q_BLHD))
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert "TRITON_INTERPRET=1" in str(unsupported(tensors.q_BLHD))

@@ -1,0 +1,126 @@
+"""The fused kernels against float64, in every dtype that runs here; compiled on a GPU, else in Triton's interpreter.
+
+The bound of an error is that of the reference in the same dtype: 2x its own for values, 3x for gradients.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.relative_attention import reference, relative_attention, triton
+from kernels.relative_attention.cases import RAGGED, Case
+from kernels.relative_attention.tiles import Tiles
+from kernels.relative_attention.triton import Settings, Tensors
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if torch.cuda.is_available() else [])]
+NAMES = ("read", "dq", "dk", "dv", "dr", "du", "dw")
+SEED = 2**61 + 12345
+
+
+@pytest.fixture(autouse=True)
+def poisoned_outputs() -> Iterator[None]:
+    """What a kernel does not write is not a number."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def settings(case: Case, *, block: int, splits: int | None = None) -> Settings:
+    return Settings(case.dropout, SEED, case.memory_gradient, splits, Tiles(block=block))
+
+
+def gradient(case: Case, dtype: torch.dtype) -> Tensor:
+    shape = (case.rows, case.queries, case.heads, case.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+
+
+def fused(case: Case, tensors: Tensors, chosen: Settings) -> list[Tensor]:
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors[:6]]
+    read_BLHD = triton.relative_attention(Tensors(*leaves, tensors.window_BL), chosen)
+    return [read_BLHD.detach(), *torch.autograd.grad(read_BLHD, leaves, gradient(case, read_BLHD.dtype))]
+
+
+def plain(case: Case, tensors: Tensors, dtype: torch.dtype) -> list[Tensor]:
+    """The reference with the weights dropped that the kernels drop."""
+    leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors[:6]]
+    shape = (case.rows, case.heads, case.queries, case.keys)
+    kept_BHLK = triton.kept(*shape, dropout=case.dropout, seed=SEED, device=tensors.q_BLHD.device)
+    read_BLHD = reference.relative_attention(
+        *leaves,
+        window_BL=tensors.window_BL,
+        dropout=case.dropout,
+        memory_gradient=case.memory_gradient,
+        kept_BHLK=kept_BHLK if case.dropout else None,
+    )
+    d_read_BLHD = gradient(case, tensors.q_BLHD.dtype).to(dtype)
+    return [read_BLHD.detach(), *torch.autograd.grad(read_BLHD, leaves, d_read_BLHD)]
+
+
+def check(case: Case, dtype: torch.dtype, *, block: int, splits: int | None = None) -> None:
+    tensors = case.tensors(dtype, DEVICE)
+    exact, rounded = plain(case, tensors, torch.float64), plain(case, tensors, dtype)
+    found = fused(case, tensors, settings(case, block=block, splits=splits))
+    for name, got, other, target in zip(NAMES, found, rounded, exact, strict=True):
+        error, allowed = ((x.double() - target).norm() / target.norm() for x in (got, other))
+        floor = torch.finfo(dtype).eps / 4
+        assert error <= (2 if name == "read" else 3) * max(allowed, floor), (name, error.item(), allowed.item())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", RAGGED, ids=lambda case: case.name)
+def test_values_and_all_gradients(case: Case, dtype: torch.dtype) -> None:
+    check(case, dtype, block=32 if case.width > 64 else 16)
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+def test_other_tiles(block: int) -> None:
+    check(replace(RAGGED[1], dropout=0.2, distances=60), torch.float32, block=block)
+
+
+@pytest.mark.parametrize("splits", [2, 3, 7])
+@pytest.mark.parametrize("window", ["memory", "resets"])
+def test_split_keys(splits: int, window: str) -> None:
+    """Splits that see no key, too."""
+    check(Case("", 2, 2, 5, 61, 16, window=window, dropout=0.1), torch.float32, block=16, splits=splits)  # type: ignore[arg-type]
+
+
+def test_the_same_inputs_give_the_same_bits() -> None:
+    case = RAGGED[9]
+    tensors, chosen = case.tensors(torch.float32, DEVICE), settings(case, block=16)
+    assert all(torch.equal(a, b) for a, b in zip(*(fused(case, tensors, chosen) for _ in range(2)), strict=True))
+
+
+def test_dropout_leaves_the_share_it_should_and_differs_by_place_and_seed() -> None:
+    shape, dropout = (3, 2, 40, 70), 0.3
+    kept, other = (triton.kept(*shape, dropout=dropout, seed=s, device=torch.device(DEVICE)).double() for s in (5, 6))
+    num, spread = kept.numel(), (dropout * (1 - dropout)) ** 0.5
+    assert abs(kept.mean() - (1 - dropout)) < 5 * spread / num**0.5
+    neighbours = [other, *(kept.roll(1, dimension) for dimension in range(4))]
+    for neighbour in neighbours:
+        covariance = ((kept - 1 + dropout) * (neighbour - 1 + dropout)).mean()
+        assert abs(covariance) < 5 * spread**2 / num**0.5
+
+
+def test_dropout_through_the_package_follows_torchs_generator() -> None:
+    tensors = RAGGED[0].tensors(torch.float32, DEVICE)._asdict()
+    reads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        reads.append(relative_attention(**tensors, dropout=0.5, impl="triton"))
+    assert torch.equal(reads[0], reads[1])
+    assert not torch.equal(reads[0], reads[2])
+
+
+def test_the_package_chooses_what_it_is_told() -> None:
+    tensors = RAGGED[1].tensors(torch.float32, DEVICE)
+    own = triton.relative_attention(tensors, Settings(0.0, 0))
+    given = tensors._asdict()
+    assert torch.equal(relative_attention(**given, impl="triton"), own)
+    assert torch.equal(relative_attention(**given), own) == (DEVICE == "cuda")
+    assert not torch.equal(relative_attention(**given, impl="reference"), own)
