@@ -79,12 +79,12 @@ def _measure(case: Any, dtype: torch.dtype, device: str) -> list[Timing]:
 
 
 def _contenders(leaves: list[Tensor], window_BL: Tensor, *, on_gpu: bool) -> dict[str, Pass]:
-    from kernels.relative_attention import reference, triton
+    from kernels.relative_attention import fused, reference
 
-    tensors = triton.Tensors._make([*leaves, window_BL])
+    tensors = fused.Tensors._make([*leaves, window_BL])
 
     def fused(*, relative: bool) -> Tensor:
-        return triton.relative_attention(tensors, triton.Settings(0.0, 0, relative=relative))
+        return fused.relative_attention(tensors, fused.Settings(0.0, 0, relative=relative))
 
     found: dict[str, Pass] = {
         "ours": lambda: fused(relative=True),

@@ -45,11 +45,11 @@ def relative_attention(
         return reference.relative_attention(
             *tensors, window_BL=window_BL, dropout=dropout, memory_gradient=memory_gradient
         )
-    from kernels.relative_attention import triton
+    from kernels.relative_attention import fused
 
     seed = int(torch.randint(2**62, ())) if dropout > 0.0 else 0
-    settings = triton.Settings(dropout, seed, memory_gradient)
-    return triton.relative_attention(triton.Tensors(*tensors, window_BL), settings)
+    settings = fused.Settings(dropout, seed, memory_gradient)
+    return fused.relative_attention(fused.Tensors(*tensors, window_BL), settings)
 
 
 def unsupported(q_BLHD: Tensor) -> str | None:

@@ -6,8 +6,11 @@ Head widths and dtypes of the paper's models in bfloat16, with dropout and in th
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from kernels.compiled import ARCHITECTURES, SHARED_BYTES, Bound, Build
-from kernels.relative_attention import triton
+from kernels.relative_attention import triton, triton_backward
+from kernels.relative_attention.fused import padded
 from kernels.relative_attention.tiles import KERNELS, Kernel, tiles_for
 
 VARIANTS = (
@@ -20,6 +23,8 @@ VARIANTS = (
     (64, "fp32", False),
 )
 """Width of a head, dtype, whether weights are dropped."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 SPILLED_BYTES: dict[tuple[Kernel, int], int] = {}
 """Allowed by (kernel, padded width); none where it is not here."""
@@ -37,10 +42,11 @@ def builds() -> Iterator[Build]:
 
 
 def _build(kernel: Kernel, width: int, dtype: str, architecture: str, *, drops: bool) -> Build:
-    function, padded = getattr(triton, f"{kernel}_kernel"), triton.padded(width)
-    tiles = tiles_for(kernel, padded, architecture)
+    function = getattr(triton, f"{kernel}_kernel", None) or getattr(triton_backward, f"{kernel}_kernel")
+    tiles = tiles_for(kernel, padded(width), DTYPES[dtype], architecture)
     constants: dict[str, Any] = {
-        "BLOCK": tiles.block, "D": width, "DP": padded, "DROPS": drops, "PRECISION": "ieee", "RELATIVE": True,
+        "BLOCK": tiles.block, "D": width, "DP": padded(width), "DROPS": drops, "PRECISION": "ieee", "TERM": "band",
+        "STORES": False,
     }  # fmt: skip
     types = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
     aligned = {name for name, kind in types.items() if kind.startswith("*") or name.endswith(STRIDES)}
@@ -55,7 +61,7 @@ def _build(kernel: Kernel, width: int, dtype: str, architecture: str, *, drops: 
         stages=tiles.stages,
         bound=Bound(
             SHARED_BYTES[architecture],
-            spilled_bytes=SPILLED_BYTES.get((kernel, padded), 0),
+            spilled_bytes=SPILLED_BYTES.get((kernel, padded(width)), 0),
             needs_matrix_instructions=dtype != "fp32",
         ),
     )

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kernels.relative_attention.triton import Tensors
+from kernels.relative_attention.fused import Tensors
 
 Window = Literal["memory", "same_length", "resets"]
 """How far queries see: to the beginning of the memory; equally far each; to the beginning of their document."""

@@ -1,18 +1,30 @@
-"""How large a kernel's tiles are and how many warps compute one: as measured where `tuned/` has a file of the device's
-architecture, else what compiles without spilling (`python -m kernels.aot`)."""
+"""How large a kernel's tiles are, how many warps compute one, and by which route backward goes.
+
+As measured where `tuned/` has a file of the device's architecture (`python -m kernels.tune`); else tiles that compile
+with few or no registers spilled (`python -m kernels.aot`), and the route that needs the least memory.
+"""
 
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 TUNED = Path(__file__).parent / "tuned"
 
-Kernel = Literal["forward", "query_gradient", "key_gradient", "distance_gradient"]
+Kernel = Literal["forward", "query_gradient", "key_gradient", "distance_gradient", "position"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+
+Route = Literal["recomputed", "stored", "semi_fused"]
+"""How the position term is differentiated, and computed.
+
+`recomputed`: a kernel of its own sums the gradient of each distance: no matrix of scores, forward or backward.
+`stored`: backward writes the scores' gradients in the order of distances, and plain products do the rest.
+`semi_fused`: as `stored`, and forward reads a matrix of position terms that was computed before.
+"""
+ROUTES: tuple[Route, ...] = get_args(Route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +36,24 @@ class Tiles:
     stages: int = 2
 
 
-def tiles_for(kernel: Kernel, width: int, architecture: str) -> Tiles:
+def tiles_for(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
     """For heads of this width (a power of two) on an architecture such as `sm_90`."""
-    tuned = _tuned(architecture).get(kernel, {}).get(str(width))
-    return Tiles(**tuned) if tuned is not None else _default(kernel, width, architecture)
+    tuned = _tuned(architecture).get("tiles", {}).get(shape_name(width, dtype), {}).get(kernel)
+    return Tiles(**tuned) if tuned is not None else _default(kernel, width, dtype, architecture)
 
 
-def _default(kernel: Kernel, width: int, architecture: str) -> Tiles:
+def route_for(width: int, dtype: torch.dtype, architecture: str) -> Route:
+    """For heads of this width (a power of two) on an architecture such as `sm_90`."""
+    found: Route = _tuned(architecture).get("routes", {}).get(shape_name(width, dtype), "recomputed")
+    return found
+
+
+def shape_name(width: int, dtype: torch.dtype) -> str:
+    """What is tuned apart."""
+    return f"{width} {'float32' if dtype == torch.float32 else '16 bits'}"
+
+
+def _default(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
     if architecture.startswith("gfx"):
         return Tiles(block=64 if kernel == "forward" else 32, warps=4, stages=1)
     if width > 64:
@@ -41,10 +64,10 @@ def _default(kernel: Kernel, width: int, architecture: str) -> Tiles:
 
 
 @lru_cache
-def _tuned(architecture: str) -> dict[str, dict[str, dict[str, int]]]:
-    """Kernel -> width -> tiles."""
+def _tuned(architecture: str) -> dict[str, Any]:
+    """`tiles`: shape -> kernel -> tiles; `routes`: shape -> route."""
     path = TUNED / f"{architecture}.json"
-    found: dict[str, dict[str, dict[str, int]]] = json.loads(path.read_text())["tiles"] if path.is_file() else {}
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return found
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "cluster": {"kernels", "data_pipeline", "pretrain", "evals"},
 }
 ONLY_IN = {
-    "triton": ["kernels/*/triton.py"],
+    "triton": ["kernels/*.py", "kernels/*/triton*.py"],
     "deepspeed": ["pretrain/engines/deepspeed*.py"],
     "ray": ["cluster/*.py", "data_pipeline/prepare/ray_executor.py"],
 }

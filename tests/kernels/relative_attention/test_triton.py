@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.relative_attention import reference, relative_attention, triton
+from kernels.relative_attention import fused, reference, relative_attention
 from kernels.relative_attention.cases import RAGGED, Case
-from kernels.relative_attention.tiles import Tiles
-from kernels.relative_attention.triton import Settings, Tensors
+from kernels.relative_attention.tiles import KERNELS, ROUTES, Route, Tiles
+from kernels.relative_attention.fused import Settings, Tensors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if torch.cuda.is_available() else [])]
@@ -31,8 +31,8 @@ def poisoned_outputs() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def settings(case: Case, *, block: int, splits: int | None = None) -> Settings:
-    return Settings(case.dropout, SEED, case.memory_gradient, splits, Tiles(block=block))
+def settings(case: Case, *, block: int, splits: int | None = None, route: Route = "recomputed") -> Settings:
+    return Settings(case.dropout, SEED, case.memory_gradient, splits, dict.fromkeys(KERNELS, Tiles(block=block)), route)
 
 
 def gradient(case: Case, dtype: torch.dtype) -> Tensor:
@@ -40,9 +40,9 @@ def gradient(case: Case, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
 
 
-def fused(case: Case, tensors: Tensors, chosen: Settings) -> list[Tensor]:
+def computed(case: Case, tensors: Tensors, chosen: Settings) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors[:6]]
-    read_BLHD = triton.relative_attention(Tensors(*leaves, tensors.window_BL), chosen)
+    read_BLHD = fused.relative_attention(Tensors(*leaves, tensors.window_BL), chosen)
     return [read_BLHD.detach(), *torch.autograd.grad(read_BLHD, leaves, gradient(case, read_BLHD.dtype))]
 
 
@@ -50,7 +50,7 @@ def plain(case: Case, tensors: Tensors, dtype: torch.dtype) -> list[Tensor]:
     """The reference with the weights dropped that the kernels drop."""
     leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors[:6]]
     shape = (case.rows, case.heads, case.queries, case.keys)
-    kept_BHLK = triton.kept(*shape, dropout=case.dropout, seed=SEED, device=tensors.q_BLHD.device)
+    kept_BHLK = fused.kept(*shape, dropout=case.dropout, seed=SEED, device=tensors.q_BLHD.device)
     read_BLHD = reference.relative_attention(
         *leaves,
         window_BL=tensors.window_BL,
@@ -62,10 +62,12 @@ def plain(case: Case, tensors: Tensors, dtype: torch.dtype) -> list[Tensor]:
     return [read_BLHD.detach(), *torch.autograd.grad(read_BLHD, leaves, d_read_BLHD)]
 
 
-def check(case: Case, dtype: torch.dtype, *, block: int, splits: int | None = None) -> None:
+def check(
+    case: Case, dtype: torch.dtype, *, block: int, splits: int | None = None, route: Route = "recomputed"
+) -> None:
     tensors = case.tensors(dtype, DEVICE)
     exact, rounded = plain(case, tensors, torch.float64), plain(case, tensors, dtype)
-    found = fused(case, tensors, settings(case, block=block, splits=splits))
+    found = computed(case, tensors, settings(case, block=block, splits=splits, route=route))
     for name, got, other, target in zip(NAMES, found, rounded, exact, strict=True):
         error, allowed = ((x.double() - target).norm() / target.norm() for x in (got, other))
         floor = torch.finfo(dtype).eps / 4
@@ -76,6 +78,15 @@ def check(case: Case, dtype: torch.dtype, *, block: int, splits: int | None = No
 @pytest.mark.parametrize("case", RAGGED, ids=lambda case: case.name)
 def test_values_and_all_gradients(case: Case, dtype: torch.dtype) -> None:
     check(case, dtype, block=32 if case.width > 64 else 16)
+
+
+ROUTED = [case for case in RAGGED if case.name in ("ragged", "no memory", "documents", "clamped", "dropout")]
+
+
+@pytest.mark.parametrize("route", ROUTES[1:])
+@pytest.mark.parametrize("case", ROUTED, ids=lambda case: case.name)
+def test_other_routes(case: Case, route: Route) -> None:
+    check(case, torch.float16 if case.name == "ragged" else torch.float32, block=16, route=route)
 
 
 @pytest.mark.parametrize("block", [32, 64, 128])
@@ -93,12 +104,12 @@ def test_split_keys(splits: int, window: str) -> None:
 def test_the_same_inputs_give_the_same_bits() -> None:
     case = RAGGED[9]
     tensors, chosen = case.tensors(torch.float32, DEVICE), settings(case, block=16)
-    assert all(torch.equal(a, b) for a, b in zip(*(fused(case, tensors, chosen) for _ in range(2)), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*(computed(case, tensors, chosen) for _ in range(2)), strict=True))
 
 
 def test_dropout_leaves_the_share_it_should_and_differs_by_place_and_seed() -> None:
     shape, dropout = (3, 2, 40, 70), 0.3
-    kept, other = (triton.kept(*shape, dropout=dropout, seed=s, device=torch.device(DEVICE)).double() for s in (5, 6))
+    kept, other = (fused.kept(*shape, dropout=dropout, seed=s, device=torch.device(DEVICE)).double() for s in (5, 6))
     num, spread = kept.numel(), (dropout * (1 - dropout)) ** 0.5
     assert abs(kept.mean() - (1 - dropout)) < 5 * spread / num**0.5
     neighbours = [other, *(kept.roll(1, dimension) for dimension in range(4))]
@@ -119,7 +130,7 @@ def test_dropout_through_the_package_follows_torchs_generator() -> None:
 
 def test_the_package_chooses_what_it_is_told() -> None:
     tensors = RAGGED[1].tensors(torch.float32, DEVICE)
-    own = triton.relative_attention(tensors, Settings(0.0, 0))
+    own = fused.relative_attention(tensors, Settings(0.0, 0))
     given = tensors._asdict()
     assert torch.equal(relative_attention(**given, impl="triton"), own)
     assert torch.equal(relative_attention(**given), own) == (DEVICE == "cuda")
