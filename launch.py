@@ -102,6 +102,10 @@ LauncherOption = Annotated[
 CheckpointStep = Annotated[
     int | None, typer.Option("--checkpoint", metavar="STEP", help="Of this step, instead of the newest good one.")
 ]
+KernelChoices = Annotated[
+    list[str] | None,
+    typer.Option("--kernel", metavar="NAME=CHOICE", help="Instead of the run's choice; may be repeated."),
+]
 
 
 @app.command()
@@ -186,6 +190,7 @@ def evaluate(
     ] = None,
     rows: Annotated[int, typer.Option(help="Documents read side by side; text scores do not depend on it.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The first whole documents of no more tokens.")] = None,
+    kernel: KernelChoices = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
     """Score held-out data with a run's newest checkpoint: with memory, and with memory off."""
@@ -204,6 +209,7 @@ def evaluate(
         same_length=same_length,
         rows=rows,
         max_tokens=max_tokens,
+        kernels=kernel or (),
     )
     say(result.lines()[0])
     console().print(metrics_table(result.metrics))
@@ -223,6 +229,7 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.")] = 64,
     out: Annotated[Path | None, typer.Option(help="File for the text, or PNG for images.", metavar="FILE")] = None,
     checkpoint: CheckpointStep = None,
+    kernel: KernelChoices = None,
 ) -> None:
     """Write text with a language model, or draw images (a PNG, and an .npy beside it) with another."""
     from cluster.sampling import sample_text, sample_vectors, write_images
@@ -231,7 +238,7 @@ def sample(
         check_writable(out, "--out", make_directory=prompt is None)
     if prompt is None:
         path = out or directory / "samples.png"
-        write_images(sample_vectors(directory, count=count, seed=seed, step=checkpoint), path)
+        write_images(sample_vectors(directory, count=count, seed=seed, step=checkpoint, kernels=kernel or ()), path)
         say(f"{count} samples: {path} and {path.with_suffix('.npy')}")
         return
     text = sample_text(
@@ -243,6 +250,7 @@ def sample(
         top_p=top_p,
         seed=seed,
         step=checkpoint,
+        kernels=kernel or (),
     )
     print(text)
     if out is not None:

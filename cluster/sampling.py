@@ -4,6 +4,7 @@ Shape legend: N images, D values of one, H rows and W columns of its pixels, T t
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,15 @@ def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
         experiment.data.load_tokenizer().save(directory / TOKENIZER)
 
 
-def saved_model(directory: Path, step: int | None) -> tuple[Model, Experiment]:
+def saved_model(directory: Path, step: int | None, kernels: Sequence[str]) -> tuple[Model, Experiment]:
     """The model of a checkpoint in float32, and the experiment that it belongs to; raises BadInput or Corrupt."""
     if not directory.is_dir():
         raise BadInput(f"{directory}: there is no such directory")
     reader = open_checkpoint(directory, step)
     experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
     device = choose_device("auto", Group())
-    return load_model(reader, experiment.model, dtype=torch.float32, device=device), experiment
+    chosen = experiment.kernels.changed(kernels)
+    return load_model(reader, experiment.model, dtype=torch.float32, device=device, kernels=chosen), experiment
 
 
 def sample_text(
@@ -53,12 +55,13 @@ def sample_text(
     top_p: float | None = None,
     seed: int = 0,
     step: int | None = None,
+    kernels: Sequence[str] = (),
 ) -> str:
     """The prompt and its continuation; without a tokenizer, the prompt is token ids, and so is the result.
 
     Raises BadInput where the model is no language model, or an argument is out of its range.
     """
-    model, experiment = saved_model(directory, step)
+    model, experiment = saved_model(directory, step, kernels)
     if not isinstance(model, LanguageModel):
         raise BadInput(
             f"{directory}: {experiment.model.kind} writes no text; leave --prompt out to sample images of it"
@@ -85,9 +88,11 @@ def _encode(prompt: str, tokenizer: Tokenizer | None, experiment: Experiment) ->
 
 
 @torch.no_grad()
-def sample_vectors(directory: Path, *, count: int, seed: int = 0, step: int | None = None) -> Tensor:
+def sample_vectors(
+    directory: Path, *, count: int, seed: int = 0, step: int | None = None, kernels: Sequence[str] = ()
+) -> Tensor:
     """[count, D] float32 draws of a model that samples whole rows; raises BadInput where it does not."""
-    model, experiment = saved_model(directory, step)
+    model, experiment = saved_model(directory, step, kernels)
     if not isinstance(model, Sampler):
         raise BadInput(f"{directory}: {experiment.model.kind} draws no images; give it a --prompt")
     if count < 1:

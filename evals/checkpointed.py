@@ -10,6 +10,7 @@ from data_pipeline.config import BadInput
 from pretrain import checkpoint
 from pretrain.checkpoint.layout import MANIFEST
 from pretrain.contract import Model
+from pretrain.kernels_config import KernelsConfig
 from pretrain.models import ModelConfig
 
 
@@ -38,11 +39,20 @@ def checkpoint_hash(reader: checkpoint.CheckpointReader) -> str:
 
 
 def load_model(
-    reader: checkpoint.CheckpointReader, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
+    reader: checkpoint.CheckpointReader,
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    kernels: KernelsConfig,
 ) -> Model:
-    """The saved weights in a model of `config`, in evaluation mode; they are rounded to `dtype`, as in training."""
+    """The saved weights in a model of `config`, in evaluation mode; they are rounded to `dtype`, as in training.
+
+    Raises BadInput where `kernels` names one that cannot run on this device in this dtype.
+    """
     model = config.build()
     model.load_state_dict(checkpoint.gather_weights(reader) | checkpoint.gather_tensors(reader, kind="buffers"))
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+    kernels.tell(model, device, dtype)
     return model.to(device).eval()

@@ -1,7 +1,7 @@
 """Held-out scores of a run from one of its checkpoints, on one process, with the record of how they were measured."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -46,17 +46,19 @@ def evaluate_run(
     same_length: bool | None = None,
     rows: int = ROWS,
     max_tokens: int | None = None,
+    kernels: Sequence[str] = (),
 ) -> EvaluationResult:
     """Scores with the newest good checkpoint, or that of step `checkpoint`, in the run's precision.
 
     Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
-    off. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. BadInput or Corrupt
-    where run, checkpoint, split or data cannot be used.
+    off. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. `kernels` are other
+    choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data cannot be used.
     """
     experiment = read_experiment(directory)
     reader = open_checkpoint(directory, checkpoint)
     saved = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
-    experiment = experiment.model_copy(update={"model": saved.model})  # data may have moved, the model may not
+    changed = {"model": saved.model, "kernels": experiment.kernels.changed(kernels)}  # data may have moved, not these
+    experiment = experiment.model_copy(update=changed)
     experiment.check_vocabulary()
     asked = {"memory_length": memory_length, "clamp_length": clamp_length, "same_length": same_length}
     overrides = {name: value for name, value in asked.items() if value is not None}
@@ -119,7 +121,7 @@ def _score_text(
     max_tokens: int | None,
 ) -> TextScore:
     device = choose_device("auto", Group())
-    model = load_model(reader, model_config, dtype=DTYPES[experiment.engine.precision], device=device)
+    model = _load(experiment, reader, model_config, device)
     return score_documents(
         token_score(model, device),
         held_out.documents,
@@ -130,6 +132,11 @@ def _score_text(
         new_carry=model.initial_carry,
         max_tokens=max_tokens,
     )
+
+
+def _load(experiment: Experiment, reader: CheckpointReader, config: ModelConfig, device: torch.device) -> Model:
+    dtype = DTYPES[experiment.engine.precision]
+    return load_model(reader, config, dtype=dtype, device=device, kernels=experiment.kernels)
 
 
 def token_score(model: Model, device: torch.device) -> Score:
@@ -186,7 +193,7 @@ def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol
     vectors = open_vectors(experiment.data, protocol["split"])
     protocol |= {"data_fingerprint": vectors.fingerprint, "seed": experiment.seed, "carry": "fresh in every batch"}
     device = choose_device("auto", Group())
-    model = load_model(reader, experiment.model, dtype=DTYPES[experiment.engine.precision], device=device)
+    model = _load(experiment, reader, experiment.model, device)
     metrics: list[Metric] = []
     for player in model.players:
         found = score_vectors(

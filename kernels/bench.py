@@ -1,14 +1,11 @@
-"""How fast the kernels are, against what else computes the same: `python -m kernels.bench relative_attention`.
+"""How fast a kernel is, against what else computes the same: `python -m kernels.bench relative_attention`.
 
 Needs a GPU; `--device cpu` compares small shapes in Triton's interpreter and times nothing. Every contender of a case
-is first compared with the reference in float64; a case in which one is wrong is not printed. Times are medians of
-CUDA events; the result is kept as `results/<device>-<operation>.json` beside this file.
+is first compared with float64; a case in which one is wrong is not printed. Times are medians of CUDA events, memory is
+the allocator's peak above inputs and gradients; the result is kept as `results/<device>-<operation>.json`.
 
-Contenders: ours; `twin`, ours without the position term; `flash`, torch's attention without one; `flex`,
-FlexAttention with the position term computed before and added to its scores; `eager`, the reference.
-
-The floor of a case is what the hardware needs at least: the products of the visible pairs (3 forward, 8 backward, a
-fused pass; 2 and 5 without the position term) at its peak, or one pass over inputs and outputs at its bandwidth.
+The floor of a case is what the hardware needs at least for forward and backward: the products that the operation is
+made of at the peak of its matrix units, or one pass over inputs, outputs and gradients at its bandwidth.
 """
 
 import argparse
@@ -16,170 +13,178 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+OPERATIONS = ("relative_attention", "linear_cross_entropy")
+"""Packages whose `contest` module says what is compared."""
+
 RESULTS = Path(__file__).parent / "results"
 
 PEAKS = {
+    "NVIDIA A100-SXM4-80GB": (312e12, 2.04e12),
     "NVIDIA H100 80GB HBM3": (989e12, 3.35e12),
     "NVIDIA H200": (989e12, 4.8e12),
-    "NVIDIA A100-SXM4-80GB": (312e12, 2.0e12),
+    "AMD Instinct MI300X": (1307e12, 5.3e12),
 }
 """Dense bfloat16 FLOP/s and bytes/s, by the makers' data sheets."""
 
-ERROR = {"bfloat16": 3e-2, "float16": 4e-3, "float32": 1e-4}
+ERROR = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-4}
 """Relative, of values and of each gradient, by norm; a contender beyond it is wrong."""
 
-Pass = Callable[[], Tensor]
+Run = Callable[[Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute the operation, or something like it."""
+
+    name: str
+    run: Run
+    exact: Run
+    """What it should give, differentiable, of inputs in float64."""
+    flops: tuple[float, float] = (0.0, 0.0)
+    """Forward, and forward with backward."""
+    has_backward: bool = True
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A case and who takes part."""
+
+    case: str
+    inputs: Sequence[Tensor]
+    """In the order in which `run` takes them; those of floating point are differentiated by."""
+    contenders: Sequence[Contender]
+    small: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+    """The inputs of a part of the rows, for the comparison with float64."""
+    by_rows: Sequence[int]
+    """Places of those inputs that have rows first, as the output has: their gradients are compared in whole, too."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one contender in one case."""
+    """Of one contender in one case; times in ms, None where nothing was timed or there is no backward."""
 
     case: str
     contender: str
-    forward_ms: float | None
-    both_ms: float | None
-    """Forward and backward; None where it has no backward."""
-    tflops: float | None
-    """Of forward and backward, counting the products that the operation needs."""
-    extra_mib: float
-    """Memory at the peak of both, above the inputs and the gradients."""
-    times_floor: float | None
+    error: float
+    """The largest relative one, of the values and of all gradients."""
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    both_ms: float | None = None
+    tflops: float | None = None
+    """Of forward and backward, counting the products that the operation is made of."""
+    forward_mib: float | None = None
+    both_mib: float | None = None
+    times_floor: float | None = None
+    cannot_run: str | None = None
 
 
-def relative_attention(device: str) -> list[Timing]:
-    """All cases of recipes on a GPU; small ones on a CPU, untimed."""
-    from kernels.relative_attention.cases import RAGGED, RECIPES
-
-    if device == "cpu":
-        return [timing for case in RAGGED[:4] for timing in _measure(case, torch.float32, device)]
-    return [timing for case in RECIPES for timing in _measure(case, torch.bfloat16, device)]
-
-
-def _measure(case: Any, dtype: torch.dtype, device: str) -> list[Timing]:
-    tensors = case.tensors(dtype, device)
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors[:6]]
-    contenders = _contenders(leaves, tensors.window_BL, on_gpu=device != "cpu")
-    d_read = torch.randn(tensors.q_BLHD.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-    wrong = _wrong(
-        {name: c for name, c in contenders.items() if name not in ("twin", "flash")}, leaves, d_read, tensors
-    )
-    if wrong:
-        print(f"{case.name}: not printed, for these are wrong: {'; '.join(wrong)}", file=sys.stderr)
+def measure(contest: Contest) -> list[Timing]:
+    """All contenders; none of them where one is wrong, which is said on standard error."""
+    errors, failed = {}, {}
+    for contender in contest.contenders:
+        try:
+            errors[contender.name] = error_of(contest, contender)
+        except (RuntimeError, NotImplementedError) as problem:  # a peer that this device or this torch has not
+            failed[contender.name] = str(problem).strip().partition("\n")[0][:200] or type(problem).__name__
+    limit = ERROR[contest.inputs[0].dtype]
+    wrong = [f"{name} (relative error {error:.1e})" for name, error in errors.items() if not error <= limit]
+    if wrong or any(name.startswith("ours") for name in failed):
+        said = [*wrong, *(f"{name} cannot run: {reason}" for name, reason in failed.items())]
+        print(f"{contest.case}: not printed: {'; '.join(said)}; the limit is {limit:.0e}", file=sys.stderr)
         return []
-    return [_time(case, name, contender, leaves, d_read) for name, contender in contenders.items()]
+    return [
+        Timing(contest.case, one.name, float("nan"), cannot_run=failed[one.name])
+        if one.name in failed
+        else _time(contest, one, errors[one.name])
+        for one in contest.contenders
+    ]
 
 
-def _contenders(leaves: list[Tensor], window_BL: Tensor, *, on_gpu: bool) -> dict[str, Pass]:
-    from kernels.relative_attention import fused, reference
-
-    tensors = fused.Tensors._make([*leaves, window_BL])
-
-    def fused(*, relative: bool) -> Tensor:
-        return fused.relative_attention(tensors, fused.Settings(0.0, 0, relative=relative))
-
-    found: dict[str, Pass] = {
-        "ours": lambda: fused(relative=True),
-        "twin": lambda: fused(relative=False),
-        "eager": lambda: reference.relative_attention(*leaves, window_BL=window_BL),
-    }
-    if on_gpu:
-        found |= {"flash": _flash(leaves), "flex": _flex(leaves)}
-    return found
+def error_of(contest: Contest, contender: Contender) -> float:
+    """The largest relative error of values and gradients: of a few rows alone, and of the same rows among all."""
+    few = contest.small(contest.inputs)
+    exact = [x.double() if x.is_floating_point() else x for x in few]
+    wanted, wanted_gradients = _values_and_gradients(contender.exact, exact, backward=contender.has_backward)
+    found = []
+    for inputs in (few, contest.inputs):
+        got, gradients = _values_and_gradients(contender.run, inputs, backward=contender.has_backward)
+        pairs = [(got[: len(wanted)], wanted)]
+        for index, (one, other) in enumerate(zip(gradients, wanted_gradients, strict=True)):
+            if inputs is few or index in contest.by_rows:
+                pairs.append((one[: len(other)], other))
+        found += [_relative(one, other) for one, other in pairs]
+    return max(found)
 
 
-def _flash(leaves: list[Tensor]) -> Pass:
-    """Causal attention of the last L of K positions, by the content alone."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.attention.bias import causal_lower_right
-
-    q, k, v = leaves[:3]
-    seen = causal_lower_right(q.shape[1], k.shape[1])
-
-    def attend() -> Tensor:
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            read = torch.nn.functional.scaled_dot_product_attention(
-                q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen
-            )
-        return read.transpose(1, 2)
-
-    return attend
+def _relative(one: Tensor, other: Tensor) -> float:
+    size = other.double().norm()
+    return float((one.double() - other.double()).norm() / size) if size else float(one.double().norm())
 
 
-def _flex(leaves: list[Tensor]) -> Pass:
-    """The position term as a matrix, in distance order, looked up by FlexAttention."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    q, k, v, r, u, w = leaves
-    queries, keys = q.shape[1], k.shape[1]
-    memory = keys - queries
-    mask = create_block_mask(lambda b, h, i, j: j <= i + memory, None, None, queries, keys, device=str(q.device))
-    compiled = torch.compile(flex_attention)
-
-    def attend() -> Tensor:
-        position_BHLT = (q + w).transpose(1, 2) @ r.permute(1, 2, 0) / q.shape[-1] ** 0.5
-
-        def add_position(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return score + position_BHLT[b, h, i, (i + memory - j).clamp(0, r.shape[0] - 1)]
-
-        given = ((q + u).transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return compiled(*given, score_mod=add_position, block_mask=mask).transpose(1, 2)
-
-    return attend
+def _values_and_gradients(run: Run, inputs: Sequence[Tensor], *, backward: bool) -> tuple[Tensor, list[Tensor]]:
+    if not backward:
+        with torch.no_grad():
+            return run(inputs), []
+    given = _differentiable(inputs)
+    leaves = [x for x in given if x.requires_grad]
+    out = run(given)
+    gradients = torch.autograd.grad(out, leaves, _like(out), allow_unused=True)
+    return out.detach(), [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
 
 
-def _wrong(contenders: dict[str, Pass], leaves: list[Tensor], d_read: Tensor, tensors: Any) -> list[str]:
-    """Those whose values or gradients are too far from float64's."""
-    from kernels.relative_attention import reference
-
-    exact = [leaf.detach()[:1].double() if i < 3 else leaf.detach().double() for i, leaf in enumerate(leaves)]
-    exact = [leaf.requires_grad_() for leaf in exact]
-    read = reference.relative_attention(*exact, window_BL=tensors.window_BL[:1])
-    wanted = [read, *torch.autograd.grad(read, exact[:3], d_read[:1].double())]
-    limit, found = ERROR[str(d_read.dtype).removeprefix("torch.")], []
-    for name, contender in contenders.items():
-        got = contender()
-        values = [got, *torch.autograd.grad(got, leaves[:3], d_read)]
-        errors = [((a[:1].double() - b).norm() / b.norm()).item() for a, b in zip(values, wanted, strict=True)]
-        if not all(error <= limit for error in errors):
-            found.append(f"{name} (relative errors {', '.join(f'{error:.1e}' for error in errors)})")
-    return found
+def _differentiable(inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [x.detach().requires_grad_(x.is_floating_point()) for x in inputs]
 
 
-def _time(case: Any, name: str, contender: Pass, leaves: list[Tensor], d_read: Tensor) -> Timing:
-    relative = name not in ("twin", "flash")
-    flops = 2.0 * case.visible_pairs * case.width * (11 if relative else 7)
-    if not d_read.is_cuda:
-        return Timing(case.name, name, None, None, None, 0.0, None)
+def _like(out: Tensor) -> Tensor:
+    """A gradient for the output: a row has the same numbers whatever the rows behind it."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(out.shape, generator=generator, dtype=torch.float32).to(out)
 
-    def both() -> None:
-        torch.autograd.grad(contender(), leaves, d_read, allow_unused=True)
 
-    with torch.no_grad():
-        forward_ms = _milliseconds(contender)
-    both_ms = _milliseconds(both)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    both()
-    gradients = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    extra = (torch.cuda.max_memory_allocated() - before - gradients) / 2**20
-    floor = _floor_ms(flops, 3 * gradients)
+def _time(contest: Contest, contender: Contender, error: float) -> Timing:
+    if not contest.inputs[0].is_cuda:
+        return Timing(contest.case, contender.name, error)
+    given = _differentiable(contest.inputs)
+    leaves = [x for x in given if x.requires_grad]
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return contender.run(given)
+
+    forward_ms, forward_mib, kept = milliseconds_of(forward), *_peak_mib(forward)
+    if not contender.has_backward:
+        return Timing(contest.case, contender.name, error, forward_ms, forward_mib=forward_mib - kept)
+    out = contender.run(given)
+    gradient = _like(out)
+
+    def backward() -> None:
+        torch.autograd.grad(out, leaves, gradient, retain_graph=True, allow_unused=True)
+
+    def both() -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(contender.run(given), leaves, gradient, allow_unused=True)
+
+    backward_ms, both_ms, (both_mib, gradients) = milliseconds_of(backward), milliseconds_of(both), _peak_mib(both)
+    flops = contender.flops[1]
+    num_bytes = 3 * sum(x.nbytes for x in leaves) + 3 * out.nbytes
     return Timing(
-        case.name, name, forward_ms, both_ms, flops / both_ms / 1e9, extra, None if floor is None else both_ms / floor
-    )
+        contest.case, contender.name, error, forward_ms, backward_ms, both_ms, flops / both_ms / 1e9,
+        forward_mib - kept, both_mib - gradients, _times_floor(both_ms, flops, num_bytes),
+    )  # fmt: skip
 
 
-def _milliseconds(work: Callable[[], Any], *, repeats: int = 30) -> float:
+def milliseconds_of(work: Callable[[], Any], *, warm: int = 5, repeats: int = 30) -> float:
     """The median, caches warm, after some that are not counted."""
-    for _ in range(5):
+    for _ in range(warm):
         work()
     taken = []
     for _ in range(repeats):
@@ -192,56 +197,86 @@ def _milliseconds(work: Callable[[], Any], *, repeats: int = 30) -> float:
     return statistics.median(taken)
 
 
-def _floor_ms(flops: float, num_bytes: int) -> float | None:
+def _peak_mib(work: Callable[[], Any]) -> tuple[float, float]:
+    """Above what was held before: at the peak, and by the result."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = work()
+    held = torch.cuda.memory_allocated() - before
+    peak = torch.cuda.max_memory_allocated() - before
+    del result
+    return peak / 2**20, held / 2**20
+
+
+def _times_floor(taken_ms: float, flops: float, num_bytes: int) -> float | None:
     peaks = PEAKS.get(torch.cuda.get_device_name())
-    return None if peaks is None else 1e3 * max(flops / peaks[0], num_bytes / peaks[1])
+    return None if peaks is None else taken_ms / 1e3 / max(flops / peaks[0], num_bytes / peaks[1])
 
 
-def lines(timings: list[Timing]) -> list[str]:
-    """A table, each contender with its ratio to ours."""
-    ours = {timing.case: timing for timing in timings if timing.contender == "ours"}
-    found = [
-        f"{'case':16} {'contender':10} {'forward':>9} {'both':>9} {'TFLOP/s':>8} {'MiB':>8} {'floor':>6} {'/ ours':>7}"
-    ]
-    for timing in timings:
-        own = ours[timing.case].both_ms
-        ratio = timing.both_ms / own if timing.both_ms is not None and own else None
-        numbers = [
-            _text(timing.forward_ms, 9, 3), _text(timing.both_ms, 9, 3), _text(timing.tflops, 8, 1),
-            _text(timing.extra_mib, 8, 1), _text(timing.times_floor, 6, 1), _text(ratio, 7, 2),
-        ]  # fmt: skip
-        found.append(" ".join([f"{timing.case:16} {timing.contender:10}", *numbers]))
-    return found
+COLUMNS = {
+    "forward_ms": "forward ms",
+    "backward_ms": "backward ms",
+    "both_ms": "both ms",
+    "tflops": "TFLOP/s",
+    "forward_mib": "forward MiB",
+    "both_mib": "both MiB",
+    "times_floor": "x floor",
+}
 
 
-def _text(value: float | None, width: int, digits: int) -> str:
-    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
+def lines(timings: Sequence[Timing]) -> Iterator[str]:
+    """A table of all that was measured."""
+    columns = [name for name in COLUMNS if any(getattr(one, name) is not None for one in timings)]
+    yield " ".join([f"{'case':16} {'contender':14} {'error':>8}", *(f"{COLUMNS[name]:>11}" for name in columns)])
+    for one in timings:
+        head = f"{one.case:16} {one.contender:14}"
+        if one.cannot_run is not None:
+            yield f"{head} cannot run here: {one.cannot_run}"
+            continue
+        values = [getattr(one, name) for name in columns]
+        numbers = (f"{'-':>11}" if value is None else f"{value:11.3f}" for value in values)
+        yield " ".join([f"{head} {one.error:8.1e}", *numbers])
 
 
-OPERATIONS = {"relative_attention": relative_attention}
-
-
-def main() -> None:
-    """Compare, then time, the contenders; print a table and keep it."""
+def main() -> int:
+    """Compare, then time, the contenders; print a table and keep it. 1 where one of them was wrong."""
     parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=main.__doc__)
-    parser.add_argument("operation", choices=sorted(OPERATIONS))
+    parser.add_argument("operation", choices=OPERATIONS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     asked = parser.parse_args()
     if asked.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
+        os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is defined
     elif not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --device cpu compares small shapes without timing them")
-    timings = OPERATIONS[asked.operation](asked.device)
-    for line in lines(timings):
+    module = import_module(f"kernels.{asked.operation}.contest")
+    timings, wrong = [], 0
+    for contest in module.contests(asked.device):
+        found = measure(contest)
+        timings += found
+        wrong += not found
+    for line in [*lines(timings), *module.goals(timings)]:
         print(line)
     if asked.device != "cpu":
-        name = torch.cuda.get_device_name()
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{name.lower().replace(' ', '-')}-{asked.operation}.json"
-        record = {"device": name, "torch": torch.__version__, "timings": [asdict(timing) for timing in timings]}
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"kept in {path}")
+        print(f"kept in {_keep(asked.operation, timings)}")
+    return 1 if wrong else 0
+
+
+def _keep(operation: str, timings: Sequence[Timing]) -> Path:
+    from triton import __version__ as triton_version
+
+    device = torch.cuda.get_device_name()
+    record = {
+        "device": device,
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "timings": [asdict(timing) for timing in timings],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{device.lower().replace(' ', '-')}-{operation}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

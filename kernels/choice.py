@@ -1,11 +1,13 @@
 """Which implementation of an operation runs: asked for by name, or chosen by where the tensors are."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 Implementation = Literal["auto", "triton", "reference"]
 """`auto`: the fused kernel on a GPU where it supports the inputs, else the reference."""
+
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 GPU_TYPES = ("cuda",)
 """torch's device types that Triton compiles for; AMD's are `cuda` as well."""

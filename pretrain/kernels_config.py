@@ -1,12 +1,13 @@
 """Which implementation of each kernel a run computes with: how it is computed, and not what."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from data_pipeline.config import BadInput, Config
-from kernels.choice import Implementation, no_triton
+from kernels.choice import IMPLEMENTATIONS, Implementation, no_triton
 
 
 @runtime_checkable
@@ -29,6 +30,19 @@ class KernelsConfig(Config):
     def of(self, kernel: str) -> Implementation:
         chosen: Implementation | None = getattr(self, kernel)
         return self.default if chosen is None else chosen
+
+    def changed(self, choices: Sequence[str]) -> "KernelsConfig":
+        """With choices such as `relative_attention=reference`; raises BadInput for one that cannot be."""
+        changed = self.model_dump()
+        for choice in choices:
+            kernel, given, impl = choice.partition("=")
+            if not given or kernel not in changed or impl not in IMPLEMENTATIONS:
+                raise BadInput(
+                    f"--kernel {choice}: must be NAME=CHOICE, NAME one of {', '.join(changed)}, CHOICE one of "
+                    f"{', '.join(IMPLEMENTATIONS)}"
+                )
+            changed[kernel] = impl
+        return KernelsConfig(**changed)
 
     def tell(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Set the modules of the model that use a kernel.

@@ -161,7 +161,7 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor, Tenso
 
 
 def _position(launch: _Launch) -> Tensor:
-    """[H, B, L, P] the position term of every pair, in the order of keys; what lies in the future holds anything."""
+    """[H, B, L, P] the position term of every pair, in the order of keys; those of the future hold anything."""
     tiles, tensors = launch.tiles("position"), launch.tensors
     position_HBLP = launch.empty(launch.heads, launch.rows, launch.queries, launch.pitch, dtype=launch.dtype)
     num_tiles = _tiled(launch.queries, tiles)

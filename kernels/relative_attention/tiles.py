@@ -71,6 +71,11 @@ def _tuned(architecture: str) -> dict[str, Any]:
     return found
 
 
+def forget_tuned() -> None:
+    """Read `tuned/` again when it is next asked for."""
+    _tuned.cache_clear()
+
+
 @lru_cache
 def architecture_of(device: torch.device) -> str:
     """As `tuned/` names it; `cpu` for the interpreter."""

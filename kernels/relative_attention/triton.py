@@ -89,7 +89,7 @@ def position_kernel(
     num_rows, num_heads, L, M, T, pitch, num_tiles,
     BLOCK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries and places: POSITION [H, B, L, pitch] in the order of keys, unscaled; the future not written."""
+    """One tile of queries and places: POSITION [H, B, L, pitch] in the order of keys, unscaled; not of the future."""
     program = tl.program_id(0)
     i0, p0 = (program % num_tiles) * BLOCK, tl.program_id(1) * BLOCK
     row_head = (program // num_tiles).to(tl.int64)
@@ -154,7 +154,7 @@ def forward_kernel(
             low = high
         if TERM == "matrix":
             at = in_matrix(POSITION, head, row, num_rows, i, j, L, pitch)
-            score += tl.load(at, mask=(i < L)[:, None] & (j < keys)[None, :], other=0.0)
+            score += tl.load(at, mask=(i < L)[:, None] & (j[None, :] <= i[:, None] + M), other=0.0)
         t = i[:, None] + M - j[None, :]
         score = tl.where((t >= 0) & (t <= window[:, None]), score * (scale * LOG2_E), -float("inf"))
         new_top = tl.maximum(top, tl.max(score, 1))

@@ -85,7 +85,7 @@ def query_gradient_kernel(
             score += to_keys(low, high, BLOCK)
         if TERM == "matrix":
             at = in_matrix(POSITION, head, row, num_rows, i, j, L, pitch)
-            score += tl.load(at, mask=(i < L)[:, None] & (j < keys)[None, :], other=0.0)
+            score += tl.load(at, mask=(i < L)[:, None] & (j[None, :] <= i[:, None] + M), other=0.0)
         t = i[:, None] + M - j[None, :]
         visible = (t >= 0) & (t <= window[:, None]) & (i < L)[:, None]
         kept = visible
@@ -170,7 +170,7 @@ def key_gradient_kernel(
             r_high = r_low
         if TERM == "matrix":
             at = in_matrix(POSITION, head, row, num_rows, i, j, L, pitch)
-            score += tl.load(at, mask=(i < L)[:, None] & (j < keys)[None, :], other=0.0)
+            score += tl.load(at, mask=(i < L)[:, None] & (j[None, :] <= i[:, None] + M), other=0.0)
         t = i[:, None] + M - j[None, :]
         visible = (t >= 0) & (t <= window[:, None]) & (i < L)[:, None]
         kept = visible

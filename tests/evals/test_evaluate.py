@@ -11,6 +11,7 @@ from data_pipeline.batch import TokenBatch
 from data_pipeline.config import BadInput
 from evals.checkpointed import open_checkpoint
 from evals.evaluate import evaluate_run
+from kernels.relative_attention import fused
 from pretrain.checkpoint import gather_weights
 from pretrain.experiment import Experiment
 from tests.evals.runs import finished_run, prepared_text
@@ -167,8 +168,22 @@ def test_a_chosen_checkpoint(recurrent: tuple[Path, Experiment]) -> None:
         evaluate_run(directory, checkpoint=3)
 
 
+def test_by_the_fused_kernels(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what computes where they are asked for, and the score is the same."""
+    finished_run(tmp_path, "tiny_transformer_xl", text, *BYTES, "model.initial_std=0.3", steps=1)
+    calls: list[object] = []
+    honest = fused.relative_attention
+    monkeypatch.setattr(fused, "relative_attention", lambda *given: calls.append(given) or honest(*given))
+    plain = evaluate_run(tmp_path, max_tokens=300, kernels=["default=reference"])
+    assert not calls
+    by_kernels = evaluate_run(tmp_path, max_tokens=300, kernels=["default=triton"])
+    assert calls
+    assert by_kernels.with_memory.nats == pytest.approx(plain.with_memory.nats, rel=1e-5)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "exam"}, "exam"), ({"rows": 0}, "at least 1"), ({"memory_length": -1}, "memory_length"),
+    ({"kernels": ["default=fast"]}, "--kernel default=fast"), ({"split": "exam"}, "exam"),
+    ({"rows": 0}, "at least 1"), ({"memory_length": -1}, "memory_length"),
 ])  # fmt: skip
 def test_bad_arguments(recurrent: tuple[Path, Experiment], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):

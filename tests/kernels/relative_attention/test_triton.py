@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kernels.relative_attention import fused, reference, relative_attention
 from kernels.relative_attention.cases import RAGGED, Case
-from kernels.relative_attention.tiles import KERNELS, ROUTES, Route, Tiles
 from kernels.relative_attention.fused import Settings, Tensors
+from kernels.relative_attention.tiles import KERNELS, ROUTES, Route, Tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if torch.cuda.is_available() else [])]

@@ -1,0 +1,79 @@
+"""The tuner with a clock of the test's own: what it chooses, passes over and keeps, and that kernels then use it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kernels import tune
+from kernels.relative_attention import fused, tiles
+from kernels.relative_attention.cases import Case
+from kernels.relative_attention.tiles import Tiles
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASE = Case("tiny", 1, 1, 20, 12, 16)
+FAST, SLOW = Tiles(block=16, warps=4, stages=1), Tiles(block=32, warps=4, stages=1)
+
+
+class Clock:
+    """Says that a call took as long as its number in a list, and then the last."""
+
+    def __init__(self, *milliseconds: float) -> None:
+        self.milliseconds = list(milliseconds)
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        work()
+        return self.milliseconds.pop(0) if len(self.milliseconds) > 1 else self.milliseconds[0]
+
+
+def test_the_fastest_tiles_and_route_are_found() -> None:
+    per_kernel = [2.0, 1.0] * len(tiles.KERNELS)
+    clock = Clock(9.0, *per_kernel, 5.0, 4.0)
+    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), (SLOW, FAST), clock)
+    assert found.tiles == dict.fromkeys(tiles.KERNELS, FAST)
+    assert (found.route, found.milliseconds, found.default_milliseconds) == ("stored", 4.0, 9.0)
+
+
+def test_what_is_wrong_or_does_not_compile_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = fused.relative_attention
+
+    def spoilt(tensors: fused.Tensors, settings: fused.Settings) -> torch.Tensor:
+        read_BLHD = honest(tensors, settings)
+        return read_BLHD * 1.01 if settings.tiles.get("forward") == FAST else read_BLHD
+
+    monkeypatch.setattr(fused, "relative_attention", spoilt)
+    impossible = Tiles(block=24)
+    clock = Clock(9.0, 8.0, *[3.0, 2.0] * (len(tiles.KERNELS) - 1), 1.0)
+    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), (FAST, impossible, SLOW), clock)
+    said = capsys.readouterr().err
+    assert found.tiles["forward"] == SLOW
+    assert f"forward {FAST}: passed over: differs from the default's values by" in said
+    assert f"forward {impossible}: passed over: " in said
+
+
+def test_what_was_tuned_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tiles, "TUNED", tmp_path)
+    tuned = tune.Tuned({"forward": Tiles(128, 8, 3)}, "stored", 1.0, 2.0)
+    (tmp_path / "sm_90.json").write_text(json.dumps(tune.record({"64 16 bits": tuned})))
+    tiles.forget_tuned()
+    try:
+        assert tiles.tiles_for("forward", 64, torch.bfloat16, "sm_90") == Tiles(128, 8, 3)
+        assert tiles.route_for(64, torch.bfloat16, "sm_90") == "stored"
+        for other in ((128, torch.bfloat16, "sm_90"), (64, torch.float32, "sm_90"), (64, torch.bfloat16, "sm_80")):
+            assert tiles.tiles_for("forward", *other) != Tiles(128, 8, 3)
+            assert tiles.route_for(*other) == "recomputed"
+    finally:
+        tiles.forget_tuned()
+
+
+def test_without_a_gpu_it_refuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["tune"])
+    with pytest.raises(SystemExit):
+        tune.main()
+    assert "torch sees no GPU here" in capsys.readouterr().err
