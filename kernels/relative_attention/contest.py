@@ -28,10 +28,11 @@ def contests(device: str) -> Iterator[Contest]:
     """The shapes of recipes on a GPU, small ones on a CPU; all with windows to the beginning of the memory."""
     cases = [case for case in RAGGED if case.window == "memory"][:4] if device == "cpu" else RECIPES
     for case in cases:
-        yield _contest(case, torch.float32 if device == "cpu" else torch.bfloat16, device)
+        yield contest(case, torch.float32 if device == "cpu" else torch.bfloat16, device)
 
 
-def _contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
+def contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
+    """All contenders of one case."""
     on_gpu = device != "cpu"
     flex = _flex(case, device)
 

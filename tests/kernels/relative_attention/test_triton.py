@@ -6,6 +6,7 @@ The bound of an error is that of the reference in the same dtype: 2x its own for
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,3 +136,21 @@ def test_the_package_chooses_what_it_is_told() -> None:
     assert torch.equal(relative_attention(**given, impl="triton"), own)
     assert torch.equal(relative_attention(**given), own) == (DEVICE == "cuda")
     assert not torch.equal(relative_attention(**given, impl="reference"), own)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="addresses are the same there, memory is dearer")
+@pytest.mark.parametrize("apart", [(2**30 + 64, 48), (1024, 2**29 + 64)], ids=["rows", "positions"])
+def test_addresses_beyond_32_bits(apart: tuple[int, int]) -> None:
+    """Strides that 32 bits hold and multiples of them that they do not, in memory that is asked for and not touched."""
+    row, step = apart
+    case = Case("", 3, 1, 5, 1, 16)
+    tensors = case.tensors(torch.float16)
+    wide = np.empty(2 * row + 6 * step, dtype=np.float16)
+    far = [
+        torch.from_numpy(wide[16 * place :]).as_strided((3, tensor.shape[1], 1, 16), (row, step, 16, 1)).copy_(tensor)
+        for place, tensor in enumerate(tensors[:3])
+    ]
+    spread = tensors._replace(q_BLHD=far[0], k_BKHD=far[1], v_BKHD=far[2])
+    chosen = settings(case, block=16)
+    for got, wanted in zip(computed(case, spread, chosen), computed(case, tensors, chosen), strict=True):
+        assert torch.equal(got, wanted)

@@ -213,3 +213,15 @@ def test_routing_without_counts_runs_on_the_fused_kernel() -> None:
     vocabulary.impl = "triton"
     for one, other in zip(with_gradients(vocabulary, hidden, labels), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_routing_without_counts_reads_no_number_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without data show it: whoever waits for a count has none to read."""
+    vocabulary = adaptive(**ADAPTIVE[2].values[0]).to("meta")
+    hidden = torch.empty(2, 9, WIDTH, dtype=torch.float64, device="meta", requires_grad=True)
+    labels = torch.empty(2, 9, dtype=torch.int64, device="meta")
+    total = vocabulary.nats(hidden, labels).sum() + vocabulary.embed(labels).sum()
+    assert all(g.is_meta for g in torch.autograd.grad(total, [hidden, *vocabulary.parameters()]))
+    monkeypatch.setattr(AdaptiveVocabulary, "_counts", lambda *_: True)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        vocabulary.nats(hidden, labels)
