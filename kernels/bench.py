@@ -2,7 +2,7 @@
 
 Needs a GPU; `--device cpu` compares small shapes in Triton's interpreter and times nothing. Every contender of a case
 is first compared with float64; a case in which one is wrong is not printed. Times are medians of CUDA events, memory is
-the allocator's peak above inputs and gradients; the result is kept as `results/<device>-<operation>.json`.
+the allocator's peak above inputs and gradients. The table is kept as a dated file in `benchmarks/results/`.
 
 The floor of a case is what the hardware needs at least for forward and backward: the products that the operation is
 made of at the peak of its matrix units, or one pass over inputs, outputs and gradients at its bandwidth.
@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 OPERATIONS = ("relative_attention", "linear_cross_entropy")
 """Packages whose `contest` module says what is compared."""
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 PEAKS = {
     "NVIDIA A100-SXM4-80GB": (312e12, 2.04e12),
@@ -272,8 +273,8 @@ def _keep(operation: str, timings: Sequence[Timing]) -> Path:
         "triton": triton_version,
         "timings": [asdict(timing) for timing in timings],
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{device.lower().replace(' ', '-')}-{operation}.json"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{date.today()}-{operation}-{device.lower().replace(' ', '-')}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
 

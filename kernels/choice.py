@@ -30,8 +30,10 @@ def no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
         return None
     if device.type != "cpu":
         return f"it is compiled for GPUs of NVIDIA and AMD, the tensors are on {device}"
-    from triton import knobs  # with a build of torch that has it, triton is installed too
-
+    try:
+        from triton import knobs
+    except ImportError:
+        return "triton is not installed"
     if not knobs.runtime.interpret:
         return "the tensors are on the CPU, where only its interpreter runs (TRITON_INTERPRET=1)"
     if dtype == torch.bfloat16:

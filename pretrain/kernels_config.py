@@ -17,6 +17,9 @@ class UsesKernel(Protocol):
     kernel: str
     impl: Implementation
 
+    def kernel_unsupported(self) -> str | None:
+        """Why the fused kernel cannot compute what this module is made for, wherever it runs; or None."""
+
 
 class KernelsConfig(Config):
     """`auto`: the fused kernel on a GPU where it supports the shapes, else the reference; or either by name."""
@@ -52,8 +55,8 @@ class KernelsConfig(Config):
         for module in model.modules():
             if isinstance(module, UsesKernel):
                 module.impl = self.of(module.kernel)
-                reason = no_triton(device, dtype) if module.impl == "triton" else None
-                if reason is not None:
+                reason = module.kernel_unsupported() or no_triton(device, dtype)
+                if module.impl == "triton" and reason is not None:
                     key = "default" if getattr(self, module.kernel) is None else module.kernel
                     raise BadInput(
                         f"kernels.{key} is 'triton', which cannot run {module.kernel} here: {reason}; "

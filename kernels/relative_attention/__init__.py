@@ -7,7 +7,7 @@ from kernels.choice import Implementation, choose, no_triton
 from kernels.relative_attention import reference
 from kernels.relative_attention.reference import window_mask
 
-__all__ = ["relative_attention", "unsupported", "window_mask"]
+__all__ = ["relative_attention", "unsupported", "unsupported_width", "window_mask"]
 
 WIDEST_HEAD = 128
 """That the fused kernels hold in registers."""
@@ -41,6 +41,8 @@ def relative_attention(
     """
     tensors = (q_BLHD, k_BKHD, v_BKHD, r_THD, u_HD, w_HD)
     _check(*tensors, window_BL)
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
     if choose("relative_attention", impl, unsupported(q_BLHD), q_BLHD.device) == "reference":
         return reference.relative_attention(
             *tensors, window_BL=window_BL, dropout=dropout, memory_gradient=memory_gradient
@@ -54,10 +56,12 @@ def relative_attention(
 
 def unsupported(q_BLHD: Tensor) -> str | None:
     """Why the fused kernel cannot compute with queries of this dtype, device and width; None where it can."""
-    width = q_BLHD.shape[-1]
-    if width > WIDEST_HEAD:
-        return f"q_BLHD has heads of width {width}, it holds {WIDEST_HEAD} at most"
-    return no_triton(q_BLHD.device, q_BLHD.dtype)
+    return unsupported_width(q_BLHD.shape[-1]) or no_triton(q_BLHD.device, q_BLHD.dtype)
+
+
+def unsupported_width(width: int) -> str | None:
+    """Why the fused kernel cannot compute heads of this width, or None."""
+    return f"heads are {width} wide, it holds {WIDEST_HEAD} at most" if width > WIDEST_HEAD else None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, window: Tensor) -> None:
@@ -81,7 +85,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, win
         if name != "window_BL" and tensor.dtype != q.dtype:
             raise ValueError(f"{name} {shape} is of {tensor.dtype}; it must be of {q.dtype}, as q_BLHD is")
     for name, tensor in (("q_BLHD", q), *((name, tensor) for name, (tensor, _) in wanted.items())):
-        if tensor.numel() and tensor.stride(-1) != 1:
+        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
             raise ValueError(
                 f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
             )

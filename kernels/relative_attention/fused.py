@@ -15,6 +15,7 @@ from kernels.choice import float32_products
 from kernels.relative_attention.tiles import Kernel, Route, Tiles, architecture_of, route_for, tiles_for
 from kernels.relative_attention.triton import forward_kernel, kept_kernel, position_kernel
 from kernels.relative_attention.triton_backward import (
+    delta_kernel,
     distance_gradient_kernel,
     key_gradient_kernel,
     query_gradient_kernel,
@@ -51,7 +52,8 @@ class Settings(NamedTuple):
 
 def relative_attention(tensors: Tensors, settings: Settings) -> Tensor:
     """[B, L, H, D]; differentiable once by the first six tensors. See the package for what they are."""
-    read_BLHD: Tensor = _RelativeAttention.apply(*tensors, settings)
+    with torch.cuda.device_of(tensors.q_BLHD):
+        read_BLHD: Tensor = _RelativeAttention.apply(*tensors, settings)
     return read_BLHD
 
 
@@ -182,8 +184,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """The gradients of the first six tensors; memory's keys and values get zeros where it has no gradient."""
     launch, r = _Launch(tensors, settings), tensors.r_THD
-    delta_BHL = (read_BLHD.float() * d_read_BLHD.float()).sum(-1).transpose(1, 2).contiguous()
-    given = (*launch.tensors, d_read_BLHD, log_sum_BHL, delta_BHL)
+    given = (*launch.tensors, d_read_BLHD, log_sum_BHL, _delta(launch, read_BLHD, d_read_BLHD))
     stored = tensors.q_BLHD if position_HBLP is None else position_HBLP
     dk, dv = _key_gradients(launch, (*given, stored))
     if launch.route == "recomputed":
@@ -201,6 +202,18 @@ def backward(
     dr_THD[:shared] = dr_KHD[:shared]
     dr_THD[-1] += dr_KHD[launch.distances :].sum(0)  # these share the table's last entry
     return dq.to(launch.dtype), dk, dv, dr_THD.to(r.dtype), du.to(launch.dtype), dw.to(launch.dtype)
+
+
+def _delta(launch: _Launch, read_BLHD: Tensor, d_read_BLHD: Tensor) -> Tensor:
+    """[B, H, L] what the gradients of a query's weights have in common."""
+    block = 64
+    num_tiles = -(-launch.queries // block)
+    delta_BHL = launch.empty(launch.rows, launch.heads, launch.queries)
+    delta_kernel[(num_tiles * launch.rows * launch.heads,)](
+        read_BLHD, d_read_BLHD, delta_BHL, launch.heads, launch.queries, num_tiles,
+        BLOCK=block, D=launch.width, DP=launch.padded, num_warps=4,
+    )  # fmt: skip
+    return delta_BHL
 
 
 def _query_gradients(

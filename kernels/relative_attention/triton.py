@@ -106,7 +106,7 @@ def position_kernel(
     tl.store(at, score.to(POSITION.dtype.element_ty), mask=(i < L)[:, None] & (key >= 0) & (place < keys)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def forward_kernel(
     Q, K, V, R, U, W, WINDOW, POSITION, O, LOG_SUM,
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
@@ -177,7 +177,7 @@ def forward_kernel(
     tl.store(LOG_SUM + (split * num_rows * num_heads + row_head) * L + i, log_sum, mask=i < L)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def kept_kernel(KEPT, num_heads, L, K, dropout, seed, BLOCK: tl.constexpr):
     """KEPT [B, H, L, K] int8: what dropout leaves, for tests that replay it."""
     program = tl.program_id(0)

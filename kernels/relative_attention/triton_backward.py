@@ -21,6 +21,20 @@ from kernels.relative_attention.triton import (
 
 
 @triton.jit
+def delta_kernel(
+    O, DO, DELTA, num_heads, L, num_tiles, BLOCK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr
+):  # fmt: skip
+    """DELTA [B, H, L]: of one tile of queries the sums of DO times O, what the weights' gradients have in common."""
+    program = tl.program_id(0)
+    row_head = (program // num_tiles).to(tl.int64)
+    i, d = (program % num_tiles) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, DP)
+    own = (row_head // num_heads * L * num_heads + row_head % num_heads) * D
+    read = rows_of(O + own, i, num_heads * D, i < L, d, D).to(tl.float32)
+    d_read = rows_of(DO + own, i, num_heads * D, i < L, d, D).to(tl.float32)
+    tl.store(DELTA + row_head * L + i, tl.sum(read * d_read, 1), mask=i < L)
+
+
+@triton.jit
 def _gradient_by_score(score, read_gradient, log_sum, delta, visible, kept, scale, dropout, DROPS: tl.constexpr):
     """Weight [a, b] after dropout, and the gradient by the score before it was scaled."""
     weight = tl.where(visible, tl.exp2(score * (scale * LOG2_E) - log_sum[:, None]), 0.0)
@@ -31,7 +45,7 @@ def _gradient_by_score(score, read_gradient, log_sum, delta, visible, kept, scal
     return dropped, weight * (read_gradient - delta[:, None]) * scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def query_gradient_kernel(
     Q, K, V, R, U, W, WINDOW, DO, LOG_SUM, DELTA, POSITION, DQ, DU, DW, DS,
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
@@ -126,7 +140,7 @@ def query_gradient_kernel(
         tl.store(DW + part, tl.sum(d_qw, 0), mask=d < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def key_gradient_kernel(
     Q, K, V, R, U, W, WINDOW, DO, LOG_SUM, DELTA, POSITION, DK, DV,
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,
@@ -186,7 +200,7 @@ def key_gradient_kernel(
     tl.store(DV + pointers, dv.to(DV.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def distance_gradient_kernel(
     Q, K, V, R, U, W, WINDOW, DO, LOG_SUM, DELTA, DR,
     q_row, q_step, q_head, k_row, k_step, k_head, v_row, v_step, v_head, r_step, r_head, window_row,

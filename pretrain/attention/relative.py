@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.choice import Implementation
-from kernels.relative_attention import relative_attention
+from kernels.relative_attention import relative_attention, unsupported_width
 
 
 def sinusoids(num_distances: int, width: int, *, like: Tensor) -> Tensor:
@@ -47,6 +47,9 @@ class RelativeAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.distance = nn.Linear(width, inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
+
+    def kernel_unsupported(self) -> str | None:
+        return unsupported_width(self.head_width)
 
     def keys_and_values(self, h_BLW: Tensor) -> Tensor:
         """[B, L, 2HD] of hidden states."""

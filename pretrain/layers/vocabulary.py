@@ -95,6 +95,9 @@ class FullVocabulary(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
         self.scale = math.sqrt(width) if scale else 1.0
 
+    def kernel_unsupported(self) -> str | None:
+        return None
+
     def embed(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.embedding) * self.scale
 
@@ -122,8 +125,9 @@ class AdaptiveVocabulary(nn.Module):
     A cluster's embedding of width E goes to the model's width W and back by a projection P [W, E], left out where all
     widths equal W. Every weight takes part in every pass, even where no token of its cluster occurs.
 
-    On a CPU tokens are sorted and split by cluster, so that each cluster reads its own alone. A GPU would have to wait
-    for their counts: there every cluster reads all tokens, those of others masked, and the fused kernel skips them.
+    By the reference, tokens are sorted and split by cluster, so that each cluster reads its own alone; on a GPU the
+    host waits for their counts. The fused kernel is given all tokens for every cluster, those of others masked, and
+    skips them.
     """
 
     kernel = "linear_cross_entropy"
@@ -147,6 +151,9 @@ class AdaptiveVocabulary(nn.Module):
         num_own = {"none": len(widths), "all_but_first": 1, "all": 0}[config.tie_projections] if projected else 0
         self.output_projections = _matrices([width] * num_own, widths[:num_own])
         self.scale = math.sqrt(width)
+
+    def kernel_unsupported(self) -> str | None:
+        return None
 
     def embed(self, tokens: Tensor) -> Tensor:
         if not self._counts(tokens):
@@ -213,8 +220,9 @@ class AdaptiveVocabulary(nn.Module):
         return 2.0 * (head + (0 if self.projections is None else self.projections[0].numel()))
 
     def _counts(self, tokens: Tensor) -> bool:
-        """Whether the tokens of each cluster are counted: not where that would make a host wait for a GPU."""
-        return tokens.device.type == "cpu" and self.impl != "triton"
+        """Whether the tokens of each cluster are counted. Not where the fused kernel may run: it skips those of others,
+        and a host would have to wait for a GPU."""
+        return self.impl == "reference" or (tokens.device.type == "cpu" and self.impl != "triton")
 
     def _cluster(self, flat: Tensor) -> Tensor:
         """[N] of each id; one more than there are for those that are ignored."""

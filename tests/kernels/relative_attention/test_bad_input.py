@@ -1,6 +1,7 @@
 """Every misuse is answered with the argument, its shape and the rule, whichever implementation would run."""
 
 import re
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from kernels.choice import Implementation
 from kernels.relative_attention import relative_attention, unsupported
 from kernels.relative_attention.cases import Case
+from kernels.relative_attention.fused import Tensors
 
 CASE = Case("", 2, 2, 4, 3, 16)
 
@@ -55,7 +57,7 @@ def test_fewer_keys_than_queries() -> None:
 
 @pytest.mark.parametrize(
     ("width", "dtype", "reason"),
-    [(160, torch.float32, "heads of width 160, it holds 128 at most"), (16, torch.float64, "not torch.float64")],
+    [(160, torch.float32, "heads are 160 wide, it holds 128 at most"), (16, torch.float64, "not torch.float64")],
 )
 def test_an_explicit_choice_that_cannot_run_says_why(width: int, dtype: torch.dtype, reason: str) -> None:
     tensors = Case("", 1, 1, 2, 1, width).tensors(dtype)
@@ -63,6 +65,34 @@ def test_an_explicit_choice_that_cannot_run_says_why(width: int, dtype: torch.dt
     with pytest.raises(ValueError, match=rf"impl='triton' cannot run: .*{reason}; use impl='reference', or 'auto'"):
         relative_attention(**tensors._asdict(), impl="triton")
     assert relative_attention(**tensors._asdict()).isfinite().all(), "auto takes the reference"
+
+
+@pytest.mark.parametrize("impl", ["auto", "triton", "reference"])
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_share_to_drop_that_is_none(dropout: float, impl: Implementation) -> None:
+    tensors = CASE.tensors(torch.float32)
+    with pytest.raises(ValueError, match=rf"dropout is {dropout}; it must be at least 0 and less than 1"):
+        relative_attention(**tensors._asdict(), dropout=dropout, impl=impl)
+
+
+def test_without_triton_the_reference_computes_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    tensors = CASE.tensors(torch.float32)
+    assert unsupported(tensors.q_BLHD) == "triton is not installed"
+    assert relative_attention(**tensors._asdict()).isfinite().all()
+
+
+def test_a_last_dimension_of_one_is_contiguous_whatever_its_stride() -> None:
+    """As of the windows of one query that were cut from those of several."""
+    tensors = Case("", 2, 1, 1, 3, 16).tensors(torch.float32)
+    window_BL = torch.full((2, 1, 4), 9)[:, :, 1]
+    assert window_BL.stride(-1) != 1
+    for impl in ("triton", "reference"):
+        assert attend_with(tensors, window_BL, impl).isfinite().all()
+
+
+def attend_with(tensors: Tensors, window_BL: Tensor, impl: Implementation) -> Tensor:
+    return relative_attention(*tensors[:6], window_BL=window_BL, impl=impl)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU")
