@@ -11,13 +11,20 @@ __all__ = ["IGNORED", "linear_cross_entropy", "unsupported"]
 
 
 def linear_cross_entropy(
-    hidden_NW: Tensor, weight_VW: Tensor, bias_V: Tensor | None, labels_N: Tensor, *, impl: Implementation = "auto"
+    hidden_NW: Tensor,
+    weight_VW: Tensor,
+    bias_V: Tensor | None,
+    labels_N: Tensor,
+    *,
+    mostly_ignored: bool = False,
+    impl: Implementation = "auto",
 ) -> Tensor:
     """[N] -log softmax(hidden_n W' + b)[label_n] in nats, float32 (float64 for float64 inputs).
 
     A row whose label is -100 (`IGNORED`) costs nothing and has no gradient. Differentiable once by hidden states,
     weight and bias; sums are in float32. The fused kernel holds no logits (backward: a bounded buffer of errors); the
-    reference holds the errors of all rows in the dtype of the hidden states.
+    reference holds the errors of all rows in the dtype of the hidden states. `mostly_ignored` changes no number: it
+    says that most rows are, and lie together, so that the fused kernel had better skip them everywhere.
 
     Raises ValueError naming the argument, its shape and the rule, and where `impl` names one that cannot run.
     """
@@ -27,7 +34,7 @@ def linear_cross_entropy(
         return reference.linear_cross_entropy(hidden_NW, weight_VW, bias_V, labels_N)
     from kernels.linear_cross_entropy import triton
 
-    return triton.linear_cross_entropy(hidden_NW, weight_VW, bias_V, labels_N)
+    return triton.linear_cross_entropy(hidden_NW, weight_VW, bias_V, labels_N, mostly_ignored=mostly_ignored)
 
 
 def unsupported(hidden_NW: Tensor) -> str | None:
@@ -53,8 +60,8 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) 
             raise ValueError(f"{name} {shape} is of {tensor.dtype}; it must be of {hidden.dtype}, as hidden_NW is")
     if labels.dtype != torch.int64:
         raise ValueError(f"labels_N {tuple(labels.shape)} is of {labels.dtype}; it must be of torch.int64")
-    for name, tensor in (("hidden_NW", hidden), ("weight_VW", weight), ("labels_N", labels)):
-        if tensor.numel() and tensor.stride(-1) != 1:
+    for name, tensor in (("hidden_NW", hidden), *((name, tensor) for name, (tensor, _) in wanted.items())):
+        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
             raise ValueError(
                 f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
             )

@@ -23,6 +23,11 @@ class Tiles(NamedTuple):
     stages: int = 2
 
 
+def tiles_for(dtype: torch.dtype) -> Tiles:
+    """Of which no registers are spilled (`python -m kernels.aot`): exact float32 has no matrix instruction."""
+    return Tiles(width=16) if dtype == torch.float32 else Tiles()
+
+
 @triton.jit
 def nearest_code_kernel(
     X, CODES, HALF_SQUARE, NEAREST, num_vectors, num_codes, x_step, c_step,
@@ -52,7 +57,7 @@ def nearest_code_kernel(
 
 def nearest_code(x_NW: Tensor, codes_KW: Tensor, tiles: Tiles | None = None) -> Tensor:
     """[N] int64; see the package."""
-    tiles, (num_vectors, width) = tiles or Tiles(), x_NW.shape
+    tiles, (num_vectors, width) = tiles or tiles_for(x_NW.dtype), x_NW.shape
     half_square_K = codes_KW.float().square().sum(1) / 2
     nearest_N = torch.empty(num_vectors, dtype=torch.int64, device=x_NW.device)
     nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](

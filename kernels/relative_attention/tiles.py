@@ -54,13 +54,19 @@ def shape_name(width: int, dtype: torch.dtype) -> str:
 
 
 def _default(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
+    if kernel == "position":
+        return Tiles(block=64, warps=8, stages=1)
+    wide_float32 = dtype == torch.float32 and width > 64
     if architecture.startswith("gfx"):
-        return Tiles(block=64 if kernel == "forward" else 32, warps=4, stages=1)
+        return Tiles(block=(64 if kernel == "forward" else 32) // (2 if wide_float32 else 1), warps=4, stages=1)
+    if dtype == torch.float32:  # its exact products have no matrix instruction, and keep whole tiles in registers
+        return Tiles(block=16 if wide_float32 else 32, warps=8, stages=2 if kernel == "distance_gradient" else 1)
     if width > 64:
-        return Tiles(block=32, warps=8, stages=1 if kernel == "key_gradient" else 2)
+        return Tiles(block=32, warps=8, stages={"key_gradient": 1, "query_gradient": 3}.get(kernel, 2))
+    before_hopper = architecture.startswith("sm_8")
     if kernel == "forward":
-        return Tiles(block=32, warps=4, stages=2) if architecture == "sm_80" else Tiles(block=64, warps=8, stages=2)
-    return Tiles(block=32, warps=4 if kernel == "key_gradient" else 8, stages=2)
+        return Tiles(block=32, warps=4, stages=2) if before_hopper else Tiles(block=64, warps=8, stages=2)
+    return Tiles(block=32, warps=4 if kernel == "key_gradient" and not before_hopper else 8, stages=2)
 
 
 @lru_cache

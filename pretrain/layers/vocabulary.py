@@ -201,7 +201,7 @@ class AdaptiveVocabulary(nn.Module):
         for index in range(1, len(self.sizes)):
             own_N = torch.where(cluster_N == index, label_N - self.starts[index], IGNORED)
             narrow, tail = self._narrow(index, hidden_NW), self._tail(index)
-            nats_N = nats_N + linear_cross_entropy(narrow, *tail, own_N, impl=self.impl)
+            nats_N = nats_N + linear_cross_entropy(narrow, *tail, own_N, mostly_ignored=True, impl=self.impl)
         return torch.zeros_like(nats_N).index_copy(0, order_N, nats_N)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ def spoilt(contest: bench.Contest, name: str, run: bench.Run) -> bench.Contest:
     return replace(contest, contenders=changed)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_all_contenders_compute_what_they_say() -> None:
     for contest in (attention(), next(iter(linear_cross_entropy.contests("cpu")))):
         timings = bench.measure(contest)

@@ -5,6 +5,7 @@ The bound of an error is that of plain torch in the same dtype: 2x its own for v
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -53,11 +54,12 @@ def plain(hidden_NW: Tensor, weight_VW: Tensor, bias_V: Tensor | None, labels_N:
     return F.cross_entropy(logits_NV, labels_N, reduction="none", ignore_index=IGNORED)
 
 
-def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool) -> None:
+def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool, mostly_ignored: bool = False) -> None:
     given, labels_N = draw(shape, dtype, biased=biased)
     exact = scored(plain, [None if x is None else x.double() for x in given], labels_N)
     rounded = scored(plain, given, labels_N)
-    found = scored(lambda *t: triton.linear_cross_entropy(*t, tiles=SMALL), given, labels_N)
+    fused = partial(triton.linear_cross_entropy, mostly_ignored=mostly_ignored, tiles=SMALL)
+    found = scored(fused, given, labels_N)
     for index, (got, other, target) in enumerate(zip(found, rounded, exact, strict=True)):
         error, allowed = ((x.double() - target).norm() / target.norm().clamp(min=1e-30) for x in (got, other))
         floor = 2 * torch.finfo(torch.float32).eps  # of one value plain torch may err by nothing
@@ -68,6 +70,15 @@ def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients(shape: str, dtype: torch.dtype) -> None:
     check(SHAPES[shape], dtype, biased=True)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_skipping_ignored_tiles_everywhere(dtype: torch.dtype, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their errors are never written, so whoever reads them finds no number; of several buffers, too."""
+    check(SHAPES["ragged"], dtype, biased=biased, mostly_ignored=True)
+    monkeypatch.setattr(triton, "BUFFER_ELEMENTS", 37 * 32)
+    check(SHAPES["ragged"], dtype, biased=biased, mostly_ignored=True)
 
 
 def test_without_a_bias() -> None:
