@@ -106,9 +106,9 @@ def check(builds: Sequence[Build], only: str) -> int:
     """Compiles those whose label `only` is part of, and prints the table as they come; the exit status."""
     import triton
 
-    numbers = [number for number, build in enumerate(builds) if only in label(build)]
+    numbers = [number for number, build in enumerate(builds) if all(word in label(build) for word in only.split())]
     if not numbers:
-        print(f"no build's label has {only!r} in it; one is {label(builds[0])!r}", file=sys.stderr)
+        print(f"no build's label has all words of {only!r} in it; one is {label(builds[0])!r}", file=sys.stderr)
         return 2
     started, broken = time.monotonic(), []
     print(HEADER, flush=True)
@@ -127,7 +127,7 @@ def check(builds: Sequence[Build], only: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__)
-    parser.add_argument("--only", metavar="SUBSTRING", default="", help="of `name architecture`, as the table has them")
+    parser.add_argument("--only", metavar="SUBSTRING", default="", help="words that a build's line must all have")
     asked = parser.parse_args(arguments)
     os.environ.pop("TRITON_INTERPRET", None)  # before the first kernel is defined
     return check(all_builds(), asked.only)

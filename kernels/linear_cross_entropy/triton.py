@@ -15,9 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kernels.choice import float32_products
+from kernels.choice import float32_products, refuse_second_order
 
 IGNORED = tl.constexpr(-100)
 
@@ -118,6 +117,8 @@ def error_kernel(
         factor = tl.load(FACTOR + n, mask=n < num_rows, other=0.0)
         error = tl.exp(logits - log_sum[:, None]) - tl.where(v[None, :] == label[:, None], 1.0, 0.0)
         error = tl.where((label != IGNORED)[:, None], error * factor[:, None], 0.0)
+        outside = (label >= num_columns) | ((label < 0) & (label != IGNORED))
+        error = tl.where(outside[:, None], float("nan"), error)
     out = ERROR + n.to(tl.int64)[:, None] * num_buffered + c[None, :]
     written = (n < num_rows)[:, None] & (c < num_buffered)[None, :]
     if SPARSE:
@@ -191,6 +192,7 @@ def linear_cross_entropy(
     """[N] nats in float32; see the package."""
     chosen = tiles or tiles_for(hidden_NW.dtype)
     with torch.cuda.device_of(hidden_NW):
+        bias_V, labels_N = None if bias_V is None else bias_V.contiguous(), labels_N.contiguous()
         nats_N: Tensor = _LinearCrossEntropy.apply(hidden_NW, weight_VW, bias_V, labels_N, mostly_ignored, chosen)
     return nats_N
 
@@ -215,8 +217,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (log_sum_N - logit_SN.sum(0)).masked_fill(labels_N == IGNORED.value, 0.0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order("linear_cross_entropy")
         hidden_NW, weight_VW, bias_V, labels_N, log_sum_N = ctx.saved_tensors
         tiles, (num_rows, width), num_columns = ctx.tiles, hidden_NW.shape, weight_VW.shape[0]
         factor_N = gradient_N.contiguous().float()

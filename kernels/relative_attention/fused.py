@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kernels.choice import float32_products
+from kernels.choice import float32_products, refuse_second_order
 from kernels.relative_attention.tiles import Kernel, Route, Tiles, architecture_of, route_for, tiles_for
 from kernels.relative_attention.triton import forward_kernel, kept_kernel, position_kernel
 from kernels.relative_attention.triton_backward import (
@@ -67,8 +66,8 @@ class _RelativeAttention(torch.autograd.Function):
         return read_BLHD
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_read_BLHD: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order("relative_attention (impl='triton')")
         *tensors, read_BLHD, log_sum_BHL, position_HBLP = ctx.saved_tensors
         found = backward(
             Tensors(*tensors), ctx.settings, read_BLHD, log_sum_BHL, d_read_BLHD.contiguous(), position_HBLP
@@ -148,15 +147,16 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor, Tenso
     num_tiles = _tiled(launch.queries, tiles)
     programs = num_tiles * launch.rows * launch.heads
     splits = settings.splits or max(1, min(launch.count(programs), _tiled(launch.keys, tiles) // 4))
-    read_SBLHD = launch.empty(splits, *tensors.q_BLHD.shape, dtype=launch.dtype if splits == 1 else torch.float32)
-    log_sum_SBHL = launch.empty(splits, launch.rows, launch.heads, launch.queries)
+    several = () if splits == 1 else (splits,)  # a view of one could not be changed in place
+    read_SBLHD = launch.empty(*several, *tensors.q_BLHD.shape, dtype=torch.float32 if several else launch.dtype)
+    log_sum_SBHL = launch.empty(*several, launch.rows, launch.heads, launch.queries)
     forward_kernel[(programs * splits,)](
         *launch.tensors, tensors.q_BLHD if position_HBLP is None else position_HBLP, read_SBLHD, log_sum_SBHL,
         *launch.strides, *launch.sizes, launch.pitch, num_tiles, splits, *launch.random(),
         **launch.all_constants(tiles),
     )  # fmt: skip
     if splits == 1:
-        return read_SBLHD[0], log_sum_SBHL[0], position_HBLP
+        return read_SBLHD, log_sum_SBHL, position_HBLP
     log_sum_BHL = torch.logsumexp(log_sum_SBHL * math.log(2.0), 0) / math.log(2.0)
     share_SBLH1 = torch.exp2(log_sum_SBHL - log_sum_BHL).transpose(2, 3).unsqueeze(-1)
     return (read_SBLHD * share_SBLH1).sum(0).to(launch.dtype), log_sum_BHL, position_HBLP

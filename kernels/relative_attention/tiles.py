@@ -73,7 +73,18 @@ def _default(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) 
 def _tuned(architecture: str) -> dict[str, Any]:
     """`tiles`: shape -> kernel -> tiles; `routes`: shape -> route."""
     path = TUNED / f"{architecture}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        for tiles in (Tiles(**given) for of_shape in found["tiles"].values() for given in of_shape.values()):
+            if tiles.block < 16 or tiles.block & (tiles.block - 1):
+                raise ValueError(f"block {tiles.block} is no power of two of at least 16")
+        for route in found["routes"].values():
+            if route not in ROUTES:
+                raise ValueError(f"route {route!r} is none of {', '.join(ROUTES)}")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is not as `python -m kernels.tune` writes it: {error}") from error
     return found
 
 

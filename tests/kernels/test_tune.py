@@ -71,6 +71,28 @@ def test_what_was_tuned_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         tiles.forget_tuned()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ('{"tiles": {"64 16 bits": {"forward": {"blok": 64}}}, "routes": {}}', "blok"),
+        ('{"tiles": {"64 16 bits": {"forward": {"block": 48}}}, "routes": {}}', "block 48 is no power of two"),
+        ('{"tiles": {"64 16 bits": {"forward": {"block": 8}}}, "routes": {}}', "block 8 is no power of two of at"),
+        ('{"tiles": {}, "routes": {"64 16 bits": "fast"}}', "route 'fast' is none of recomputed, stored"),
+        ('{"tiles": {}}', "'routes'"),
+    ],
+)
+def test_a_spoilt_file_is_named(content: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tiles, "TUNED", tmp_path)
+    (tmp_path / "sm_90.json").write_text(content)
+    tiles.forget_tuned()
+    try:
+        with pytest.raises(ValueError, match=rf"sm_90.json: is not as `python -m kernels.tune` writes it: .*{message}"):
+            tiles.tiles_for("forward", 64, torch.bfloat16, "sm_90")
+    finally:
+        tiles.forget_tuned()
+
+
 def test_without_a_gpu_it_refuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("sys.argv", ["tune"])

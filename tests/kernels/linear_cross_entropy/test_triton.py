@@ -101,12 +101,43 @@ def test_ignored_rows_are_exactly_nothing() -> None:
     assert d_hidden_NW[~ignored_N].abs().sum(1).all()
 
 
-@pytest.mark.parametrize("label", [75, -1])
-def test_a_label_outside_the_vocabulary_is_no_number(label: int) -> None:
+@pytest.mark.parametrize("label", [75, 10**12, -1, -101])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_label_outside_the_vocabulary_is_no_number(label: int, fused: bool) -> None:
+    """As on a GPU, where nobody looks; nor is the gradient of its row."""
     given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
     labels_N[3] = label
-    nats_N = triton.linear_cross_entropy(*given, labels_N, tiles=SMALL)
+    by = partial(triton.linear_cross_entropy, tiles=SMALL) if fused else reference.linear_cross_entropy
+    nats_N, d_hidden_NW, *_ = scored(by, given, labels_N)
     assert nats_N.isnan().nonzero().flatten().tolist() == [3]
+    assert d_hidden_NW.isnan().any(1).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="nobody looks there")
+@pytest.mark.parametrize("impl", ["auto", "triton", "reference"])
+@pytest.mark.parametrize("label", [75, -1])
+def test_a_label_outside_the_vocabulary_is_named_on_a_cpu(label: int, impl: str) -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    labels_N[3] = label
+    with pytest.raises(ValueError, match=f"labels_N has {label}; a label must be from 0 to 74, or -100"):
+        linear_cross_entropy(*given, labels_N, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_a_graph_of_the_gradient_is_refused(impl: str) -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    leaf = given[0].requires_grad_()
+    nats = linear_cross_entropy(leaf, *given[1:], labels_N, impl=impl).sum()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(nats, leaf, create_graph=True)
+
+
+def test_labels_and_bias_may_lie_apart() -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    wanted = triton.linear_cross_entropy(*given, labels_N, tiles=SMALL)
+    apart = [given[0], given[1], torch.stack([given[2]] * 2, 1)[:, 0]]
+    found = triton.linear_cross_entropy(*apart, torch.stack([labels_N] * 3, 1)[:, 1], tiles=SMALL)
+    assert torch.equal(found, wanted)
 
 
 def test_the_package_chooses_what_it_is_told() -> None:
@@ -131,7 +162,7 @@ def test_no_rows() -> None:
     ("index", "spoil", "rule"),
     [
         (0, lambda x: x[0], "hidden_NW has shape (41,); it must have 2 dimensions"),
-        (1, lambda x: x[:, :7], "weight_VW has shape (75, 7); with hidden_NW (37, 41) and weight_VW (75, 7)"),
+        (1, lambda x: x[:, :7], "weight_VW has shape (75, 7); with hidden_NW (37, 41) it must be (V, 41)"),
         (1, lambda x: torch.stack([x, x], -1)[..., 0], "weight_VW (75, 41) has strides (82, 2); its last dimension"),
         (2, lambda x: x[:7], "bias_V has shape (7,); with"),
         (3, lambda x: x[:7], "labels_N has shape (7,); with"),

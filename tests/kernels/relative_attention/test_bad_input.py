@@ -75,6 +75,34 @@ def test_a_share_to_drop_that_is_none(dropout: float, impl: Implementation) -> N
         relative_attention(**tensors._asdict(), dropout=dropout, impl=impl)
 
 
+@pytest.mark.parametrize("impl", ["Reference", "trition", "", None])
+def test_an_implementation_that_there_is_not(impl: Implementation) -> None:
+    """Of every operation: they share the choice."""
+    with pytest.raises(ValueError, match=f"relative_attention: impl is {impl!r}; it must be one of auto, triton, refe"):
+        attend(impl)
+
+
+def test_a_graph_of_the_gradient_is_refused_by_the_fused_kernel() -> None:
+    tensors = CASE.tensors(torch.float32)
+    q_BLHD = tensors.q_BLHD.requires_grad_()
+    read = attend("triton", q_BLHD=q_BLHD).sum()
+    with pytest.raises(RuntimeError, match="differentiable once here, but backward was called with create_graph=True"):
+        torch.autograd.grad(read, q_BLHD, create_graph=True)
+    (gradient,) = torch.autograd.grad(attend("reference", q_BLHD=q_BLHD).sum(), q_BLHD, create_graph=True)
+    assert gradient.requires_grad
+
+
+def test_what_is_read_may_be_changed_in_place() -> None:
+    q_BLHD = CASE.tensors(torch.float32).q_BLHD.requires_grad_()
+    assert attend("triton", q_BLHD=q_BLHD).add_(1.0).requires_grad
+
+
+def test_the_seed_is_drawn_on_the_cpu_whatever_the_default_device() -> None:
+    tensors = CASE.tensors(torch.float32)
+    with torch.device("meta"):
+        assert relative_attention(**tensors._asdict(), dropout=0.1, impl="triton").isfinite().all()
+
+
 def test_without_triton_the_reference_computes_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     tensors = CASE.tensors(torch.float32)
