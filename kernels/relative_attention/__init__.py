@@ -32,7 +32,7 @@ def relative_attention(
     projected encoding of distance t; a distance beyond the table uses its last entry (the paper's clamp). `u_HD` and
     `w_HD` are the paper's u and v. `dropout` is applied to the attention weights; its seed comes from torch's default
     generator of the CPU for the fused kernel, from that of the device for the reference, so the two drop differently.
-    Without `memory_gradient` the keys and values of memory get a gradient of zero: for memory that holds them, detached.
+    Without `memory_gradient` the keys and values of memory get a gradient of zero: for memory that holds them.
 
     Dai et al. 2019 (https://arxiv.org/abs/1901.02860), section 3.3. Differentiable once (the reference: any number of
     times) by all tensors but the window. The fused kernel holds no scores; the reference all of them.
