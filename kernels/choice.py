@@ -42,19 +42,27 @@ def no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why no kernel of Triton computes tensors of this kind here, or None."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"it computes float32, float16 and bfloat16, not {dtype}"
-    if device.type in GPU_TYPES:
-        return None
-    if device.type != "cpu":
+    if device.type not in (*GPU_TYPES, "cpu"):
         return f"it is compiled for GPUs of NVIDIA and AMD, the tensors are on {device}"
     try:
         from triton import knobs
     except ImportError:
         return "triton is not installed"
+    if device.type in GPU_TYPES:
+        return _too_old(device)
     if not knobs.runtime.interpret:
         return "the tensors are on the CPU, where only its interpreter runs (TRITON_INTERPRET=1)"
     if dtype == torch.bfloat16:
         return "its interpreter multiplies bfloat16 wrongly; use float32 or float16"
     return None
+
+
+def _too_old(device: torch.device) -> str | None:
+    """The kernels are built and bounded for NVIDIA's compute capability 8.0 and later (`kernels.aot`)."""
+    if torch.version.cuda is None:
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 8 else f"the GPU has compute capability {major}.{minor}, it needs 8.0 at least"
 
 
 def float32_products(dtype: torch.dtype) -> str:

@@ -84,13 +84,13 @@ def forward_kernel(
         found += tl.sum(tl.where(v[None, :] == label[:, None], logits, 0.0), 1)
         logits = tl.where((v < num_columns)[None, :], logits, -float("inf"))
         new_top = tl.maximum(top, tl.max(logits, 1))
-        total = total * tl.exp(top - new_top) + tl.sum(tl.exp(logits - new_top[:, None]), 1)
+        safe = tl.where(new_top == -float("inf"), 0.0, new_top)
+        total = total * tl.exp(top - safe) + tl.sum(tl.exp(logits - safe[:, None]), 1)
         top = new_top
     outside = (label >= num_columns) | ((label < 0) & (label != IGNORED))
     found = tl.where(outside, float("nan"), found)  # never a number that looks right
     out = split.to(tl.int64) * num_rows + n
-    log_sum = tl.where(total > 0.0, top + tl.log(tl.where(total > 0.0, total, 1.0)), 0.0)
-    tl.store(LOG_SUM + out, log_sum, mask=n < num_rows)
+    tl.store(LOG_SUM + out, top + tl.log(total), mask=n < num_rows)  # -inf where nothing was seen
     tl.store(LABEL_LOGIT + out, found, mask=n < num_rows)
 
 

@@ -10,8 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.choice import float32_products
-
 
 class Tiles(NamedTuple):
     """Vectors, codes, and width of one step of the product."""
@@ -60,9 +58,10 @@ def nearest_code(x_NW: Tensor, codes_KW: Tensor, tiles: Tiles | None = None) -> 
     tiles, (num_vectors, width) = tiles or tiles_for(x_NW.dtype), x_NW.shape
     half_square_K = codes_KW.float().square().sum(1) / 2
     nearest_N = torch.empty(num_vectors, dtype=torch.int64, device=x_NW.device)
-    nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](
-        x_NW, codes_KW, half_square_K, nearest_N, num_vectors, len(codes_KW), x_NW.stride(0), codes_KW.stride(0),
-        W=width, VECTORS=tiles.vectors, TILE=tiles.codes, WIDTH=tiles.width,
-        PRECISION=float32_products(x_NW.dtype), num_warps=tiles.warps, num_stages=tiles.stages,
-    )  # fmt: skip
+    with torch.cuda.device_of(x_NW):
+        nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](
+            x_NW, codes_KW, half_square_K, nearest_N, num_vectors, len(codes_KW), x_NW.stride(0), codes_KW.stride(0),
+            W=width, VECTORS=tiles.vectors, TILE=tiles.codes, WIDTH=tiles.width, PRECISION="ieee",
+            num_warps=tiles.warps, num_stages=tiles.stages,
+        )  # fmt: skip
     return nearest_N

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from kernels.compiled import ARCHITECTURES, DTYPES, SHARED_BYTES, Bound, Build, matrix_instruction
 from kernels.relative_attention import triton, triton_backward
 from kernels.relative_attention.fused import padded
-from kernels.relative_attention.tiles import Kernel, Route, Tiles, tiles_for
+from kernels.relative_attention.tiles import Kernel, Route, Tiles, default_tiles
 
 
 class Variant(NamedTuple):
@@ -26,12 +26,12 @@ class Variant(NamedTuple):
 VARIANTS: dict[Route, list[Variant]] = {
     "recomputed": [
         *(Variant(width, "bf16") for width in (41, 64, 80, 128)),
-        Variant(64, "bf16", drops=True),
+        *(Variant(width, "bf16", drops=True) for width in (64, 128)),
         Variant(64, "fp16"),
         Variant(64, "fp32"),
     ],
-    "stored": [Variant(64, "bf16", route="stored")],
-    "semi_fused": [Variant(64, "bf16", route="semi_fused")],
+    "stored": [Variant(width, "bf16", route="stored") for width in (41, 64, 128)],
+    "semi_fused": [Variant(width, "bf16", route="semi_fused") for width in (41, 64, 128)],
 }
 
 DIFFERENT: dict[Route, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ def _build(kernel: str, variant: Variant, architecture: str) -> Build:
     if kernel == "delta":
         tiles = Tiles(block=64, warps=4)  # as `fused` launches it
     else:
-        tiles = tiles_for(cast(Kernel, kernel), width, DTYPES[dtype], architecture)
+        tiles = default_tiles(cast(Kernel, kernel), width, DTYPES[dtype], architecture)
     instruction = None if kernel == "delta" else matrix_instruction(architecture, dtype, rows=tiles.block)
     constants: dict[str, Any] = {
         "BLOCK": tiles.block, "D": variant.width, "DP": width, "DROPS": variant.drops, "PRECISION": "ieee",

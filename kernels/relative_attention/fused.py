@@ -125,10 +125,13 @@ class _Launch:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def count(self, least_programs: int) -> int:
-        """How often a GPU's processors, twice over, hold so many programs; 1 for the interpreter."""
-        if self.device.type != "cuda":
-            return 1
-        return 2 * torch.cuda.get_device_properties(self.device).multi_processor_count // least_programs
+        """How often the processors, twice over, hold so many programs."""
+        return 2 * processors_of(self.device) // least_programs
+
+
+def processors_of(device: torch.device) -> int:
+    """Of a GPU; the interpreter runs one program after another."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
 
 
 def padded(width: int) -> int:
@@ -278,5 +281,6 @@ def _position_gradients(launch: _Launch, d_score_HBLP: Tensor) -> tuple[Tensor, 
 def kept(rows: int, heads: int, queries: int, keys: int, *, dropout: float, seed: int, device: torch.device) -> Tensor:
     """[B, H, L, K] bool: which weights dropout leaves under this seed."""
     kept_BHLK = torch.empty(rows, heads, queries, keys, dtype=torch.int8, device=device)
-    kept_kernel[(rows * heads * queries,)](kept_BHLK, heads, queries, keys, dropout, seed, BLOCK=128)
+    with torch.cuda.device_of(kept_BHLK):
+        kept_kernel[(rows * heads * queries,)](kept_BHLK, heads, queries, keys, dropout, seed, BLOCK=128)
     return kept_BHLK.bool()

@@ -39,7 +39,7 @@ class Tiles:
 def tiles_for(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
     """For heads of this width (a power of two) on an architecture such as `sm_90`."""
     tuned = _tuned(architecture).get("tiles", {}).get(shape_name(width, dtype), {}).get(kernel)
-    return Tiles(**tuned) if tuned is not None else _default(kernel, width, dtype, architecture)
+    return Tiles(**tuned) if tuned is not None else default_tiles(kernel, width, dtype, architecture)
 
 
 def route_for(width: int, dtype: torch.dtype, architecture: str) -> Route:
@@ -53,7 +53,8 @@ def shape_name(width: int, dtype: torch.dtype) -> str:
     return f"{width} {'float32' if dtype == torch.float32 else '16 bits'}"
 
 
-def _default(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
+def default_tiles(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
+    """Where nothing was tuned: what `kernels.aot` compiles, and bounds."""
     if kernel == "position":
         return Tiles(block=64, warps=8, stages=1)
     wide_float32 = dtype == torch.float32 and width > 64

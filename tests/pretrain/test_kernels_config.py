@@ -43,8 +43,10 @@ def test_one_that_cannot_run_is_refused(chosen: dict[str, str], key: str, monkey
 
 def test_heads_too_wide_for_it_are_refused_before_the_first_step() -> None:
     wide = config.load(Experiment, config.recipe_path("tiny_transformer_xl"), ["model.head_width=144"]).model.build()
-    with pytest.raises(BadInput, match=r"kernels.default is 'triton', .*: heads are 144 wide, it holds 128 at most"):
-        KernelsConfig(default="triton").tell(wide, CPU, torch.float32)
+    with pytest.raises(
+        BadInput, match=r"kernels.relative_attention is 'triton', .*: heads are 144 wide, it holds 128 at most"
+    ):
+        KernelsConfig(relative_attention="triton").tell(wide, CPU, torch.float32)
     KernelsConfig().tell(wide, CPU, torch.float32)
 
 

@@ -176,3 +176,28 @@ def test_what_does_not_fit_is_named(index: int, spoil: Callable[[Tensor], Tensor
     arguments[index] = spoil(arguments[index])
     with pytest.raises(ValueError, match=re.escape(rule)):
         linear_cross_entropy(*arguments, impl=impl)
+
+
+def test_what_is_no_number_stays_none_and_barred_columns_are_none() -> None:
+    """One weight that is no number spoils every row; a first tile of columns that are barred is like none at all."""
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    labels_N[labels_N != IGNORED] = 60
+    barred = [given[0], given[1], given[2].clone()]
+    barred[2][:32] = -torch.inf
+    found = triton.linear_cross_entropy(*barred, labels_N, tiles=SMALL)
+    torch.testing.assert_close(found, reference.linear_cross_entropy(*barred, labels_N), rtol=1e-5, atol=1e-5)
+    for value in (torch.nan, torch.inf):
+        spoilt = [given[0], given[1].clone(), given[2]]
+        spoilt[1][70] = value
+        nats_N = triton.linear_cross_entropy(*spoilt, labels_N, tiles=SMALL)
+        assert not nats_N[labels_N != IGNORED].isfinite().any()
+
+
+def test_the_gradient_of_a_plain_sum() -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    found = []
+    for score in (partial(triton.linear_cross_entropy, tiles=SMALL), plain):
+        leaves = [x.detach().requires_grad_() for x in given]
+        found.append(torch.autograd.grad(score(*leaves, labels_N).sum(), leaves))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
