@@ -7,8 +7,8 @@ from kernels.linear_cross_entropy import triton
 from kernels.linear_cross_entropy.triton import tiles_for
 
 KERNELS = ("forward", "error", "hidden_gradient", "weight_gradient")
-WIDTHS = (1024, 410)
-"""Of Transformer-XL large and base on WikiText-103."""
+WIDTHS = (1024, 410, 64, 16)
+"""Of Transformer-XL large (a head and two tails) and base on WikiText-103."""
 
 SPILLED_BYTES = {("error", 1024, "bf16", "sm_80"): 32}
 """Allowed by (kernel, width, dtype, architecture); none where it is not here.
@@ -24,22 +24,26 @@ def builds() -> Iterator[Build]:
             for width in WIDTHS:
                 yield _build(kernel, width, "bf16", architecture)
             yield _build(kernel, 1024, "fp32", architecture)
+        yield _build("error", 1024, "bf16", architecture, sparse=False)
 
 
-def _build(kernel: str, width: int, dtype: str, architecture: str) -> Build:
+def _build(kernel: str, width: int, dtype: str, architecture: str, *, sparse: bool = True) -> Build:
     function, tiles = getattr(triton, f"{kernel}_kernel"), tiles_for(DTYPES[dtype])
     constants = {
-        "W": width, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "WIDTH": tiles.width, "BIASED": True,
-        "PRECISION": "ieee", "SPARSE": True,
+        "W": width, "ROWS": tiles.rows, "COLUMNS": tiles.columns,
+        "WIDTH": min(tiles.width, max(16, width)), "BIASED": True,
+        "PRECISION": "ieee", "SPARSE": sparse,
     }  # fmt: skip
     types = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
     return Build(
-        name=f"linear_cross_entropy {kernel} W={width} {dtype}",
+        name=f"linear_cross_entropy {kernel} W={width} {dtype}{'' if sparse else ' dense'}",
         kernel=function,
         architecture=architecture,
         types=types,
         constants={name: value for name, value in constants.items() if name in function.arg_names},
-        aligned=frozenset(name for name, kind in types.items() if kind.startswith("*")),
+        aligned=frozenset(
+            name for name, kind in types.items() if kind.startswith("*") or (name.endswith("_step") and width % 16 == 0)
+        ),
         warps=tiles.warps,
         stages=tiles.stages,
         bound=Bound(

@@ -44,11 +44,13 @@ DIFFERENT: dict[Route, tuple[str, ...]] = {
 SPILLED_BYTES: dict[tuple[str, int, str], dict[str, int]] = {
     ("forward", 41, "bf16"): {"sm_80": 96, "sm_90": 64},
     ("query_gradient", 80, "bf16"): {"sm_80": 256, "sm_90": 320},
-    ("query_gradient", 128, "bf16"): {"sm_80": 256, "sm_90": 320},
+    ("query_gradient", 128, "bf16"): {"sm_80": 320, "sm_90": 384},
+    ("forward", 128, "bf16"): {"sm_80": 64, "sm_90": 64},
+    ("key_gradient", 128, "bf16"): {"sm_80": 64, "sm_90": 64, "gfx942": 128},
     ("key_gradient", 80, "bf16"): {"sm_80": 64, "sm_90": 64},
     ("distance_gradient", 41, "bf16"): {"sm_80": 96, "sm_90": 64},
     ("distance_gradient", 80, "bf16"): {"sm_80": 128, "sm_90": 128, "gfx942": 256},
-    ("distance_gradient", 128, "bf16"): {"sm_80": 128, "sm_90": 128, "gfx942": 320},
+    ("distance_gradient", 128, "bf16"): {"sm_80": 192, "sm_90": 192, "gfx942": 384},
     ("distance_gradient", 64, "fp32"): {"sm_80": 128, "sm_90": 128},
 }
 """Allowed by (kernel, width, dtype) on an architecture; none where it is not here.
