@@ -44,7 +44,7 @@ DIFFERENT: dict[Route, tuple[str, ...]] = {
 SPILLED_BYTES: dict[tuple[str, int, str], dict[str, int]] = {
     ("forward", 41, "bf16"): {"sm_80": 96, "sm_90": 64},
     ("query_gradient", 80, "bf16"): {"sm_80": 256, "sm_90": 320},
-    ("query_gradient", 128, "bf16"): {"sm_80": 320, "sm_90": 384},
+    ("query_gradient", 128, "bf16"): {"sm_80": 320, "sm_90": 384, "gfx942": 64},
     ("forward", 128, "bf16"): {"sm_80": 64, "sm_90": 64},
     ("key_gradient", 128, "bf16"): {"sm_80": 64, "sm_90": 64, "gfx942": 128},
     ("key_gradient", 80, "bf16"): {"sm_80": 64, "sm_90": 64},
