@@ -144,6 +144,7 @@ def test_inputs_may_lie_apart_and_gradients_be_expanded() -> None:
     case = replace(RAGGED[1], rows=3)
     tensors, chosen = case.tensors(torch.float32, DEVICE), settings(case, block=16)
     wide_BL = torch.full((case.rows, case.queries + 7), torch.iinfo(torch.int64).max, device=DEVICE)
+    wide_BL[:, case.queries :] = 0
     u_HD, w_HD = (torch.cat([x, x], 1)[:, : case.width] for x in (tensors.u_HD, tensors.w_HD))
     apart = tensors._replace(u_HD=u_HD, w_HD=w_HD, window_BL=wide_BL[:, : case.queries])
     assert not any(x.is_contiguous() for x in apart[4:])
