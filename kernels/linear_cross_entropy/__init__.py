@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels.arguments import check_last_dimension
 from kernels.choice import Implementation, choose, no_triton
 from kernels.linear_cross_entropy import reference
 from kernels.linear_cross_entropy.reference import IGNORED
@@ -23,10 +24,10 @@ def linear_cross_entropy(
 
     A row whose label is -100 (`IGNORED`) costs nothing and has no gradient; its hidden state must be finite all the
     same. Any other label must be from 0 to V - 1: on a CPU that is checked, on a GPU, where looking would make the host
-    wait, nats and gradients of such a row are no numbers. Differentiable once by hidden states,
-    weight and bias; sums are in float32. The fused kernel holds no logits (backward: a bounded buffer of errors); the
-    reference holds the errors of all rows in the dtype of the hidden states. `mostly_ignored` changes no number: it
-    says that most rows are, and lie together, so that the fused kernel had better skip them everywhere.
+    wait, nats and gradients of such a row are no numbers. Differentiable once by hidden states, weight and bias; sums
+    are in float32. The fused kernel holds no logits (backward: a bounded buffer of errors); the reference holds the
+    errors of all rows in the dtype of the hidden states. `mostly_ignored` changes no number: it says that most rows
+    are, and lie together, so that the fused kernel had better skip them everywhere.
 
     Raises ValueError naming the argument, its shape and the rule, and where `impl` names one that cannot run.
     """
@@ -69,8 +70,4 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) 
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= columns)]
         if len(wrong):
             raise ValueError(f"labels_N has {int(wrong[0])}; a label must be from 0 to {columns - 1}, or {IGNORED}")
-    for name, tensor in (("hidden_NW", hidden), ("weight_VW", weight)):
-        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise ValueError(
-                f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
-            )
+    check_last_dimension((("hidden_NW", hidden), ("weight_VW", weight)))

@@ -6,6 +6,7 @@ van den Oord et al. 2017 (https://arxiv.org/abs/1711.00937), equation 1.
 import torch
 from torch import Tensor
 
+from kernels.arguments import check_last_dimension
 from kernels.choice import Implementation, choose, no_triton
 from kernels.nearest_code import reference
 
@@ -47,8 +48,4 @@ def _check(x: Tensor, codes: Tensor) -> None:
             f"codes_KW {tuple(codes.shape)} is of {codes.dtype} on {codes.device}; "
             f"it must be of {x.dtype} on {x.device}, as x_NW is"
         )
-    for name, tensor in (("x_NW", x), ("codes_KW", codes)):
-        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise ValueError(
-                f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
-            )
+    check_last_dimension((("x_NW", x), ("codes_KW", codes)))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels.arguments import check_last_dimension
 from kernels.choice import Implementation, choose, no_triton
 from kernels.relative_attention import reference
 from kernels.relative_attention.reference import window_mask
@@ -84,11 +85,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, win
             raise ValueError(f"{name} {shape} is on {tensor.device}; it must be on {q.device}, as q_BLHD is")
         if name != "window_BL" and tensor.dtype != q.dtype:
             raise ValueError(f"{name} {shape} is of {tensor.dtype}; it must be of {q.dtype}, as q_BLHD is")
-    for name, tensor in (("q_BLHD", q), *((name, tensor) for name, (tensor, _) in wanted.items())):
-        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise ValueError(
-                f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
-            )
+    check_last_dimension((("q_BLHD", q), *((name, tensor) for name, (tensor, _) in wanted.items())))
     if window.dtype != torch.int64:
         raise ValueError(f"window_BL {tuple(window.shape)} is of {window.dtype}; it must be of torch.int64")
     if min(q.shape) < 1:

@@ -104,7 +104,8 @@ class _Launch:
         chosen = self.settings.tiles.get(kernel)
         return chosen or tiles_for(kernel, self.padded, self.dtype, self._architecture)
 
-    def random(self) -> tuple[float, float, int]:
+    def scalars(self) -> tuple[float, float, int]:
+        """Scale of the scores, share that is dropped, seed: the last arguments of all kernels that drop."""
         return self.scale, self.settings.dropout, self.settings.seed
 
     def constants(self, tiles: Tiles) -> dict[str, Any]:
@@ -124,9 +125,9 @@ class _Launch:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def count(self, least_programs: int) -> int:
-        """How often the processors, twice over, hold so many programs."""
-        return 2 * processors_of(self.device) // least_programs
+    def splits_for(self, programs: int) -> int:
+        """Into so many parts programs are split that there are two for each processor; 0 where there are enough."""
+        return 2 * processors_of(self.device) // programs
 
 
 def processors_of(device: torch.device) -> int:
@@ -149,13 +150,13 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor, Tenso
     tiles, position_HBLP = launch.tiles("forward"), _position(launch) if launch.term == "matrix" else None
     num_tiles = _tiled(launch.queries, tiles)
     programs = num_tiles * launch.rows * launch.heads
-    splits = settings.splits or max(1, min(launch.count(programs), _tiled(launch.keys, tiles) // 4))
+    splits = settings.splits or max(1, min(launch.splits_for(programs), _tiled(launch.keys, tiles) // 4))
     several = () if splits == 1 else (splits,)  # a view of one could not be changed in place
     read_SBLHD = launch.empty(*several, *tensors.q_BLHD.shape, dtype=torch.float32 if several else launch.dtype)
     log_sum_SBHL = launch.empty(*several, launch.rows, launch.heads, launch.queries)
     forward_kernel[(programs * splits,)](
         *launch.tensors, tensors.q_BLHD if position_HBLP is None else position_HBLP, read_SBLHD, log_sum_SBHL,
-        *launch.strides, *launch.sizes, launch.pitch, num_tiles, splits, *launch.random(),
+        *launch.strides, *launch.sizes, launch.pitch, num_tiles, splits, *launch.scalars(),
         **launch.all_constants(tiles),
     )  # fmt: skip
     if splits == 1:
@@ -230,7 +231,7 @@ def _query_gradients(
     dq = launch.empty(*launch.tensors.q_BLHD.shape, dtype=torch.float32 if stores else launch.dtype)
     query_gradient_kernel[(num_tiles * launch.rows * launch.heads,)](
         *given, dq, du, dw, dq if d_score_HBLP is None else d_score_HBLP,
-        *launch.strides, *launch.sizes, launch.pitch, num_tiles, *launch.random(),
+        *launch.strides, *launch.sizes, launch.pitch, num_tiles, *launch.scalars(),
         STORES=stores, **launch.all_constants(tiles),
     )  # fmt: skip
     return dq, du.sum((0, 1)), dw if stores else dw.sum((0, 1))
@@ -244,7 +245,7 @@ def _key_gradients(launch: _Launch, given: tuple[Tensor, ...]) -> tuple[Tensor, 
     dk[:, :first], dv[:, :first] = 0, 0
     num_tiles = _tiled(launch.keys - first, tiles)
     key_gradient_kernel[(num_tiles * launch.rows * launch.heads,)](
-        *given, dk, dv, *launch.strides, *launch.sizes, launch.pitch, first, num_tiles, *launch.random(),
+        *given, dk, dv, *launch.strides, *launch.sizes, launch.pitch, first, num_tiles, *launch.scalars(),
         **launch.all_constants(tiles),
     )  # fmt: skip
     return dk, dv
@@ -254,12 +255,12 @@ def _distance_gradient(launch: _Launch, given: tuple[Tensor, ...]) -> Tensor:
     """[K, H, D] float32 of r at every distance, summed over rows."""
     tiles = launch.tiles("distance_gradient")
     num_tiles = _tiled(launch.keys, tiles)
-    splits = max(1, min(launch.rows, launch.count(num_tiles * launch.heads)))
+    splits = max(1, min(launch.rows, launch.splits_for(num_tiles * launch.heads)))
     rows_each = -(-launch.rows // splits)
     splits = -(-launch.rows // rows_each)
     dr_SKHD = launch.empty(splits, launch.keys, launch.heads, launch.width)
     distance_gradient_kernel[(num_tiles * launch.heads * splits,)](
-        *given, dr_SKHD, *launch.strides, *launch.sizes, num_tiles, rows_each, *launch.random(),
+        *given, dr_SKHD, *launch.strides, *launch.sizes, num_tiles, rows_each, *launch.scalars(),
         DROPS=launch.settings.dropout > 0.0, **launch.constants(tiles),
     )  # fmt: skip
     return dr_SKHD.sum(0)
