@@ -23,7 +23,10 @@ class HuggingFaceNetwork:
         self.model, self._identity = model.eval(), identity
         self.body, self.head = model.base_model, model.get_output_embeddings()
         self.vocab_size = int(self.head.weight.shape[0])
-        limits = (max_length, *(getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings")))
+        limits = (
+            max_length,
+            *(getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings")),
+        )
         known = [limit for limit in limits if limit is not None]
         if not known:
             raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: give max_length")
@@ -60,7 +63,9 @@ class HuggingFaceTokenizer:
         return [np.array(ids, dtype=np.int64) for ids in found]
 
 
-def open_huggingface(place: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[WindowModel, HuggingFaceTokenizer]:
+def open_huggingface(
+    place: str | Path, *, dtype: torch.dtype = torch.float32
+) -> tuple[WindowModel, HuggingFaceTokenizer]:
     """A model and tokenizer by directory or hub name; no code of theirs is run. BadInput where there is none."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -59,8 +59,10 @@ class TokenModel(Protocol):
     """A back end: a model that scores items."""
 
     vocab_size: int
-    max_length: int | None
-    """Tokens that it can read at a time; None where memory carries on."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that it can read at a time; None where memory carries on."""
 
     def score(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
         """Of a batch, by group and item. A score depends on its batch only by the rounding of float32."""

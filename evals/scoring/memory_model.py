@@ -7,7 +7,7 @@ how an item is cut depends on its group alone, not on its batch.
 Shape legend: R rows, L positions of a segment, W model width, N scored positions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,7 +39,7 @@ class RecurrentNetwork(Protocol):
 class MemoryModel:
     """A `TokenModel` of a recurrent network, which reads `segment_length` tokens at a time."""
 
-    max_length = None
+    max_length: int | None = None
 
     def __init__(self, network: RecurrentNetwork, segment_length: int) -> None:
         self.network, self.segment_length, self.vocab_size = network, segment_length, network.vocab_size
@@ -117,7 +117,5 @@ class MemoryModel:
         return score_hidden(self.network.logits, hidden_NW, items)
 
     def _hidden(self, tokens_RL: np.ndarray, age_RL: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
-        given = (torch.from_numpy(np.ascontiguousarray(x)).to(self.network.device) for x in (tokens_RL, age_RL))
-        return self.network.hidden(*given, carry)
-
-
+        tokens, age = (torch.from_numpy(np.ascontiguousarray(x)).to(self.network.device) for x in (tokens_RL, age_RL))
+        return self.network.hidden(tokens, age, carry)

@@ -41,7 +41,8 @@ class WindowModel:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.vocab_size, self.max_length = network.vocab_size, network.max_length
+        self.vocab_size = network.vocab_size
+        self.max_length: int | None = network.max_length
 
     def identity(self) -> dict[str, Any]:
         return self.network.identity()

@@ -1,0 +1,86 @@
+"""LAMBADA (Paperno et al. 2016): the last word of a passage that only the whole passage makes likely.
+
+All variants come from one pass. By target: the last *word*, right where every token of it is the likeliest, or its last
+*token* alone, which is how Radford et al. 2019 are taken to have counted. By filter: none, or no stop words: a model
+that guesses a stop word first is not right, and does not stand in the way of the next likeliest word. Radford et al.
+do not say how theirs worked; ours bars, for the word's first token, each token that is a stop word with its space.
+By text: OpenAI's, de-tokenized, or the standard one. The perplexity is per word, exp of the mean of a word's nats.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data_pipeline.config import BadInput
+from evals.scoring.encoding import Request
+from evals.tasks.data import DataSource, TaskData, check_fields
+from evals.tasks.stop_words import STOP_WORDS
+from evals.tasks.task import Answer, Example, Record, Value, accuracy, perplexity
+
+
+class Lambada:
+    """The test set in OpenAI's form."""
+
+    name, title, version = "lambada", "LAMBADA", 1
+    text = "OpenAI, de-tokenized"
+    files = ("lambada_test.jsonl",)
+
+    def load(self, source: DataSource) -> TaskData:
+        name, text, digest = source.read("lambada", self.files, hub=_hub)
+        rows = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            place = f"{name}:{number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise BadInput(f"{place}: is no JSON ({error})") from error
+            check_fields(row, {"text": str}, place)
+            if len(row["text"].split()) < 2:
+                raise BadInput(f"{place}: text {row['text']!r} has no last word after another")
+            rows.append(row["text"].strip())
+        return TaskData(rows, {name: digest})
+
+    def examples(self, data: TaskData) -> list[Example]:
+        return [
+            Example(f"{number:04d}", (Request(context, " " + word),))
+            for number, (context, word) in enumerate(text.rsplit(" ", 1) for text in data.rows)
+        ]
+
+    def barred_words(self) -> frozenset[str]:
+        return STOP_WORDS
+
+    def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
+        (answer,) = answers
+        word, last = all(answer.greedy), answer.greedy[-1]
+        first_of = answer.greedy_barred
+        return {
+            "nats": answer.total,
+            "tokens": len(answer.nats),
+            "word": word,
+            "word_filtered": first_of and all(answer.greedy[1:]),
+            "last_token": last,
+            "last_token_filtered": first_of if len(answer.greedy) == 1 else last,
+            "dropped": answer.dropped,
+        }
+
+    def values(self, records: Sequence[Record]) -> list[Value]:
+        found = [perplexity("perplexity", [r["nats"] for r in records], [1] * len(records), "per word", filter="none")]
+        for target in ("word", "last_token"):
+            for name, chosen in (("none", ""), ("stop words", "_filtered")):
+                right = [record[target + chosen] for record in records]
+                suffix = "" if name == "none" else "/stop_word_filter"
+                found.append(accuracy(f"accuracy/{target}{suffix}", right, target=target, filter=name))
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        return {"text": self.text, "split": "test", "context": "the passage up to its last word"}
+
+
+def _hub() -> Iterator[str]:
+    from datasets import load_dataset
+
+    for row in load_dataset("EleutherAI/lambada_openai", "default", split="test"):
+        yield json.dumps({"text": row["text"]}) + "\n"
+
+
+LAMBADA = Lambada()
