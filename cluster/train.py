@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.job import Injector, Job, work
 from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.progress import Display
-from cluster.sampling import TOKENIZER, keep_tokenizer
+from cluster.sampling import keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
 from cluster.watchdog import Watchdog
@@ -27,6 +27,7 @@ from pretrain.lease import Claim, Lease
 from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
+    TOKENIZER,
     check_allowed,
     check_given,
     check_place,

@@ -80,17 +80,6 @@ def _barred_tokens(task: Task, reader: Reader) -> frozenset[int]:
     return frozenset(int(ids[0]) for ids in encoded if len(ids) == 1)
 
 
-def score_batch(model: TokenModel, work: Work, batch: int) -> list[tuple[int, ItemScore]]:
-    """The scores of one batch: item and score."""
-    groups = work.batches[batch]
-    scores = model.score([work.groups[place] for place in groups])
-    return [
-        (item, score)
-        for place, found in zip(groups, scores, strict=True)
-        for item, score in zip(work.places[place], found, strict=True)
-    ]
-
-
 def records(
     task: Task,
     work: Work,

@@ -54,7 +54,12 @@ class HuggingFaceTokenizer:
     """A fast tokenizer of the library, without the special tokens that it would add."""
 
     def __init__(self, tokenizer: Any) -> None:
+        """Raises BadInput where it has no token that begins or ends a text."""
         self.tokenizer = tokenizer
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        if start is None:
+            raise BadInput("the tokenizer has neither a token that begins a text nor one that ends it")
+        self.start = int(start)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
