@@ -82,6 +82,11 @@ class WeightType(StrEnum):
     float16 = "float16"
 
 
+class ExportForm(StrEnum):
+    safetensors = "safetensors"
+    huggingface = "huggingface"
+
+
 class ExecutorChoice(StrEnum):
     local = "local"
     ray = "ray"
@@ -438,17 +443,24 @@ def prune_checkpoints(
         print(line)
 
 
+@app.command("export")
 @checkpoints.command("export")
 def export_weights(
     directory: RunDirectory,
-    file: Annotated[Path, typer.Argument(help="A new file.", metavar="FILE", show_default=False)],
+    place: Annotated[Path, typer.Argument(help="A new file or directory.", metavar="PLACE", show_default=False)],
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="One file, or a directory that transformers loads (models: gpt).")
+    ] = ExportForm.safetensors,
     checkpoint: CheckpointStep = None,
-    dtype: Annotated[WeightType, typer.Option(help="Of the weights in the file.")] = WeightType.float32,
+    dtype: Annotated[WeightType, typer.Option(help="Of the weights.")] = WeightType.float32,
 ) -> None:
-    """Write the weights to one safetensors file, the experiment in its metadata: it is read without Segue."""
-    from cluster.inspection import export
+    """Write the weights so that they are read without Segue: one safetensors file, the experiment in its metadata;
+    or a directory for transformers, with tokenizer and model card."""
+    from cluster.huggingface_export import export_huggingface
+    from cluster.inspection import existing, export
 
-    say(export(directory, file, checkpoint, dtype.value))
+    write = export if form == ExportForm.safetensors else export_huggingface
+    say(write(existing(directory), place, checkpoint, dtype.value))
 
 
 @app.command()
