@@ -44,12 +44,12 @@ GPT2_TABLE = (
     Row("LAMBADA, perplexity", "lambada", "perplexity", "8.63", "99", "1-2"),
     Row("Children's Book Test, common nouns", "cbt_cn", "accuracy", "93.30", "85.7", "96"),
     Row("Children's Book Test, named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92"),
-    Row("Penn Treebank", "ptb", "perplexity", "35.76", "46.54", "", "54.5"),
-    Row("WikiText-2", "wikitext2", "perplexity", "18.34", "39.14"),
+    Row("Penn Treebank", "ptb", "perplexity/words_and_line_ends", "35.76", "46.54", "", "54.5"),
+    Row("WikiText-2", "wikitext2", "perplexity/words_and_line_ends", "18.34", "39.14"),
     Row("enwik8, bits per byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99"),
     Row("text8, bits per character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08"),
-    Row("WikiText-103", "wikitext103", "perplexity", "17.48", "18.3", "", "18.3"),
-    Row("One Billion Word", "one_billion_word", "perplexity", "42.16", "21.8", "", "21.8"),
+    Row("WikiText-103", "wikitext103", "perplexity/words_and_line_ends", "17.48", "18.3", "", "18.3"),
+    Row("One Billion Word", "one_billion_word", "perplexity/words_and_sentence_ends", "42.16", "21.8", "", "21.8"),
 )
 
 TASK_SETS: dict[str, tuple[Row, ...]] = {"gpt2-table": GPT2_TABLE}

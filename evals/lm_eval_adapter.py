@@ -21,7 +21,7 @@ from evals.zero_shot import Reader
 
 def score_items(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
     """Of each item, in the order given; contexts that several share are read once."""
-    groups, places = group_items(items)
+    groups, places = group_items(items, [0] * len(items))
     found: dict[int, ItemScore] = {}
     for batch in batches_of(groups, rows):
         for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):

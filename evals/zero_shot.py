@@ -68,8 +68,8 @@ def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | 
             cut = windows(tokens, start=reader.start, max_length=reader.max_length, stride=reader.stride)
             encoded += [(place, fit(item.context, item.continuation, reader.max_length)) for item in cut]
     items = [one.item for _, one in encoded]
-    groups, places = group_items(items)
     owner, dropped = [place for place, _ in encoded], [one.dropped for _, one in encoded]
+    groups, places = group_items(items, owner)
     return Work(examples, items, owner, dropped, groups, places, batches_of(groups, rows))
 
 

@@ -71,11 +71,15 @@ class TokenModel(Protocol):
         """What computes: kind, weights' hash, dtype, lengths; plain values."""
 
 
-def group_items(items: Sequence[Item]) -> tuple[list[Group], list[list[int]]]:
-    """Items with equal contexts together, in the order of their first; and the places of each group's items."""
-    places: dict[bytes, list[int]] = {}
-    for place, item in enumerate(items):
-        places.setdefault(item.context.tobytes(), []).append(place)
+def group_items(items: Sequence[Item], owners: Sequence[int]) -> tuple[list[Group], list[list[int]]]:
+    """Items of one owner with equal contexts together, in the order of their first; and the places of each group's.
+
+    A context of one token is never shared: reading it once would save nothing, and rows would grow without end.
+    """
+    places: dict[tuple[int, bytes], list[int]] = {}
+    for place, (item, owner) in enumerate(zip(items, owners, strict=True)):
+        alone = (-1 - place, b"") if len(item.context) == 1 else (owner, item.context.tobytes())
+        places.setdefault(alone, []).append(place)
     groups = [Group(items[own[0]].context, tuple(items[place] for place in own)) for own in places.values()]
     return groups, list(places.values())
 

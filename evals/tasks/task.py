@@ -106,11 +106,28 @@ def accuracy(name: str, right: Sequence[bool], **protocol: Any) -> Value:
     return Value(name, mean, "%", "higher", len(right), error, protocol)
 
 
-def perplexity(name: str, nats: Sequence[float], counts: Sequence[int], unit: str, **protocol: Any) -> Value:
-    """exp of the nats per counted thing; its error by that of the examples' share of the nats (delta method)."""
-    total, count = math.fsum(nats), sum(counts)
+def error_of_sum(parts: Sequence[float], sizes: Sequence[float]) -> float | None:
+    """Standard error of the sum of parts, as if they were drawn independently: by how far each is from the share that
+    its size has in the sum (a ratio estimate; None of fewer than two)."""
+    if len(parts) < 2:
+        return None
+    mean = math.fsum(parts) / math.fsum(sizes)
+    spread = math.fsum((part - mean * size) ** 2 for part, size in zip(parts, sizes, strict=True))
+    return math.sqrt(spread * len(parts) / (len(parts) - 1))
+
+
+def perplexity_of(name: str, total: float, error: float | None, count: int, unit: str, **protocol: Any) -> Value:
+    """exp of `total` nats over `count` things; `error` is the total's, taken through exp to first order."""
     mean = total / count
-    spread = math.fsum((one - mean * own) ** 2 for one, own in zip(nats, counts, strict=True))
-    error = math.sqrt(spread * len(nats) / max(len(nats) - 1, 1)) / count if len(nats) > 1 else None
     value = math.exp(mean) if mean < 700 else math.inf
-    return Value(name, value, unit, "lower", count, None if error is None else value * error, protocol)
+    return Value(name, value, unit, "lower", count, None if error is None else value * error / count, protocol)
+
+
+def perplexity(name: str, nats: Sequence[float], counts: Sequence[int], unit: str, **protocol: Any) -> Value:
+    """exp of the nats per counted thing; its error is that of independent examples."""
+    return perplexity_of(name, math.fsum(nats), error_of_sum(nats, counts), sum(counts), unit, **protocol)
+
+
+def likeliest(scores: Sequence[float]) -> int:
+    """The place of the lowest score, in nats; among equals the first."""
+    return min(range(len(scores)), key=scores.__getitem__)

@@ -50,7 +50,7 @@ def prepare_again(text: str) -> None:
 def scores(target: str) -> list[list[float]]:
     model, reader = Target(target).open()
     encoded = encode_requests(PAIRS, reader.tokenizer, start=reader.start, max_length=reader.max_length)
-    groups, places = group_items([one.item for one in encoded])
+    groups, places = group_items([one.item for one in encoded], [0] * len(encoded))
     found: dict[int, list[float]] = {}
     for batch in batches_of(groups, 3):
         for group, own in zip(batch, model.score([groups[place] for place in batch]), strict=True):

@@ -48,7 +48,7 @@ def draw_items(seed: int = 0) -> list[Item]:
 
 
 def score_all(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
-    groups, places = group_items(items)
+    groups, places = group_items(items, [0] * len(items))
     found: dict[int, ItemScore] = {}
     for batch in batches_of(groups, rows):
         for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):
