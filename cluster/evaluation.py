@@ -64,6 +64,8 @@ def run_tasks(
         found += evaluate_tasks(target, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
     title = f"zero-shot, {target.name}" + ("" if limit is None else f", the first {limit} examples of each")
     console.print(benchmark_table.table(found, lines, title))
+    for line in benchmark_table.missing(found):
+        console.print(line, highlight=False, soft_wrap=True)
     for path in tables:
         benchmark_table.write(path, found, lines, title)
         console.print(f"{path}: the table", highlight=False)

@@ -54,6 +54,8 @@ GPT2_TABLE = (
 
 TASK_SETS: dict[str, tuple[Row, ...]] = {"gpt2-table": GPT2_TABLE}
 
+NO_DATA = "no data"
+
 COLUMNS = ("task", "measured", "n", "GPT-2 1.5B", "previous record", "human", "Transformer-XL")
 FORMATS = (".md", ".json", ".csv", ".png")
 
@@ -73,21 +75,21 @@ def measured(metric: Metric) -> str:
 def lines(results: Sequence[TaskResult], rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The table's lines: those that have published numbers, then all other numbers of the tasks."""
     metrics = {metric.name: metric for result in results for metric in result.metrics}
-    missing = {result.task: result.missing for result in results if result.missing is not None}
+    reasons = {result.task: result.missing for result in results if result.missing is not None}
     evaluated = {result.task: result for result in results}
     found: list[tuple[str, ...]] = []
     shown: set[str] = set()
     for row in rows:
         name = f"{row.task}/{row.value}"
-        if row.task in missing:
-            found.append((row.title, f"no data: {missing[row.task]}", "", *_published(row)))
+        if row.task in reasons:
+            found.append((row.title, f"{NO_DATA}: {reasons[row.task]}", "", *_published(row)))
         elif name in metrics:
             shown.add(name)
             found.append((row.title, measured(metrics[name]), f"{metrics[name].count:,}", *_published(row)))
     titled = {row.task for row in rows}
     for task, result in evaluated.items():
         if result.missing is not None and task not in titled:
-            found.append((result.title, f"no data: {result.missing}", "", "", "", "", ""))
+            found.append((result.title, f"{NO_DATA}: {result.missing}", "", "", "", "", ""))
         for metric in result.metrics:
             if metric.name not in shown:
                 found.append((metric.name, measured(metric), f"{metric.count:,}", "", "", "", ""))
@@ -103,9 +105,14 @@ def table(results: Sequence[TaskResult], rows: Sequence[Row], title: str) -> Tab
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in COLUMNS:
         shown.add_column(name, overflow="fold")
-    for line in lines(results, rows):
-        shown.add_row(*line)
+    for name, value, *rest in lines(results, rows):
+        shown.add_row(name, NO_DATA if value.startswith(NO_DATA) else value, *rest)
     return shown
+
+
+def missing(results: Sequence[TaskResult]) -> list[str]:
+    """Why tasks have no number, a line each."""
+    return [f"{NO_DATA}: {result.missing}" for result in results if result.missing is not None]
 
 
 def write(path: Path, results: Sequence[TaskResult], rows: Sequence[Row], title: str) -> None:
