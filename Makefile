@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test lint types format clean
+.PHONY: quickstart test aot lint types format clean
 
 quickstart: .venv/.installed  ## prepare, train, lose a worker, carry on, evaluate, sample; CORPUS=path for your own text
 	$(BIN)/python launch.py quickstart $(if $(CORPUS),--corpus "$(CORPUS)")
 
 test: .venv/.installed-test  ## the tests; with CI=true the slow ones too
 	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-m "not slow") $(ARGS)
+
+aot: .venv/.installed  ## every kernel compiled for GPUs that are not here; ARGS="--only sm_90" for some
+	$(BIN)/python -m kernels.aot $(ARGS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

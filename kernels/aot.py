@@ -1,40 +1,33 @@
-"""Compile every shipped kernel for GPUs that are not here: `python -m kernels.aot`.
+"""Compile every shipped kernel for GPUs that are not here: `python -m kernels.aot [--only SUBSTRING]`.
 
-Prints registers, spilled bytes, shared memory and matrix instructions of each, and exits with 1 where one breaks the
-bound that stands beside its kernel. Needs no GPU and no driver; the interpreter must be off.
+Prints registers, spilled bytes, shared memory and matrix instructions of each, with the bounds that stand beside its
+kernel. Exits with 1 where one is broken, with 2 where nothing is named as asked. Needs no GPU and no driver.
 """
 
+import argparse
+import io
 import os
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout
 from importlib import import_module
 from multiprocessing import get_context
-from typing import Any
 
-from kernels.compiled import ARCHITECTURES, Build
+from kernels.compiled import ARCHITECTURES, Build, Compiled, MatrixInstruction
 
 MODULES = ("kernels.relative_attention", "kernels.linear_cross_entropy", "kernels.nearest_code")
 """Packages whose `builds` module lists what is shipped."""
 
-MATRIX_INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "v_mfma")
+OPCODES: dict[MatrixInstruction, str] = {"wgmma": "wgmma.mma_async.", "mma.sync": "mma.sync.", "v_mfma": "v_mfma_"}
+"""How each kind begins in assembly."""
 
-
-@dataclass(frozen=True)
-class Compiled:
-    """What the compilers said of one build."""
-
-    name: str
-    architecture: str
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
-    matrix_instructions: int
-    problems: list[str] = field(default_factory=list)
+HEADER = (
+    f"{'kernel':54} {'for':7} {'registers':>9} {'spilled B':>11} {'shared B':>15}  {'matrix instructions':24} "
+    f"{'needed':8}  bound"
+)
 
 
 def all_builds() -> list[Build]:
@@ -42,22 +35,27 @@ def all_builds() -> list[Build]:
     return [build for name in MODULES for build in import_module(f"{name}.builds").builds()]
 
 
-def compile_build(number: int) -> Compiled:
-    """The build of this number, in a process that needs no GPU."""
-    build = all_builds()[number]
+def label(build: Build) -> str:
+    """What `--only` looks in."""
+    return f"{build.name} {build.architecture}"
+
+
+def compile_number(number: int) -> Compiled | str:
+    """The build of this number, in a process that needs no GPU; or why it does not compile."""
     try:
-        compiled = _compile(build)
+        return compile_build(all_builds()[number])
     except Exception as error:  # of any of three compilers
-        return Compiled(build.name, build.architecture, 0, 0, 0, 0, [f"does not compile: {str(error)[:300]}"])
-    return compiled
+        return f"does not compile: {type(error).__name__}: {' '.join(str(error).split())[-300:]}"
 
 
-def _compile(build: Build) -> Compiled:
+def compile_build(build: Build) -> Compiled:
+    """By the compilers that Triton brings, each time anew: NVIDIA's assembler reports to its log alone."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    backend, chip, warp = ARCHITECTURES[build.architecture]
+    triton.knobs.compilation.always_compile = True
+    triton.knobs.nvidia.dump_ptxas_log = True
     names = build.kernel.arg_names
     source = ASTSource(
         fn=build.kernel,
@@ -65,35 +63,17 @@ def _compile(build: Build) -> Compiled:
         constexprs=dict(build.constants),
         attrs={(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name in build.aligned},
     )
-    made = triton.compile(
-        source, target=GPUTarget(backend, chip, warp), options={"num_warps": build.warps, "num_stages": build.stages}
-    )
-    registers, spilled = _of_ptx(made.asm["ptx"]) if backend == "cuda" else _of_amdgcn(made.asm["amdgcn"])
-    text = made.asm["ptx"] if backend == "cuda" else made.asm["amdgcn"]
-    instructions = sum(text.count(name) for name in MATRIX_INSTRUCTIONS)
-    problems = build.bound.problems(spilled, made.metadata.shared, instructions)
-    return Compiled(build.name, build.architecture, registers, spilled, made.metadata.shared, instructions, problems)
+    options = {"num_warps": build.warps, "num_stages": build.stages, "enable_fp_fusion": True}
+    with redirect_stdout(io.StringIO()) as log:
+        made = triton.compile(source, target=GPUTarget(*ARCHITECTURES[build.architecture]), options=options)
+    assembly = made.asm["ptx" if "ptx" in made.asm else "amdgcn"]
+    registers, spilled = _of_log(log.getvalue()) if "ptx" in made.asm else _of_amdgcn(assembly)
+    counts = {kind: assembly.count(start) for kind, start in OPCODES.items()}
+    return Compiled(registers, spilled, made.metadata.shared, counts)
 
 
-def _of_ptx(ptx: str) -> tuple[int, int]:
+def _of_log(said: str) -> tuple[int, int]:
     """Registers of a thread and bytes spilled, as NVIDIA's assembler says."""
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    target = re.search(r"\.target (sm_(\d+)a?)", ptx)
-    assert target is not None
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        command = [
-            get_ptxas(int(target[2])).path,
-            "-v",
-            "--regAllocOptLevel=2",
-            f"--gpu-name={target[1]}",
-            file.name,
-            "-o",
-            os.devnull,
-        ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spilled, used = re.search(r"(\d+) bytes spill stores", said), re.search(r"Used (\d+) registers", said)
     assert spilled is not None, said
     assert used is not None, said
@@ -108,28 +88,49 @@ def _of_amdgcn(text: str) -> tuple[int, int]:
     return int(used[1]), 4 * int(spilled[1])
 
 
-def lines(found: Iterable[Compiled]) -> Iterator[str]:
-    """A table."""
-    yield f"{'kernel':58} {'for':7} {'registers':>9} {'spilled B':>9} {'shared B':>8} {'matrix':>6}  bound"
-    for one in found:
-        verdict = "; ".join(one.problems) or "met"
-        yield (
-            f"{one.name:58} {one.architecture:7} {one.registers:9} {one.spilled_bytes:9} {one.shared_bytes:8} "
-            f"{one.matrix_instructions:6}  {verdict}"
-        )
+def row(build: Build, compiled: Compiled | str, problems: list[str]) -> str:
+    """Of the table."""
+    bound, beginning = build.bound, f"{build.name:54} {build.architecture:7}"
+    if isinstance(compiled, str):
+        return f"{beginning} {compiled}"
+    spilled = f"{compiled.spilled_bytes} of {bound.spilled_bytes}"
+    shared = f"{compiled.shared_bytes} of {bound.shared_bytes}"
+    kinds = " + ".join(f"{count} {kind}" for kind, count in compiled.matrix_instructions.items() if count)
+    return (
+        f"{beginning} {compiled.registers:9} {spilled:>11} {shared:>15}  {kinds or '-':24} "
+        f"{bound.matrix_instruction or '-':8}  {'; '.join(problems) or 'met'}"
+    )
 
 
-def main() -> int:
-    os.environ.pop("TRITON_INTERPRET", None)
-    os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
-    numbers: Any = range(len(all_builds()))
+def check(builds: Sequence[Build], only: str) -> int:
+    """Compiles those whose label `only` is part of, and prints the table as they come; the exit status."""
+    import triton
+
+    numbers = [number for number, build in enumerate(builds) if all(word in label(build) for word in only.split())]
+    if not numbers:
+        print(f"no build's label has all words of {only!r} in it; one is {label(builds[0])!r}", file=sys.stderr)
+        return 2
+    started, broken = time.monotonic(), []
+    print(HEADER, flush=True)
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(compile_build, numbers))
-    for line in lines(found):
-        print(line)
-    broken = [one for one in found if one.problems]
-    print(f"{len(found)} builds, {len(broken)} of which break their bound")
+        for number, compiled in zip(numbers, pool.map(compile_number, numbers), strict=True):
+            build = builds[number]
+            problems = [compiled] if isinstance(compiled, str) else build.bound.problems(compiled)
+            print(row(build, compiled, problems), flush=True)
+            broken += [f"{label(build)} {problem}" for problem in problems]
+    seconds = time.monotonic() - started
+    print(f"{len(numbers)} builds by Triton {triton.__version__} in {seconds:.0f} s, {len(broken)} bounds broken")
+    for problem in broken:
+        print(problem, file=sys.stderr)
     return 1 if broken else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__)
+    parser.add_argument("--only", metavar="SUBSTRING", default="", help="words that a build's line must all have")
+    asked = parser.parse_args(arguments)
+    os.environ.pop("TRITON_INTERPRET", None)  # before the first kernel is defined
+    return check(all_builds(), asked.only)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 ARCHITECTURES: dict[str, tuple[str, int | str, int]] = {
     "sm_80": ("cuda", 80, 32),
@@ -14,6 +16,25 @@ ARCHITECTURES: dict[str, tuple[str, int | str, int]] = {
 SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 """That one program can have (CUDA C++ Programming Guide, table of compute capabilities; AMD CDNA 3 ISA, LDS)."""
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""By Triton's names."""
+
+MatrixInstruction = Literal["wgmma", "mma.sync", "v_mfma"]
+"""`wgmma` is of a warp group, from sm_90 on; `mma.sync` of one warp; `v_mfma` is AMD's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What the compilers said of one build."""
+
+    registers: int
+    """Of a thread (AMD: vector registers of a lane)."""
+    spilled_bytes: int
+    """Of a thread, written to memory because registers do not suffice."""
+    shared_bytes: int
+    matrix_instructions: Mapping[MatrixInstruction, int]
+    """How many of each kind stand in the code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -21,16 +42,18 @@ class Bound:
 
     shared_bytes: int
     spilled_bytes: int = 0
-    needs_matrix_instructions: bool = True
+    matrix_instruction: MatrixInstruction | None = None
+    """A kind that must be there."""
 
-    def problems(self, spilled_bytes: int, shared_bytes: int, matrix_instructions: int) -> list[str]:
+    def problems(self, compiled: Compiled) -> list[str]:
+        """Each rule that is broken, with what was found and what is allowed."""
         found = []
-        if spilled_bytes > self.spilled_bytes:
-            found.append(f"spills {spilled_bytes} bytes, {self.spilled_bytes} are allowed")
-        if shared_bytes > self.shared_bytes:
-            found.append(f"takes {shared_bytes} bytes of shared memory, there are {self.shared_bytes}")
-        if self.needs_matrix_instructions and not matrix_instructions:
-            found.append("uses no matrix instruction")
+        if compiled.spilled_bytes > self.spilled_bytes:
+            found.append(f"spills {compiled.spilled_bytes} bytes, {self.spilled_bytes} are allowed")
+        if compiled.shared_bytes > self.shared_bytes:
+            found.append(f"takes {compiled.shared_bytes} bytes of shared memory, there are {self.shared_bytes}")
+        if self.matrix_instruction is not None and not compiled.matrix_instructions.get(self.matrix_instruction):
+            found.append(f"has no {self.matrix_instruction}")
         return found
 
 
@@ -49,3 +72,15 @@ class Build:
     warps: int
     stages: int
     bound: Bound
+
+
+def matrix_instruction(architecture: str, dtype: str, *, rows: int) -> MatrixInstruction | None:
+    """Of the products of tiles with so many rows; None for float32 on NVIDIA's, which has no exact one.
+
+    `wgmma` needs the 64 rows of a warp group (PTX ISA, wgmma.mma_async: shapes m64nNk16).
+    """
+    if architecture.startswith("gfx"):
+        return "v_mfma"
+    if dtype == "fp32":
+        return None
+    return "wgmma" if architecture == "sm_90" and rows >= 64 else "mma.sync"

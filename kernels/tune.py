@@ -1,9 +1,9 @@
 """Find the fastest tiles and route of relative attention on this GPU: `python -m kernels.tune`.
 
-Each kernel is timed at every size of tile, number of warps and of stages, on the largest recipe of each width of heads;
+Each kernel is timed at every size of tile, number of warps and of stages, on a recipe for each padded width of heads;
 then the routes of backward, with the tiles that were found. What does not compile, or gives other values than the
 default tiles do, is passed over and said. The result is kept as `relative_attention/tuned/<architecture>.json`, which
-`relative_attention/tiles.py` reads.
+`relative_attention/tiles.py` reads: after every kernel, so that a tuner that is cut off goes on where it was.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,13 @@ from kernels.relative_attention import fused, tiles
 from kernels.relative_attention.cases import RECIPES, Case
 from kernels.relative_attention.tiles import KERNELS, Kernel, Route, Tiles
 
-CANDIDATES = tuple(Tiles(*sizes) for sizes in itertools.product((32, 64, 128), (4, 8), (1, 2, 3)))
+
+def candidates_for(kernel: Kernel, width: int) -> list[Tiles]:
+    """Sizes that registers and shared memory may hold: of larger ones every compilation takes a minute and fails."""
+    blocks = (32, 64, 128) if kernel == "forward" and width <= 64 else (32, 64)
+    return [Tiles(*sizes) for sizes in itertools.product(blocks, (4, 8), (1, 2, 3))]
+
+
 SHIPPED_ROUTES: tuple[Route, ...] = ("recomputed", "stored")
 """Those that hold no matrix of scores in forward."""
 
@@ -42,17 +50,32 @@ class Tuned:
     default_milliseconds: float
 
 
-def tune(case: Case, tensors: fused.Tensors, candidates: Iterable[Tiles], measure: Measure) -> Tuned:
-    """The fastest of the candidates, one kernel after another, and of the routes."""
+def tune(
+    case: Case,
+    tensors: fused.Tensors,
+    candidates: Callable[[Kernel, int], Iterable[Tiles]],
+    measure: Measure,
+    *,
+    known: Mapping[Kernel, Tiles] | None = None,
+    keep: Callable[[Mapping[Kernel, Tiles]], None] = lambda _: None,
+) -> Tuned:
+    """The fastest of the candidates, one kernel after another, and of the routes.
+
+    What is `known` is not timed again; `keep` is given all that is known after each kernel.
+    """
     compute = _passes(case, tensors)
-    wanted = compute(fused.Settings(0.0, 0))
-    default = measure(lambda: compute(fused.Settings(0.0, 0)))
-    found: dict[Kernel, Tiles] = {}
-    for kernel in KERNELS:
+    width, q = fused.padded(case.width), tensors.q_BLHD
+    architecture = tiles.architecture_of(q.device)
+    usual = {kernel: tiles.default_tiles(kernel, width, q.dtype, architecture) for kernel in KERNELS}
+    untuned = fused.Settings(0.0, 0, tiles=usual, route="recomputed")
+    wanted = compute(untuned)
+    default = measure(lambda: compute(untuned))
+    found: dict[Kernel, Tiles] = dict(known or {})
+    for kernel in (kernel for kernel in KERNELS if kernel not in found):
         route: Route = "semi_fused" if kernel == "position" else "recomputed"
         times: dict[Tiles, float] = {}
-        for candidate in candidates:
-            settings = fused.Settings(0.0, 0, tiles={**found, kernel: candidate}, route=route)
+        for candidate in candidates(kernel, width):
+            settings = fused.Settings(0.0, 0, tiles={**usual, **found, kernel: candidate}, route=route)
             taken = _timed(lambda settings=settings: compute(settings), wanted, measure)  # type: ignore[misc]
             if isinstance(taken, float):
                 times[candidate] = taken
@@ -60,6 +83,7 @@ def tune(case: Case, tensors: fused.Tensors, candidates: Iterable[Tiles], measur
                 print(f"{case.name}: {kernel} {candidate}: passed over: {taken}", file=sys.stderr)
         if times:
             found[kernel] = min(times, key=lambda candidate: times[candidate])
+            keep(found)
     routes = {
         route: measure(lambda route=route: compute(fused.Settings(0.0, 0, tiles=found, route=route)))  # type: ignore[misc]
         for route in SHIPPED_ROUTES
@@ -92,15 +116,36 @@ def _timed(compute: Callable[[], list[Tensor]], wanted: list[Tensor], measure: M
     return measure(compute)
 
 
-def record(found: Mapping[str, Tuned]) -> dict[str, Any]:
-    """As `tuned/` keeps it: by width and dtype."""
-    return {
-        "tiles": {name: {k: asdict(t) for k, t in one.tiles.items()} for name, one in found.items()},
-        "routes": {name: one.route for name, one in found.items()},
-        "milliseconds": {
-            name: {"tuned": one.milliseconds, "default": one.default_milliseconds} for name, one in found.items()
-        },
-    }
+class Kept:
+    """The file of an architecture, written anew whenever something is found."""
+
+    def __init__(self, path: Path, by: Mapping[str, str]) -> None:
+        """What is there is gone on with where it was found by the same device, torch and Triton (`by`)."""
+        there = json.loads(path.read_text()) if path.is_file() else {}
+        same = all(there.get(name) == value for name, value in by.items())
+        self.path = path
+        self.content: dict[str, Any] = {**by, "tiles": {}, "routes": {}, "milliseconds": {}}
+        if there and same:
+            self.content = there
+
+    def tiles_of(self, shape: str) -> dict[Kernel, Tiles]:
+        return {kernel: Tiles(**given) for kernel, given in self.content["tiles"].get(shape, {}).items()}
+
+    def add(self, shape: str, found: Mapping[Kernel, Tiles]) -> None:
+        self.content["tiles"][shape] = {kernel: asdict(chosen) for kernel, chosen in found.items()}
+        self._write()
+
+    def conclude(self, shape: str, tuned: Tuned) -> None:
+        self.content["routes"][shape] = tuned.route
+        self.content["milliseconds"][shape] = {"tuned": tuned.milliseconds, "default": tuned.default_milliseconds}
+        self.add(shape, tuned.tiles)
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        draft = self.path.with_suffix(".partial")
+        draft.write_text(json.dumps(self.content, indent=1) + "\n")
+        draft.replace(self.path)
+        tiles.forget_tuned()
 
 
 def main() -> None:
@@ -110,22 +155,22 @@ def main() -> None:
     parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch sees no GPU here, and nothing but one can say what is fast on it")
-    device = torch.device("cuda")
-    found: dict[str, Tuned] = {}
-    for case in RECIPES:
-        name = tiles.shape_name(fused.padded(case.width), torch.bfloat16)
-        if name not in found and case.memory == case.queries:
-            found[name] = tune(case, case.tensors(torch.bfloat16, device), CANDIDATES, milliseconds_of)
-            one = found[name]
-            print(f"{case.name}: {one.milliseconds:.3f} ms, {one.default_milliseconds:.3f} by default: {one}")
     from triton import __version__ as triton_version
 
-    path = tiles.TUNED / f"{tiles.architecture_of(device)}.json"
-    kept = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton_version}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**kept, **record(found)}, indent=1) + "\n")
-    tiles.forget_tuned()
-    print(f"kept in {path}")
+    device = torch.device("cuda")
+    by = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton_version}
+    kept = Kept(tiles.TUNED / f"{tiles.architecture_of(device)}.json", by)
+    for case in RECIPES:
+        name = tiles.shape_name(fused.padded(case.width), torch.bfloat16)
+        if case.memory != case.queries or name in kept.content["routes"]:
+            continue
+        tensors = case.tensors(torch.bfloat16, device)
+        one = tune(
+            case, tensors, candidates_for, milliseconds_of, known=kept.tiles_of(name), keep=partial(kept.add, name)
+        )
+        kept.conclude(name, one)
+        print(f"{case.name}: {one.milliseconds:.3f} ms, {one.default_milliseconds:.3f} by default: {one}")
+    print(f"kept in {kept.path}; remove it to tune anew")
 
 
 if __name__ == "__main__":

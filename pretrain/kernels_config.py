@@ -52,13 +52,19 @@ class KernelsConfig(Config):
 
         Raises BadInput where the fused one is asked for by name and cannot run on this device in this dtype.
         """
+        used = set()
         for module in model.modules():
-            if isinstance(module, UsesKernel):
+            if isinstance(getattr(module, "kernel", None), str):
+                assert isinstance(module, UsesKernel), f"{type(module).__name__} lacks what UsesKernel names"
+                used.add(module.kernel)
                 module.impl = self.of(module.kernel)
                 reason = module.kernel_unsupported() or no_triton(device, dtype)
                 if module.impl == "triton" and reason is not None:
                     key = "default" if getattr(self, module.kernel) is None else module.kernel
                     raise BadInput(
                         f"kernels.{key} is 'triton', which cannot run {module.kernel} here: {reason}; "
-                        f"use kernels.{key}=reference, or auto"
+                        f"use kernels.{key}=reference, or auto (evaluate and sample: --kernel {key}=reference)"
                     )
+        for kernel, impl in self.model_dump(exclude={"default"}).items():
+            if impl == "triton" and kernel not in used:
+                raise BadInput(f"kernels.{kernel} is 'triton', but no part of this model uses it; leave it out")

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -32,7 +36,9 @@ def ray_of_two() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def console() -> Iterator[Console]:
+def console() -> Iterator["Console"]:
     """What is said to it goes nowhere."""
+    from rich.console import Console
+
     with open(os.devnull, "w") as nowhere:
         yield Console(file=nowhere)

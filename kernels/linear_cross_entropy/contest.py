@@ -39,32 +39,35 @@ ROWS_COMPARED = 256
 
 def contests(device: str) -> Iterator[Contest]:
     """Heads of recipes on a GPU, small ones on a CPU."""
-    on_gpu = device != "cpu"
-    for case in RECIPES if on_gpu else SMALL:
-        generator = torch.Generator().manual_seed(0)
+    for case in RECIPES if device != "cpu" else SMALL:
+        yield contest(case, torch.bfloat16 if device != "cpu" else torch.float32, device)
 
-        def draw(*shape: int, generator: torch.Generator = generator) -> Tensor:
-            dtype = torch.bfloat16 if device != "cpu" else torch.float32
-            return torch.randn(shape, generator=generator).div(shape[-1] ** 0.25).to(device, dtype)
 
-        labels_N = torch.randint(case.vocabulary, (case.rows,), generator=generator).to(device)
-        product = 2.0 * case.rows * case.width * case.vocabulary
+def contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
+    """All contenders of one case."""
+    generator = torch.Generator().manual_seed(0)
 
-        def contender(name: str, run: Callable[..., Tensor], product: float = product) -> Contender:
-            return Contender(name, lambda x: run(*x), lambda x: _eager(*x), (product, 3 * product))
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).div(shape[-1] ** 0.25).to(device, dtype)
 
-        yield Contest(
-            case.name,
-            [draw(case.rows, case.width), draw(case.vocabulary, case.width), draw(1, case.vocabulary)[0], labels_N],
-            [
-                contender("ours", triton.linear_cross_entropy),
-                contender("blocked", reference.linear_cross_entropy),
-                contender("eager", _eager),
-                *([contender("compiled", torch.compile(_eager))] if on_gpu else []),
-            ],
-            small=lambda x: [x[0][:ROWS_COMPARED], x[1], x[2], x[3][:ROWS_COMPARED]],
-            by_rows=(0,),
-        )
+    labels_N = torch.randint(case.vocabulary, (case.rows,), generator=generator).to(device)
+    product = 2.0 * case.rows * case.width * case.vocabulary
+
+    def contender(name: str, run: Callable[..., Tensor]) -> Contender:
+        return Contender(name, lambda x: run(*x), lambda x: _eager(*x), (product, 3 * product))
+
+    return Contest(
+        case.name,
+        [draw(case.rows, case.width), draw(case.vocabulary, case.width), draw(1, case.vocabulary)[0], labels_N],
+        [
+            contender("ours", triton.linear_cross_entropy),
+            contender("blocked", reference.linear_cross_entropy),
+            contender("eager", _eager),
+            *([contender("compiled", torch.compile(_eager))] if device != "cpu" else []),
+        ],
+        small=lambda x: [x[0][:ROWS_COMPARED], x[1], x[2], x[3][:ROWS_COMPARED]],
+        by_rows=(0,),
+    )
 
 
 def _eager(hidden_NW: Tensor, weight_VW: Tensor, bias_V: Tensor, labels_N: Tensor) -> Tensor:

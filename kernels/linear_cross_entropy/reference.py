@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from kernels.choice import refuse_second_order
 
 IGNORED = -100
 """A label that is not scored: zero nats, no gradient."""
@@ -38,15 +39,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats_N = torch.empty(labels_N.shape, dtype=work, device=hidden_NW.device)
         for start in range(0, labels_N.shape[0], BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            nats_N[rows] = _errors_in_place(error_NV[rows], bias, labels_N[rows].clamp(min=0)[:, None], work)
+            label_R1 = labels_N[rows].clamp(0, weight_VW.shape[0] - 1)[:, None]
+            nats_N[rows] = _errors_in_place(error_NV[rows], bias, label_R1, work)
         ignored_N = labels_N == IGNORED
+        outside_N = ((labels_N < 0) & ~ignored_N) | (labels_N >= weight_VW.shape[0])
+        nats_N.masked_fill_(outside_N, torch.nan)
+        error_NV.masked_fill_(outside_N[:, None], torch.nan)
         ctx.has_bias = bias_V is not None
         ctx.save_for_backward(hidden_NW, weight_VW, error_NV, ignored_N)
         return nats_N.masked_fill_(ignored_N, 0.0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order("linear_cross_entropy")
         hidden_NW, weight_VW, error_NV, ignored_N = ctx.saved_tensors
         factor_N1 = gradient_N.masked_fill(ignored_N, 0.0)[:, None]
         d_hidden_NW = ((error_NV @ weight_VW) * factor_N1).to(hidden_NW.dtype)

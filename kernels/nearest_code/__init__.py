@@ -17,12 +17,12 @@ def nearest_code(x_NW: Tensor, codes_KW: Tensor, *, impl: Implementation = "auto
     """[N] int64: for each vector the number of its nearest code; of equally near ones the lowest.
 
     Squared distances are compared as |c|^2 / 2 - x . c, in float32 (float64 for float64 inputs); no matrix of them is
-    held by the fused kernel. Without a gradient, as an index has none.
+    held by the fused kernel. Without a gradient, as an index has none. All numbers must be finite.
 
     Raises ValueError naming the argument, its shape and the rule, and where `impl` names one that cannot run.
     """
     _check(x_NW, codes_KW)
-    chosen = choose("nearest_code", impl, unsupported(x_NW), x_NW.device)
+    chosen = choose("nearest_code", impl, lambda: unsupported(x_NW), x_NW.device)
     if chosen == "reference" or not len(x_NW):
         return reference.nearest_code(x_NW, codes_KW)
     from kernels.nearest_code import triton
@@ -48,7 +48,7 @@ def _check(x: Tensor, codes: Tensor) -> None:
             f"it must be of {x.dtype} on {x.device}, as x_NW is"
         )
     for name, tensor in (("x_NW", x), ("codes_KW", codes)):
-        if tensor.numel() and tensor.stride(-1) != 1:
+        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
             raise ValueError(
                 f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; its last dimension must be contiguous"
             )

@@ -10,8 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.choice import float32_products
-
 
 class Tiles(NamedTuple):
     """Vectors, codes, and width of one step of the product."""
@@ -21,6 +19,11 @@ class Tiles(NamedTuple):
     width: int = 32
     warps: int = 4
     stages: int = 2
+
+
+def tiles_for(dtype: torch.dtype) -> Tiles:
+    """Of which no registers are spilled (`python -m kernels.aot`): exact float32 has no matrix instruction."""
+    return Tiles(width=16) if dtype == torch.float32 else Tiles()
 
 
 @triton.jit
@@ -52,12 +55,13 @@ def nearest_code_kernel(
 
 def nearest_code(x_NW: Tensor, codes_KW: Tensor, tiles: Tiles | None = None) -> Tensor:
     """[N] int64; see the package."""
-    tiles, (num_vectors, width) = tiles or Tiles(), x_NW.shape
+    tiles, (num_vectors, width) = tiles or tiles_for(x_NW.dtype), x_NW.shape
     half_square_K = codes_KW.float().square().sum(1) / 2
     nearest_N = torch.empty(num_vectors, dtype=torch.int64, device=x_NW.device)
-    nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](
-        x_NW, codes_KW, half_square_K, nearest_N, num_vectors, len(codes_KW), x_NW.stride(0), codes_KW.stride(0),
-        W=width, VECTORS=tiles.vectors, TILE=tiles.codes, WIDTH=tiles.width,
-        PRECISION=float32_products(x_NW.dtype), num_warps=tiles.warps, num_stages=tiles.stages,
-    )  # fmt: skip
+    with torch.cuda.device_of(x_NW):
+        nearest_code_kernel[(triton.cdiv(num_vectors, tiles.vectors),)](
+            x_NW, codes_KW, half_square_K, nearest_N, num_vectors, len(codes_KW), x_NW.stride(0), codes_KW.stride(0),
+            W=width, VECTORS=tiles.vectors, TILE=tiles.codes, WIDTH=tiles.width, PRECISION="ieee",
+            num_warps=tiles.warps, num_stages=tiles.stages,
+        )  # fmt: skip
     return nearest_N

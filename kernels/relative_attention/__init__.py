@@ -28,11 +28,11 @@ def relative_attention(
 ) -> Tensor:
     """[B, L, H, D] what L queries read of K = M + L keys: M of memory, then the segment's own.
 
-    Query i sees key j where 0 <= i + M - j <= window_BL[b, i] (int64): at least itself. `r_THD[t]` is the projected
-    encoding of distance t; a distance beyond the table uses its last entry (the paper's clamp). `u_HD` and `w_HD` are
-    the paper's u and v. `dropout` is applied to the attention weights; its seed comes from torch's default generator
-    of the CPU for the fused kernel, from that of the device for the reference, so the two drop differently. Without
-    `memory_gradient` the keys and values of memory get a gradient of zero: for memory that holds them, detached.
+    Query i sees key j where 0 <= i + M - j <= window_BL[b, i] (int64, not negative): at least itself. `r_THD[t]` is the
+    projected encoding of distance t; a distance beyond the table uses its last entry (the paper's clamp). `u_HD` and
+    `w_HD` are the paper's u and v. `dropout` is applied to the attention weights; its seed comes from torch's default
+    generator of the CPU for the fused kernel, from that of the device for the reference, so the two drop differently.
+    Without `memory_gradient` the keys and values of memory get a gradient of zero: for memory that holds them.
 
     Dai et al. 2019 (https://arxiv.org/abs/1901.02860), section 3.3. Differentiable once (the reference: any number of
     times) by all tensors but the window. The fused kernel holds no scores; the reference all of them.
@@ -43,13 +43,13 @@ def relative_attention(
     _check(*tensors, window_BL)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
-    if choose("relative_attention", impl, unsupported(q_BLHD), q_BLHD.device) == "reference":
+    if choose("relative_attention", impl, lambda: unsupported(q_BLHD), q_BLHD.device) == "reference":
         return reference.relative_attention(
             *tensors, window_BL=window_BL, dropout=dropout, memory_gradient=memory_gradient
         )
     from kernels.relative_attention import fused
 
-    seed = int(torch.randint(2**62, ())) if dropout > 0.0 else 0
+    seed = int(torch.randint(2**62, (), device="cpu")) if dropout > 0.0 else 0
     settings = fused.Settings(dropout, seed, memory_gradient)
     return fused.relative_attention(fused.Tensors(*tensors, window_BL), settings)
 

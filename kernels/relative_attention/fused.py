@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kernels.choice import float32_products
+from kernels.choice import float32_products, refuse_second_order
 from kernels.relative_attention.tiles import Kernel, Route, Tiles, architecture_of, route_for, tiles_for
 from kernels.relative_attention.triton import forward_kernel, kept_kernel, position_kernel
 from kernels.relative_attention.triton_backward import (
@@ -67,8 +66,8 @@ class _RelativeAttention(torch.autograd.Function):
         return read_BLHD
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_read_BLHD: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order("relative_attention (impl='triton')")
         *tensors, read_BLHD, log_sum_BHL, position_HBLP = ctx.saved_tensors
         found = backward(
             Tensors(*tensors), ctx.settings, read_BLHD, log_sum_BHL, d_read_BLHD.contiguous(), position_HBLP
@@ -126,10 +125,13 @@ class _Launch:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def count(self, least_programs: int) -> int:
-        """How often a GPU's processors, twice over, hold so many programs; 1 for the interpreter."""
-        if self.device.type != "cuda":
-            return 1
-        return 2 * torch.cuda.get_device_properties(self.device).multi_processor_count // least_programs
+        """How often the processors, twice over, hold so many programs."""
+        return 2 * processors_of(self.device) // least_programs
+
+
+def processors_of(device: torch.device) -> int:
+    """Of a GPU; the interpreter runs one program after another."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
 
 
 def padded(width: int) -> int:
@@ -148,15 +150,16 @@ def forward(tensors: Tensors, settings: Settings) -> tuple[Tensor, Tensor, Tenso
     num_tiles = _tiled(launch.queries, tiles)
     programs = num_tiles * launch.rows * launch.heads
     splits = settings.splits or max(1, min(launch.count(programs), _tiled(launch.keys, tiles) // 4))
-    read_SBLHD = launch.empty(splits, *tensors.q_BLHD.shape, dtype=launch.dtype if splits == 1 else torch.float32)
-    log_sum_SBHL = launch.empty(splits, launch.rows, launch.heads, launch.queries)
+    several = () if splits == 1 else (splits,)  # a view of one could not be changed in place
+    read_SBLHD = launch.empty(*several, *tensors.q_BLHD.shape, dtype=torch.float32 if several else launch.dtype)
+    log_sum_SBHL = launch.empty(*several, launch.rows, launch.heads, launch.queries)
     forward_kernel[(programs * splits,)](
         *launch.tensors, tensors.q_BLHD if position_HBLP is None else position_HBLP, read_SBLHD, log_sum_SBHL,
         *launch.strides, *launch.sizes, launch.pitch, num_tiles, splits, *launch.random(),
         **launch.all_constants(tiles),
     )  # fmt: skip
     if splits == 1:
-        return read_SBLHD[0], log_sum_SBHL[0], position_HBLP
+        return read_SBLHD, log_sum_SBHL, position_HBLP
     log_sum_BHL = torch.logsumexp(log_sum_SBHL * math.log(2.0), 0) / math.log(2.0)
     share_SBLH1 = torch.exp2(log_sum_SBHL - log_sum_BHL).transpose(2, 3).unsqueeze(-1)
     return (read_SBLHD * share_SBLH1).sum(0).to(launch.dtype), log_sum_BHL, position_HBLP
@@ -278,5 +281,6 @@ def _position_gradients(launch: _Launch, d_score_HBLP: Tensor) -> tuple[Tensor, 
 def kept(rows: int, heads: int, queries: int, keys: int, *, dropout: float, seed: int, device: torch.device) -> Tensor:
     """[B, H, L, K] bool: which weights dropout leaves under this seed."""
     kept_BHLK = torch.empty(rows, heads, queries, keys, dtype=torch.int8, device=device)
-    kept_kernel[(rows * heads * queries,)](kept_BHLK, heads, queries, keys, dropout, seed, BLOCK=128)
+    with torch.cuda.device_of(kept_BHLK):
+        kept_kernel[(rows * heads * queries,)](kept_BHLK, heads, queries, keys, dropout, seed, BLOCK=128)
     return kept_BHLK.bool()

@@ -39,7 +39,7 @@ class Tiles:
 def tiles_for(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
     """For heads of this width (a power of two) on an architecture such as `sm_90`."""
     tuned = _tuned(architecture).get("tiles", {}).get(shape_name(width, dtype), {}).get(kernel)
-    return Tiles(**tuned) if tuned is not None else _default(kernel, width, dtype, architecture)
+    return Tiles(**tuned) if tuned is not None else default_tiles(kernel, width, dtype, architecture)
 
 
 def route_for(width: int, dtype: torch.dtype, architecture: str) -> Route:
@@ -53,21 +53,39 @@ def shape_name(width: int, dtype: torch.dtype) -> str:
     return f"{width} {'float32' if dtype == torch.float32 else '16 bits'}"
 
 
-def _default(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
+def default_tiles(kernel: Kernel, width: int, dtype: torch.dtype, architecture: str) -> Tiles:
+    """Where nothing was tuned: what `kernels.aot` compiles, and bounds."""
+    if kernel == "position":
+        return Tiles(block=64, warps=8, stages=1)
+    wide_float32 = dtype == torch.float32 and width > 64
     if architecture.startswith("gfx"):
-        return Tiles(block=64 if kernel == "forward" else 32, warps=4, stages=1)
+        return Tiles(block=(64 if kernel == "forward" else 32) // (2 if wide_float32 else 1), warps=4, stages=1)
+    if dtype == torch.float32:  # its exact products have no matrix instruction, and keep whole tiles in registers
+        return Tiles(block=16 if wide_float32 else 32, warps=8, stages=2 if kernel == "distance_gradient" else 1)
     if width > 64:
-        return Tiles(block=32, warps=8, stages=1 if kernel == "key_gradient" else 2)
+        return Tiles(block=32, warps=8, stages={"key_gradient": 1, "query_gradient": 3}.get(kernel, 2))
+    before_hopper = architecture.startswith("sm_8")
     if kernel == "forward":
-        return Tiles(block=32, warps=4, stages=2) if architecture == "sm_80" else Tiles(block=64, warps=8, stages=2)
-    return Tiles(block=32, warps=4 if kernel == "key_gradient" else 8, stages=2)
+        return Tiles(block=32, warps=4, stages=2) if before_hopper else Tiles(block=64, warps=8, stages=2)
+    return Tiles(block=32, warps=4 if kernel == "key_gradient" and not before_hopper else 8, stages=2)
 
 
 @lru_cache
 def _tuned(architecture: str) -> dict[str, Any]:
     """`tiles`: shape -> kernel -> tiles; `routes`: shape -> route."""
     path = TUNED / f"{architecture}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        for tiles in (Tiles(**given) for of_shape in found["tiles"].values() for given in of_shape.values()):
+            if tiles.block < 16 or tiles.block & (tiles.block - 1):
+                raise ValueError(f"block {tiles.block} is no power of two of at least 16")
+        for route in found["routes"].values():
+            if route not in ROUTES:
+                raise ValueError(f"route {route!r} is none of {', '.join(ROUTES)}")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is not as `python -m kernels.tune` writes it: {error}") from error
     return found
 
 

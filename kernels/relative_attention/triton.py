@@ -167,13 +167,13 @@ def forward_kernel(
         v = rows_of(v_base, j, v_step, j < keys, d, D)
         read = tl.dot(weight.to(v.dtype), v, read * shrink[:, None], input_precision=PRECISION)
         top = new_top
-    read = read / tl.where(total > 0.0, total, 1.0)[:, None]
+    read = read / tl.where(total == 0.0, 1.0, total)[:, None]
     if DROPS:
         read = read / (1.0 - dropout)
     out = O + (((split * num_rows + row) * L) * num_heads + head) * D
     pointers = out + i.to(tl.int64)[:, None] * (num_heads * D) + d[None, :]
     tl.store(pointers, read.to(O.dtype.element_ty), mask=(i < L)[:, None] & (d < D)[None, :])
-    log_sum = top + tl.log2(tl.where(total > 0.0, total, 1.0))
+    log_sum = top + tl.log2(tl.where(total == 0.0, 1.0, total))
     tl.store(LOG_SUM + (split * num_rows * num_heads + row_head) * L + i, log_sum, mask=i < L)
 
 

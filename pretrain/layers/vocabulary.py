@@ -201,7 +201,7 @@ class AdaptiveVocabulary(nn.Module):
         for index in range(1, len(self.sizes)):
             own_N = torch.where(cluster_N == index, label_N - self.starts[index], IGNORED)
             narrow, tail = self._narrow(index, hidden_NW), self._tail(index)
-            nats_N = nats_N + linear_cross_entropy(narrow, *tail, own_N, impl=self.impl)
+            nats_N = nats_N + linear_cross_entropy(narrow, *tail, own_N, mostly_ignored=True, impl=self.impl)
         return torch.zeros_like(nats_N).index_copy(0, order_N, nats_N)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -226,8 +226,10 @@ class AdaptiveVocabulary(nn.Module):
 
     def _cluster(self, flat: Tensor) -> Tensor:
         """[N] of each id; one more than there are for those that are ignored."""
-        edges = torch.tensor(self.starts[1:], device=flat.device)
-        return torch.bucketize(flat, edges, right=True).masked_fill(flat == IGNORED, len(self.sizes))
+        cluster = torch.zeros_like(flat)
+        for start in self.starts[1:]:  # a tensor of the starts would have to be copied to a GPU, and waited for
+            cluster += flat >= start
+        return cluster.masked_fill(flat == IGNORED, len(self.sizes))
 
     def _by_cluster(self, flat: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """[N] positions of ids that are not ignored, in order of cluster; [N] their clusters; how many each has."""

@@ -25,8 +25,10 @@ def spoilt(contest: bench.Contest, name: str, run: bench.Run) -> bench.Contest:
     return replace(contest, contenders=changed)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_all_contenders_compute_what_they_say() -> None:
-    for contest in (attention(), next(iter(linear_cross_entropy.contests("cpu")))):
+    head = linear_cross_entropy.contest(linear_cross_entropy.SMALL[0], torch.float32, DEVICE)
+    for contest in (attention(), head):
         timings = bench.measure(contest)
         assert [one.contender for one in timings] == [one.name for one in contest.contenders]
         assert all(one.error < 1e-5 for one in timings if one.cannot_run is None)
@@ -47,14 +49,34 @@ def wrong_in_later_rows_of_many(x: Sequence[Tensor]) -> Tensor:
     return read_BLHD if len(read_BLHD) == 1 else read_BLHD.roll(1, 0)
 
 
-@pytest.mark.parametrize("run", [wrong_value, wrong_gradient, wrong_in_later_rows_of_many])
+def no_number(x: Sequence[Tensor]) -> Tensor:
+    return attention().contenders[0].run(x) * torch.nan
+
+
+def wrong_gradient_by_queries_of_many(x: Sequence[Tensor]) -> Tensor:
+    """Right values; of several rows the gradient by the queries is not."""
+    q = x[0] if len(x[0]) == 1 else x[0] + 0.01 * (x[0] - x[0].detach())
+    return attention().contenders[0].run([q, *x[1:]])
+
+
+@pytest.mark.parametrize(
+    "run", [wrong_value, wrong_gradient, wrong_in_later_rows_of_many, no_number, wrong_gradient_by_queries_of_many]
+)
 def test_a_wrong_contender_keeps_the_case_from_being_printed(
     run: bench.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.measure(spoilt(attention(), "ours", run)) == []
     said = capsys.readouterr().err
-    assert said.startswith("square: not printed: ours (relative error")
+    assert said.startswith("square: not printed: ours wrong (relative error")
     assert "the limit is 1e-04" in said
+
+
+def test_a_wrong_peer_is_said_to_be_wrong() -> None:
+    timings = bench.measure(spoilt(attention(), "eager", lambda x: relative_attention._eager(*x) * 1.001))
+    (eager,) = (one for one in timings if one.contender == "eager")
+    assert eager.cannot_run is not None
+    assert eager.cannot_run.startswith("wrong (relative error")
+    assert [one.contender for one in timings if one.cannot_run is None][:1] == ["ours"]
 
 
 def test_a_peer_that_cannot_run_is_named_and_ours_must() -> None:
@@ -63,7 +85,7 @@ def test_a_peer_that_cannot_run_is_named_and_ours_must() -> None:
 
     timings = bench.measure(spoilt(attention(), "flash", refuses))
     assert [one.cannot_run for one in timings if one.contender == "flash"] == ["no such backend"]
-    assert "flash          cannot run here: no such backend" in "\n".join(bench.lines(timings))
+    assert "flash          no figures: no such backend" in "\n".join(bench.lines(timings))
     assert bench.measure(spoilt(attention(), "ours", refuses)) == []
 
 

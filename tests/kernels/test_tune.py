@@ -1,6 +1,5 @@
 """The tuner with a clock of the test's own: what it chooses, passes over and keeps, and that kernels then use it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ class Clock:
 def test_the_fastest_tiles_and_route_are_found() -> None:
     per_kernel = [2.0, 1.0] * len(tiles.KERNELS)
     clock = Clock(9.0, *per_kernel, 5.0, 4.0)
-    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), (SLOW, FAST), clock)
+    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), lambda *_: (SLOW, FAST), clock)
     assert found.tiles == dict.fromkeys(tiles.KERNELS, FAST)
     assert (found.route, found.milliseconds, found.default_milliseconds) == ("stored", 4.0, 9.0)
 
@@ -49,7 +48,7 @@ def test_what_is_wrong_or_does_not_compile_is_passed_over(
     monkeypatch.setattr(fused, "relative_attention", spoilt)
     impossible = Tiles(block=24)
     clock = Clock(9.0, 8.0, *[3.0, 2.0] * (len(tiles.KERNELS) - 1), 1.0)
-    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), (FAST, impossible, SLOW), clock)
+    found = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), lambda *_: (FAST, impossible, SLOW), clock)
     said = capsys.readouterr().err
     assert found.tiles["forward"] == SLOW
     assert f"forward {FAST}: passed over: differs from the default's values by" in said
@@ -58,15 +57,76 @@ def test_what_is_wrong_or_does_not_compile_is_passed_over(
 
 def test_what_was_tuned_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tiles, "TUNED", tmp_path)
-    tuned = tune.Tuned({"forward": Tiles(128, 8, 3)}, "stored", 1.0, 2.0)
-    (tmp_path / "sm_90.json").write_text(json.dumps(tune.record({"64 16 bits": tuned})))
-    tiles.forget_tuned()
+    kept = tune.Kept(tmp_path / "sm_90.json", {"device": "a", "triton": "3"})
+    kept.conclude("64 16 bits", tune.Tuned({"forward": Tiles(128, 8, 3)}, "stored", 1.0, 2.0))
     try:
         assert tiles.tiles_for("forward", 64, torch.bfloat16, "sm_90") == Tiles(128, 8, 3)
         assert tiles.route_for(64, torch.bfloat16, "sm_90") == "stored"
         for other in ((128, torch.bfloat16, "sm_90"), (64, torch.float32, "sm_90"), (64, torch.bfloat16, "sm_80")):
             assert tiles.tiles_for("forward", *other) != Tiles(128, 8, 3)
             assert tiles.route_for(*other) == "recomputed"
+    finally:
+        tiles.forget_tuned()
+
+
+def test_a_tuner_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    by = {"device": "a", "triton": "3"}
+    kept = tune.Kept(tmp_path / "cpu.json", by)
+    tensors = CASE.tensors(torch.float32, DEVICE)
+
+    def give_up(work: Callable[[], Any]) -> float:
+        if len(kept.tiles_of("16 float32")) == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(CASE, tensors, lambda *_: (FAST,), give_up, keep=lambda found: kept.add("16 float32", found))
+    again = tune.Kept(tmp_path / "cpu.json", by).tiles_of("16 float32")
+    assert list(again) == list(tiles.KERNELS[:2])
+    asked: list[str] = []
+
+    def candidates(kernel: tiles.Kernel, width: int) -> list[Tiles]:
+        asked.append(kernel)
+        return [FAST]
+
+    found = tune.tune(CASE, tensors, candidates, Clock(1.0), known=again)
+    assert asked == list(tiles.KERNELS[2:])
+    assert found.tiles == dict.fromkeys(tiles.KERNELS, FAST)
+    assert tune.Kept(tmp_path / "cpu.json", by | {"triton": "4"}).tiles_of("16 float32") == {}
+
+
+def test_gradients_are_compared_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    honest = fused.backward
+
+    def spoilt(tensors: fused.Tensors, settings: fused.Settings, *given: Any) -> tuple[torch.Tensor, ...]:
+        found = honest(tensors, settings, *given)
+        spoil = settings.tiles.get("key_gradient") == SLOW
+        return (*found[:2], found[2] * torch.nan, *found[3:]) if spoil else found
+
+    monkeypatch.setattr(fused, "backward", spoilt)
+    chosen = tune.tune(CASE, CASE.tensors(torch.float32, DEVICE), lambda *_: (SLOW, FAST), Clock(1.0))
+    assert chosen.tiles["key_gradient"] == FAST
+    assert "key_gradient Tiles(block=32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ('{"tiles": {"64 16 bits": {"forward": {"blok": 64}}}, "routes": {}}', "blok"),
+        ('{"tiles": {"64 16 bits": {"forward": {"block": 48}}}, "routes": {}}', "block 48 is no power of two"),
+        ('{"tiles": {"64 16 bits": {"forward": {"block": 8}}}, "routes": {}}', "block 8 is no power of two of at"),
+        ('{"tiles": {}, "routes": {"64 16 bits": "fast"}}', "route 'fast' is none of recomputed, stored"),
+        ('{"tiles": {}}', "'routes'"),
+    ],
+)
+def test_a_spoilt_file_is_named(content: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tiles, "TUNED", tmp_path)
+    (tmp_path / "sm_90.json").write_text(content)
+    tiles.forget_tuned()
+    try:
+        with pytest.raises(ValueError, match=rf"sm_90.json: is not as `python -m kernels.tune` writes it: .*{message}"):
+            tiles.tiles_for("forward", 64, torch.bfloat16, "sm_90")
     finally:
         tiles.forget_tuned()
 

@@ -43,9 +43,28 @@ def test_one_that_cannot_run_is_refused(chosen: dict[str, str], key: str, monkey
 
 def test_heads_too_wide_for_it_are_refused_before_the_first_step() -> None:
     wide = config.load(Experiment, config.recipe_path("tiny_transformer_xl"), ["model.head_width=144"]).model.build()
-    with pytest.raises(BadInput, match=r"kernels.default is 'triton', .*: heads are 144 wide, it holds 128 at most"):
-        KernelsConfig(default="triton").tell(wide, CPU, torch.float32)
+    with pytest.raises(
+        BadInput, match=r"kernels.relative_attention is 'triton', .*: heads are 144 wide, it holds 128 at most"
+    ):
+        KernelsConfig(relative_attention="triton").tell(wide, CPU, torch.float32)
     KernelsConfig().tell(wide, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_wgan"])
+def test_one_asked_for_by_name_that_the_model_has_not(recipe: str) -> None:
+    model = config.load(Experiment, config.recipe_path(recipe)).model.build()
+    with pytest.raises(BadInput, match=r"kernels.nearest_code is 'triton', but no part of this model uses it"):
+        KernelsConfig(nearest_code="triton").tell(model, CPU, torch.float32)
+    KernelsConfig(nearest_code="reference").tell(model, CPU, torch.float32)
+
+
+def test_a_module_that_cannot_be_told_is_noticed() -> None:
+    class Forgetful(nn.Module):
+        kernel = "nearest_code"
+        impl = "auto"
+
+    with pytest.raises(AssertionError, match="Forgetful lacks what UsesKernel names"):
+        KernelsConfig().tell(Forgetful(), CPU, torch.float32)
 
 
 def test_choices_on_the_command_line() -> None:

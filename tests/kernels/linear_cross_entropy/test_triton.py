@@ -5,6 +5,7 @@ The bound of an error is that of plain torch in the same dtype: 2x its own for v
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -53,11 +54,12 @@ def plain(hidden_NW: Tensor, weight_VW: Tensor, bias_V: Tensor | None, labels_N:
     return F.cross_entropy(logits_NV, labels_N, reduction="none", ignore_index=IGNORED)
 
 
-def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool) -> None:
+def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool, mostly_ignored: bool = False) -> None:
     given, labels_N = draw(shape, dtype, biased=biased)
     exact = scored(plain, [None if x is None else x.double() for x in given], labels_N)
     rounded = scored(plain, given, labels_N)
-    found = scored(lambda *t: triton.linear_cross_entropy(*t, tiles=SMALL), given, labels_N)
+    fused = partial(triton.linear_cross_entropy, mostly_ignored=mostly_ignored, tiles=SMALL)
+    found = scored(fused, given, labels_N)
     for index, (got, other, target) in enumerate(zip(found, rounded, exact, strict=True)):
         error, allowed = ((x.double() - target).norm() / target.norm().clamp(min=1e-30) for x in (got, other))
         floor = 2 * torch.finfo(torch.float32).eps  # of one value plain torch may err by nothing
@@ -68,6 +70,15 @@ def check(shape: tuple[int, int, int], dtype: torch.dtype, *, biased: bool) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients(shape: str, dtype: torch.dtype) -> None:
     check(SHAPES[shape], dtype, biased=True)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_skipping_ignored_tiles_everywhere(dtype: torch.dtype, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their errors are never written, so whoever reads them finds no number; of several buffers, too."""
+    check(SHAPES["ragged"], dtype, biased=biased, mostly_ignored=True)
+    monkeypatch.setattr(triton, "BUFFER_ELEMENTS", 37 * 32)
+    check(SHAPES["ragged"], dtype, biased=biased, mostly_ignored=True)
 
 
 def test_without_a_bias() -> None:
@@ -90,12 +101,43 @@ def test_ignored_rows_are_exactly_nothing() -> None:
     assert d_hidden_NW[~ignored_N].abs().sum(1).all()
 
 
-@pytest.mark.parametrize("label", [75, -1])
-def test_a_label_outside_the_vocabulary_is_no_number(label: int) -> None:
+@pytest.mark.parametrize("label", [75, 10**12, -1, -101])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_label_outside_the_vocabulary_is_no_number(label: int, fused: bool) -> None:
+    """As on a GPU, where nobody looks; nor is the gradient of its row."""
     given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
     labels_N[3] = label
-    nats_N = triton.linear_cross_entropy(*given, labels_N, tiles=SMALL)
+    by = partial(triton.linear_cross_entropy, tiles=SMALL) if fused else reference.linear_cross_entropy
+    nats_N, d_hidden_NW, *_ = scored(by, given, labels_N)
     assert nats_N.isnan().nonzero().flatten().tolist() == [3]
+    assert d_hidden_NW.isnan().any(1).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="nobody looks there")
+@pytest.mark.parametrize("impl", ["auto", "triton", "reference"])
+@pytest.mark.parametrize("label", [75, -1])
+def test_a_label_outside_the_vocabulary_is_named_on_a_cpu(label: int, impl: str) -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    labels_N[3] = label
+    with pytest.raises(ValueError, match=f"labels_N has {label}; a label must be from 0 to 74, or -100"):
+        linear_cross_entropy(*given, labels_N, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_a_graph_of_the_gradient_is_refused(impl: str) -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    leaf = given[0].requires_grad_()
+    nats = linear_cross_entropy(leaf, *given[1:], labels_N, impl=impl).sum()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(nats, leaf, create_graph=True)
+
+
+def test_labels_and_bias_may_lie_apart() -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    wanted = triton.linear_cross_entropy(*given, labels_N, tiles=SMALL)
+    apart = [given[0], given[1], torch.stack([given[2]] * 2, 1)[:, 0]]
+    found = triton.linear_cross_entropy(*apart, torch.stack([labels_N] * 3, 1)[:, 1], tiles=SMALL)
+    assert torch.equal(found, wanted)
 
 
 def test_the_package_chooses_what_it_is_told() -> None:
@@ -120,7 +162,7 @@ def test_no_rows() -> None:
     ("index", "spoil", "rule"),
     [
         (0, lambda x: x[0], "hidden_NW has shape (41,); it must have 2 dimensions"),
-        (1, lambda x: x[:, :7], "weight_VW has shape (75, 7); with hidden_NW (37, 41) and weight_VW (75, 7)"),
+        (1, lambda x: x[:, :7], "weight_VW has shape (75, 7); with hidden_NW (37, 41) it must be (V, 41)"),
         (1, lambda x: torch.stack([x, x], -1)[..., 0], "weight_VW (75, 41) has strides (82, 2); its last dimension"),
         (2, lambda x: x[:7], "bias_V has shape (7,); with"),
         (3, lambda x: x[:7], "labels_N has shape (7,); with"),
@@ -134,3 +176,28 @@ def test_what_does_not_fit_is_named(index: int, spoil: Callable[[Tensor], Tensor
     arguments[index] = spoil(arguments[index])
     with pytest.raises(ValueError, match=re.escape(rule)):
         linear_cross_entropy(*arguments, impl=impl)
+
+
+def test_what_is_no_number_stays_none_and_barred_columns_are_none() -> None:
+    """One weight that is no number spoils every row; a first tile of columns that are barred is like none at all."""
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    labels_N[labels_N != IGNORED] = 60
+    barred = [given[0], given[1], given[2].clone()]
+    barred[2][:32] = -torch.inf
+    found = triton.linear_cross_entropy(*barred, labels_N, tiles=SMALL)
+    torch.testing.assert_close(found, reference.linear_cross_entropy(*barred, labels_N), rtol=1e-5, atol=1e-5)
+    for value in (torch.nan, torch.inf):
+        spoilt = [given[0], given[1].clone(), given[2]]
+        spoilt[1][70] = value
+        nats_N = triton.linear_cross_entropy(*spoilt, labels_N, tiles=SMALL)
+        assert not nats_N[labels_N != IGNORED].isfinite().any()
+
+
+def test_the_gradient_of_a_plain_sum() -> None:
+    given, labels_N = draw(SHAPES["ragged"], torch.float32, biased=True)
+    found = []
+    for score in (partial(triton.linear_cross_entropy, tiles=SMALL), plain):
+        leaves = [x.detach().requires_grad_() for x in given]
+        found.append(torch.autograd.grad(score(*leaves, labels_N).sum(), leaves))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -14,10 +14,12 @@ from kernels.relative_attention.cases import Case
 from kernels.relative_attention.fused import Tensors
 
 CASE = Case("", 2, 2, 4, 3, 16)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def attend(impl: Implementation = "auto", **changed: Tensor) -> Tensor:
-    given = CASE.tensors(torch.float32)._asdict() | changed
+    device = changed["q_BLHD"].device if "q_BLHD" in changed else "cpu"
+    given = CASE.tensors(torch.float32, device)._asdict() | changed
     return relative_attention(**given, impl=impl)
 
 
@@ -75,6 +77,34 @@ def test_a_share_to_drop_that_is_none(dropout: float, impl: Implementation) -> N
         relative_attention(**tensors._asdict(), dropout=dropout, impl=impl)
 
 
+@pytest.mark.parametrize("impl", ["Reference", "trition", "", None])
+def test_an_implementation_that_there_is_not(impl: Implementation) -> None:
+    """Of every operation: they share the choice."""
+    with pytest.raises(ValueError, match=f"relative_attention: impl is {impl!r}; it must be one of auto, triton, refe"):
+        attend(impl)
+
+
+def test_a_graph_of_the_gradient_is_refused_by_the_fused_kernel() -> None:
+    tensors = CASE.tensors(torch.float32, DEVICE)
+    q_BLHD = tensors.q_BLHD.requires_grad_()
+    read = attend("triton", q_BLHD=q_BLHD).sum()
+    with pytest.raises(RuntimeError, match="differentiable once here, but backward was called with create_graph=True"):
+        torch.autograd.grad(read, q_BLHD, create_graph=True)
+    (gradient,) = torch.autograd.grad(attend("reference", q_BLHD=q_BLHD).sum(), q_BLHD, create_graph=True)
+    assert gradient.requires_grad
+
+
+def test_what_is_read_may_be_changed_in_place() -> None:
+    q_BLHD = CASE.tensors(torch.float32, DEVICE).q_BLHD.requires_grad_()
+    assert attend("triton", q_BLHD=q_BLHD).add_(1.0).requires_grad
+
+
+def test_the_seed_is_drawn_on_the_cpu_whatever_the_default_device() -> None:
+    tensors = CASE.tensors(torch.float32, DEVICE)
+    with torch.device("meta"):
+        assert relative_attention(**tensors._asdict(), dropout=0.1, impl="triton").isfinite().all()
+
+
 def test_without_triton_the_reference_computes_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     tensors = CASE.tensors(torch.float32)
@@ -84,8 +114,8 @@ def test_without_triton_the_reference_computes_and_the_reason_is_said(monkeypatc
 
 def test_a_last_dimension_of_one_is_contiguous_whatever_its_stride() -> None:
     """As of the windows of one query that were cut from those of several."""
-    tensors = Case("", 2, 1, 1, 3, 16).tensors(torch.float32)
-    window_BL = torch.full((2, 1, 4), 9)[:, :, 1]
+    tensors = Case("", 2, 1, 1, 3, 16).tensors(torch.float32, DEVICE)
+    window_BL = torch.full((2, 1, 4), 9, device=DEVICE)[:, :, 1]
     assert window_BL.stride(-1) != 1
     for impl in ("triton", "reference"):
         assert attend_with(tensors, window_BL, impl).isfinite().all()

@@ -92,7 +92,8 @@ def test_other_routes(case: Case, route: Route) -> None:
 
 @pytest.mark.parametrize("block", [32, 64, 128])
 def test_other_tiles(block: int) -> None:
-    check(replace(RAGGED[1], dropout=0.2, distances=60), torch.float32, block=block)
+    dtype = torch.float32 if block < 128 else torch.float16  # a GPU has not so much shared memory
+    check(replace(RAGGED[1], dropout=0.2, distances=60), dtype, block=block)
 
 
 @pytest.mark.parametrize("splits", [2, 3, 7])
@@ -136,6 +137,58 @@ def test_the_package_chooses_what_it_is_told() -> None:
     assert torch.equal(relative_attention(**given, impl="triton"), own)
     assert torch.equal(relative_attention(**given), own) == (DEVICE == "cuda")
     assert not torch.equal(relative_attention(**given, impl="reference"), own)
+
+
+def test_inputs_may_lie_apart_and_gradients_be_expanded() -> None:
+    """Biases and windows cut from larger ones, windows beyond any key, and the gradient of a plain sum."""
+    case = replace(RAGGED[1], rows=3)
+    tensors, chosen = case.tensors(torch.float32, DEVICE), settings(case, block=16)
+    wide_BL = torch.full((case.rows, case.queries + 7), torch.iinfo(torch.int64).max, device=DEVICE)
+    u_HD, w_HD = (torch.cat([x, x], 1)[:, : case.width] for x in (tensors.u_HD, tensors.w_HD))
+    apart = tensors._replace(u_HD=u_HD, w_HD=w_HD, window_BL=wide_BL[:, : case.queries])
+    assert not any(x.is_contiguous() for x in apart[4:])
+    found = []
+    for given, attend in ((apart, fused.relative_attention), (tensors, None)):
+        leaves = [x.detach().requires_grad_() for x in given[:6]]
+        read = (
+            reference.relative_attention(*leaves, window_BL=given.window_BL)
+            if attend is None
+            else attend(Tensors(*leaves, given.window_BL), chosen)
+        )
+        found.append([read.detach(), *torch.autograd.grad(read.sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("processors", [1, 20, 1000])
+def test_work_split_as_for_many_processors(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of forward, and rows of the distances' gradient."""
+    monkeypatch.setattr(fused, "processors_of", lambda _: processors)
+    check(Case("", 5, 1, 6, 140, 16, window="resets"), torch.float32, block=16)
+
+
+def test_no_key_that_is_no_number_leaves_a_number() -> None:
+    case = replace(RAGGED[1], dropout=0.5)
+    tensors = case.tensors(torch.float32, DEVICE)
+    tensors.k_BKHD[0, 3] = torch.nan
+    read_BLHD = fused.relative_attention(tensors, settings(case, block=16))
+    assert read_BLHD.isnan().all()
+
+
+def test_each_call_drops_others_and_a_seed_the_same_again() -> None:
+    tensors = RAGGED[0].tensors(torch.float32, DEVICE)
+
+    def reads() -> list[Tensor]:
+        torch.manual_seed(4)
+        return [relative_attention(**tensors._asdict(), dropout=0.5, impl="triton") for _ in range(2)]
+
+    (one, other), again = reads(), reads()
+    assert not torch.equal(one, other)
+    assert torch.equal(one, again[0])
+    assert torch.equal(other, again[1])
+    device = torch.device(DEVICE)
+    low, high = (fused.kept(1, 1, 8, 40, dropout=0.5, seed=seed, device=device) for seed in (5, 5 + 2**40))
+    assert not torch.equal(low, high)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="addresses are the same there, memory is dearer")
