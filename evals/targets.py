@@ -1,7 +1,8 @@
-"""What can be evaluated by name: a run of Segue's, or a model of the `transformers` library.
+"""What can be evaluated by name: a run of Segue's, a model of the `transformers` library, or a baseline.
 
 `runs/wt103` (or any run directory) is a run: the newest good checkpoint, or that of a step. `hf:gpt2`, `hf:./exported`
-is a model of transformers, from the hub or a directory.
+is a model of transformers, from the hub or a directory. `kneser-ney:FILE` and `uniform:bytes` are baselines
+(`evals.backends.baselines`).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 
 from data_pipeline.config import BadInput
 from data_pipeline.tokenizers.stored import load_tokenizer
+from evals.backends.baselines import KNESER_NEY, UNIFORM, open_baseline
 from evals.backends.huggingface import open_huggingface
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
@@ -46,14 +48,21 @@ class Target:
         """BadInput or Corrupt where it cannot be used, or has no such setting."""
         if self.name.startswith(HUGGING_FACE):
             return self._open_huggingface(self.name.removeprefix(HUGGING_FACE))
+        if self.name == UNIFORM or self.name.startswith(KNESER_NEY):
+            self._refuse_settings_of_runs()
+            baseline, words, start = open_baseline(self.name)
+            return baseline, Reader(words, start, None)
         return self._open_run(Path(self.name))
 
     def _open_huggingface(self, place: str) -> tuple[TokenModel, Reader]:
+        self._refuse_settings_of_runs()
+        model, tokenizer = open_huggingface(place)
+        return model, Reader(tokenizer, tokenizer.start, model.max_length, self.stride)
+
+    def _refuse_settings_of_runs(self) -> None:
         given = [name for name in (*MEMORY, "segment_length", "checkpoint") if getattr(self, name) is not None]
         if given or self.kernels:
             raise BadInput(f"{self.name}: {(*given, 'kernel')[0]} is of Segue's runs; leave it out")
-        model, tokenizer = open_huggingface(place)
-        return model, Reader(tokenizer, tokenizer.start, model.max_length, self.stride)
 
     def _open_run(self, directory: Path) -> tuple[TokenModel, Reader]:
         if not directory.is_dir():
