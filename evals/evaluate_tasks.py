@@ -67,13 +67,13 @@ def evaluate_tasks(
             yield _evaluate(task, model, reader, source, results, score, rows, limit, progress)
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, asked_by: str = "--tasks") -> Task:
     """BadInput, with the nearest name, where there is none."""
     if name not in TASKS:
         from difflib import get_close_matches
 
         near = get_close_matches(name, TASKS, n=1, cutoff=0.0)
-        raise BadInput(f"--tasks {name}: there is no such task; did you mean {near[0]}? --list names all")
+        raise BadInput(f"{asked_by} {name}: there is no such task; did you mean {near[0]}? `evaluate --list` names all")
     return TASKS[name]
 
 
@@ -112,7 +112,7 @@ def _evaluate(
     return TaskResult(task.name, task.title, tuple(metrics))
 
 
-def _of_batch(work: Work, number: int, scores: list[list[ItemScore]]) -> list[tuple[int, ItemScore]]:
+def of_batch(work: Work, number: int, scores: list[list[ItemScore]]) -> list[tuple[int, ItemScore]]:
     """Item and score."""
     return [
         (item, score)
@@ -124,7 +124,7 @@ def _of_batch(work: Work, number: int, scores: list[list[ItemScore]]) -> list[tu
 def _alone(model: TokenModel) -> Score:
     def score(work: Work, numbers: Sequence[int]) -> Iterator[list[tuple[int, ItemScore]]]:
         for number in numbers:
-            yield _of_batch(work, number, model.score([work.groups[place] for place in work.batches[number]]))
+            yield of_batch(work, number, model.score([work.groups[place] for place in work.batches[number]]))
 
     return score
 
@@ -154,7 +154,7 @@ class _Workers:
             if not running:
                 return
             number, future = running.popleft()
-            yield _of_batch(work, number, future.result())
+            yield of_batch(work, number, future.result())
 
 
 _model: TokenModel | None = None
