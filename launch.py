@@ -82,6 +82,11 @@ class WeightType(StrEnum):
     float16 = "float16"
 
 
+class ExportForm(StrEnum):
+    safetensors = "safetensors"
+    huggingface = "huggingface"
+
+
 class ExecutorChoice(StrEnum):
     local = "local"
     ray = "ray"
@@ -179,7 +184,25 @@ def resume(
 
 @app.command()
 def evaluate(
-    directory: RunDirectory,
+    target: Annotated[
+        str | None, typer.Argument(help="A run's directory, or hf:NAME of transformers.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Benchmark tasks, or gpt2-table for all of that table.", metavar="NAMES")
+    ] = None,
+    list_tasks: Annotated[bool, typer.Option("--list", help="Which tasks there are.")] = False,
+    data_directory: Annotated[
+        Path | None, typer.Option("--data-dir", help="Files of tasks, a folder each; else the hub.", metavar="DIR")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="The first examples of each task.", min=1)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep each example's result, and go on with what is there.", metavar="JSONL")
+    ] = None,
+    tables: Annotated[
+        list[Path] | None, typer.Option("--table", help="Write the table: .md, .json, .csv or .png.", metavar="FILE")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the tasks; no number depends on it.", min=1)] = 1,
+    stride: Annotated[int | None, typer.Option(help="Tokens of running text that a window scores.", min=1)] = None,
     split: Annotated[str, typer.Option(help="Which held-out documents.")] = "valid",
     checkpoint: CheckpointStep = None,
     memory_length: Annotated[int | None, typer.Option(help="Another length of memory than in training.")] = None,
@@ -193,9 +216,30 @@ def evaluate(
     kernel: KernelChoices = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
-    """Score held-out data with a run's newest checkpoint: with memory, and with memory off."""
+    """Score held-out data, or benchmark tasks zero-shot, with a run's newest checkpoint."""
+    if list_tasks:
+        from cluster.evaluation import task_list
+
+        console().print(task_list())
+        return
+    if target is None:
+        raise typer.BadParameter("give a run's directory or hf:NAME, or --list")
+    if tasks:
+        from cluster.evaluation import run_tasks
+        from evals.targets import Target
+
+        asked = Target(
+            target, checkpoint, segment_length, memory_length, clamp_length, same_length, stride, tuple(kernel or ())
+        )
+        run_tasks(
+            asked, tasks, console(), data_directory=data_directory, out=out, tables=tables or (), rows=rows,
+            limit=limit, workers=workers,
+        )  # fmt: skip
+        return
     from cluster.tables import metrics_table
     from evals.evaluate import evaluate_run
+
+    directory = Path(target)
 
     if json_file is not None:
         check_writable(json_file, "--json")
@@ -399,17 +443,24 @@ def prune_checkpoints(
         print(line)
 
 
+@app.command("export")
 @checkpoints.command("export")
 def export_weights(
     directory: RunDirectory,
-    file: Annotated[Path, typer.Argument(help="A new file.", metavar="FILE", show_default=False)],
+    place: Annotated[Path, typer.Argument(help="A new file or directory.", metavar="PLACE", show_default=False)],
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="One file, or a directory that transformers loads (models: gpt).")
+    ] = ExportForm.safetensors,
     checkpoint: CheckpointStep = None,
-    dtype: Annotated[WeightType, typer.Option(help="Of the weights in the file.")] = WeightType.float32,
+    dtype: Annotated[WeightType, typer.Option(help="Of the weights.")] = WeightType.float32,
 ) -> None:
-    """Write the weights to one safetensors file, the experiment in its metadata: it is read without Segue."""
-    from cluster.inspection import export
+    """Write the weights so that they are read without Segue: one safetensors file, the experiment in its metadata;
+    or a directory for transformers, with tokenizer and model card."""
+    from cluster.huggingface_export import export_huggingface
+    from cluster.inspection import existing, export
 
-    say(export(directory, file, checkpoint, dtype.value))
+    write = export if form == ExportForm.safetensors else export_huggingface
+    say(write(existing(directory), place, checkpoint, dtype.value))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.observer import Observer
-from evals.in_training import score_held_out
+from evals.in_training import score_held_out, score_tasks
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.lease import Claim
@@ -42,7 +42,7 @@ def work(job: Job, group: Group, observer: Observer) -> int:
         experiment,
         job.directory,
         group,
-        evaluators=(score_held_out,),
+        evaluators=(score_held_out, score_tasks),
         allowed=job.allowed,
         watch=observer.watch(job.injector, may_write=job.claim.check if job.claim else None),
     )

@@ -22,10 +22,8 @@ from pretrain.engines.engine import choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.rng import seed_everything
+from pretrain.run_directory import TOKENIZER
 from pretrain.samplers.tokens import generate
-
-TOKENIZER = "tokenizer"
-"""Folder of a run directory: the tokenizer's copy, so that a run can be sampled without its data."""
 
 
 def keep_tokenizer(experiment: Experiment, directory: Path) -> None:

@@ -12,13 +12,14 @@ from rich.console import Console
 from cluster.job import Injector, Job, work
 from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.progress import Display
-from cluster.sampling import TOKENIZER, keep_tokenizer
+from cluster.sampling import keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from data_pipeline.shard_stamps import RECORD, ShardStamps
 from evals.held_out import open_split
+from evals.in_training import open_tasks
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
@@ -27,6 +28,7 @@ from pretrain.lease import Claim, Lease
 from pretrain.plan import plan
 from pretrain.run_directory import (
     EXPERIMENT,
+    TOKENIZER,
     check_allowed,
     check_given,
     check_place,
@@ -169,6 +171,7 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     if experiment.evaluate.every is not None:
         open_held_out = open_vectors if experiment.model.reads == "vectors" else open_split
         open_held_out(experiment.data, experiment.evaluate.split)
+        open_tasks(experiment)
 
 
 def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:

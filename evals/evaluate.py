@@ -96,13 +96,14 @@ def _ways(model: ModelConfig, overrides: Mapping[str, Any]) -> dict[str, ModelCo
                 f"{next(iter(overrides))}: model.kind {model.kind} has no memory; use segment_length for its windows"
             )
         return {WINDOWS: model}
-    without = {NO_MEMORY: _changed(model, dict(overrides) | {"memory_length": 0, "same_length": False})}
+    without = {NO_MEMORY: changed_model(model, dict(overrides) | {"memory_length": 0, "same_length": False})}
     if overrides.get("memory_length", getattr(model, "memory_length", 0)) == 0:
         return without
-    return {MEMORY: _changed(model, overrides)} | without
+    return {MEMORY: changed_model(model, overrides)} | without
 
 
-def _changed(model: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+def changed_model(model: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+    """With other settings; BadInput where the model has no such setting."""
     values = model.model_dump() | dict(overrides)
     unknown = [name for name in overrides if name not in type(model).model_fields]
     if unknown:

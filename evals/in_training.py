@@ -1,11 +1,23 @@
-"""Held-out scores while a run trains: the run's own engine and workers, on `experiment.evaluate.split`."""
+"""Scores while a run trains, by its own engine and workers: of a held-out split, and of benchmark tasks."""
+
+from pathlib import Path
 
 from data_pipeline.batch import Batch
+from data_pipeline.config import BadInput
+from data_pipeline.text import TextConfig
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from evals.backends.segue import token_model
+from evals.evaluate_tasks import find_task, of_batch
 from evals.held_out import open_split
 from evals.language_model import TextScore, score_documents
+from evals.scoring.item import ItemScore
+from evals.tasks.data import DataSource, Missing, TaskData
+from evals.tasks.task import Task
 from evals.vectors import open_vectors, score_vectors
+from evals.zero_shot import Reader, plan, records
 from pretrain.contract import Carry, Loss
 from pretrain.experiment import Experiment
+from pretrain.samplers.tokens import evaluating
 from pretrain.trainer import Trainer
 
 
@@ -52,6 +64,50 @@ def _vector_scores(trainer: Trainer, experiment: Experiment) -> dict[str, float]
         )
         means |= {f"{player}/{name}": value for name, value in found.means.items()}
     return means
+
+
+def score_tasks(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
+    """An `Evaluator` as the above: `experiment.evaluate.tasks` under the weights of now; workers share the batches."""
+    found: dict[str, float] = {}
+    group, model = trainer.engine.group, trainer.engine.model
+    for task, data in open_tasks(experiment):
+        scored = token_model(model, {})
+        tokenizer = text_tokenizer(experiment)
+        reader = Reader(tokenizer, tokenizer.end_of_document, scored.max_length)
+        work = plan(task, data, reader, rows=experiment.batch.rows, limit=experiment.evaluate.tasks_limit)
+        own: list[list[tuple[int, ItemScore]]] = []
+        with evaluating(model):
+            for number in range(group.rank, len(work.batches), group.world_size):
+                trainer.stopwatch.tick()  # a long evaluation is no hang
+                own.append(of_batch(work, number, scored.score([work.groups[place] for place in work.batches[number]])))
+        shares = [iter(share) for share in group.gather(own)]
+        every = [next(shares[number % group.world_size]) for number in range(len(work.batches))]
+        kept = sorted(records(task, work, lambda numbers, e=every: iter(e)), key=lambda record: record["example"])  # type: ignore[misc]
+        found |= {f"{task.name}/{value.name}": value.value for value in task.values(kept)}
+    return found
+
+
+def open_tasks(experiment: Experiment) -> list[tuple[Task, TaskData]]:
+    """What `evaluate.tasks` names, with its data; BadInput where a task, its data or a tokenizer is missing."""
+    asked = experiment.evaluate
+    if asked.tasks:
+        text_tokenizer(experiment)
+    source = DataSource(None if asked.tasks_directory is None else Path(asked.tasks_directory))
+    opened = []
+    for name in asked.tasks:
+        task = find_task(name, "evaluate.tasks")
+        try:
+            opened.append((task, task.load(source)))
+        except Missing as missing:
+            raise BadInput(f"evaluate.tasks: {missing}") from missing
+    return opened
+
+
+def text_tokenizer(experiment: Experiment) -> Tokenizer:
+    """The data's; BadInput where it is no text."""
+    if not isinstance(experiment.data, TextConfig):
+        raise BadInput(f"evaluate.tasks: data.kind {experiment.data.kind} is no text, so no task can be asked")
+    return experiment.data.load_tokenizer()
 
 
 class EngineScore:

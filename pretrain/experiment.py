@@ -93,6 +93,12 @@ class EvaluateConfig(Config):
     split: str = "valid"
     max_tokens: int | None = Field(default=None, gt=0)
     """Of the split's beginning; None: all of it."""
+    tasks: tuple[str, ...] = ()
+    """Benchmark tasks (`evaluate --list`) that are scored as well, by all workers."""
+    tasks_directory: str | None = None
+    """Files of the tasks, a folder each; None: the hub."""
+    tasks_limit: int | None = Field(default=None, gt=0)
+    """The first examples of each task; None: all."""
 
 
 class LogConfig(Config):
@@ -137,6 +143,11 @@ class Experiment(Config):
             raise ValueError(
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
+            )
+        if stage == 3 and self.evaluate.tasks:
+            raise ValueError(
+                "evaluate.tasks needs all weights on each worker, which engine.zero_stage=3 does not give; "
+                "use engine.zero_stage 0, 1 or 2, or `evaluate --tasks` on the checkpoints"
             )
         if self.checkpoint.timeout_minutes >= self.supervision.hang_minutes:
             raise ValueError(

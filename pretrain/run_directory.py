@@ -23,6 +23,9 @@ from pretrain.lease import Claim as Claim
 
 EXPERIMENT = "experiment.yaml"
 
+TOKENIZER = "tokenizer"
+"""Folder of a run directory: the tokenizer's copy, so that a run can be used without its data."""
+
 
 def create(directory: Path, experiment: Experiment) -> None:
     """Make a run directory; refuses one that holds a run already, or anything else."""

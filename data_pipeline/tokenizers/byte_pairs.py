@@ -84,7 +84,7 @@ class BytePairTokenizer(Tokenizer):
         library.encode_special_tokens = True
         library.no_padding()
         library.no_truncation()
-        self._library, self.kind, self._end = library, kind, end_of_document
+        self._library, self.kind, self.end_name = library, kind, end_of_document
         self.lossless = library.normalizer is None and isinstance(library.decoder, decoders.ByteLevel)
         self.end_of_document = number
         self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())
@@ -118,7 +118,7 @@ class BytePairTokenizer(Tokenizer):
         return self._library.to_str()
 
     def settings(self) -> dict[str, str | int | bool]:
-        return {"end_of_document": self._end}
+        return {"end_of_document": self.end_name}
 
 
 def divided(text: str, length: int) -> Iterator[str]:

@@ -1,12 +1,19 @@
 """Scores in the loop: the same as from the checkpoint, the same on any number of workers, and no trace in the run."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from cluster.sampling import keep_tokenizer
+from data_pipeline.config import BadInput
 from evals.evaluate import evaluate_run
-from evals.in_training import score_held_out
+from evals.evaluate_tasks import evaluate_tasks
+from evals.in_training import open_tasks, score_held_out, score_tasks
+from evals.results_file import ResultsFile
+from evals.targets import Target
+from evals.tasks.data import DataSource
 from pretrain import config
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -69,3 +76,61 @@ def test_two_workers_score_as_one() -> None:
     for found in run_workers(2, scores_of_a_worker, CASES):
         for name in CASES:
             assert found[name] == pytest.approx(alone[name], rel=2e-5), name
+
+
+def tasks(place: Path) -> tuple[str, ...]:
+    """Overrides that ask for two tasks, whose files are made."""
+    rows = ["memory carries on", "segue carries", "on and on carries memory", "é segue on memory", "carries é"]
+    for name, lines in (
+        ("lambada/lambada_test.jsonl", [f'{{"text": "{row}"}}' for row in rows]),
+        ("ptb/ptb.test.txt", [f" {row} " for row in rows]),
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("\n".join(lines) + "\n")
+    return (
+        "evaluate.tasks=[lambada, ptb/tokenized]", f"evaluate.tasks_directory={place}", "model.vocab_size=257",
+        "model.initial_std=0.3",
+    )  # fmt: skip
+
+
+def tasks_of_a_worker(group: Group, recipe: str, overrides: tuple[str, ...]) -> dict[str, float]:
+    experiment = load(recipe, *overrides)
+    trainer = experiment.trainer(group)
+    next(trainer.steps())
+    return score_tasks(trainer, experiment)
+
+
+@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_gpt"])
+def test_tasks_in_training_are_those_of_the_checkpoint_and_of_any_workers(recipe: str, tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"), "batch.rows=2")
+    experiment = finished_run(tmp_path / "run", recipe, *overrides, steps=1)
+    keep_tokenizer(experiment, tmp_path / "run")
+    source, target = DataSource(tmp_path / "tasks"), Target(str(tmp_path / "run"))
+    results = evaluate_tasks(target, experiment.evaluate.tasks, source, ResultsFile(None), rows=2)
+    wanted = {metric.name: metric.value for result in results for metric in result.metrics}
+    assert len(wanted) == 7
+    for found in (tasks_of_a_worker(Group(), recipe, overrides), *run_workers(2, tasks_of_a_worker, recipe, overrides)):
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_tasks_leave_no_trace_in_the_run(tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"), "steps=3", "model.dropout=0.2")
+    watched, alone = (load("tiny_transformer_xl", *overrides).trainer(Group()) for _ in range(2))
+    for report, expected in zip(watched.steps(), alone.steps(), strict=True):
+        assert score_tasks(watched, load("tiny_transformer_xl", *overrides))
+        assert report.turns == expected.turns
+    for one, other in zip(watched.pieces(), alone.pieces(), strict=True):
+        assert torch.equal(one.tensor, other.tensor), one.name
+
+
+def test_tasks_that_cannot_be_asked_are_named(tmp_path: Path) -> None:
+    text = prepared_text(tmp_path / "text")
+    for overrides, message in (
+        (("evaluate.tasks=[lamda]", text), "evaluate.tasks lamda: there is no such task; did you mean lambada"),
+        (("evaluate.tasks=[wsc273]", f"evaluate.tasks_directory={tmp_path}", text), "evaluate.tasks: wsc273: no "),
+        (("evaluate.tasks=[lambada]",), "data.kind markov is no text, so no task can be asked"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(message)):
+            open_tasks(load("tiny_transformer_xl", *overrides))
+    with pytest.raises(BadInput, match=r"evaluate\.tasks needs all weights on each worker"):
+        load("tiny_transformer_xl", "evaluate.tasks=[lambada]", DEEPSPEED % 3)

@@ -130,8 +130,14 @@ class GPT(Model):
 
         Raises BadInput where L exceeds the context length.
         """
-        h_BLW = F.dropout(self._embed(tokens_BL, 0), self.config.dropout, self.training)
-        masked_B1LL = self._masked(age_BL)
+        return self._through_blocks(self._embed(tokens_BL, 0), self._masked(age_BL))
+
+    def hidden_at(self, tokens_BL: Tensor, positions_BL: Tensor, masked_B1LL: Tensor) -> Tensor:
+        """[B, L, W] last hidden states of tokens at any positions, which see what is not masked (bool)."""
+        return self._through_blocks(self.vocabulary.embed(tokens_BL) + self.positions[positions_BL], masked_B1LL)
+
+    def _through_blocks(self, h_BLW: Tensor, masked_B1LL: Tensor | None) -> Tensor:
+        h_BLW = F.dropout(h_BLW, self.config.dropout, self.training)
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 h_BLW = checkpoint(block, h_BLW, masked_B1LL, use_reentrant=False)

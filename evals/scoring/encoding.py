@@ -1,0 +1,108 @@
+"""From text to items: where a context ends in tokens, how long text is cut, and what does not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from data_pipeline.config import BadInput
+from evals.scoring.item import Item
+
+
+class TextTokenizer(Protocol):
+    """Text to ids; `data_pipeline.tokenizers` and those of the `tokenizers` library have it."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How likely is this continuation after this context? An empty context stands for the start of a document."""
+
+    context: str
+    continuation: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A request in tokens."""
+
+    item: Item
+    dropped: int
+    """Tokens of the context that did not fit, from its beginning."""
+
+
+def encode_requests(
+    requests: Sequence[Request],
+    tokenizer: TextTokenizer,
+    *,
+    start: int,
+    max_length: int | None,
+    barred: frozenset[int] = frozenset(),
+) -> list[Encoded]:
+    """Each request as an item, encoded as one text: spaces at the end of a context belong to the continuation.
+
+    The boundary is where the context alone would end in tokens, as in EleutherAI's lm-evaluation-harness, whose numbers
+    these are to be compared with. Raises BadInput where a continuation has no token, or more than `max_length`.
+    """
+    moved = [_without_trailing_space(request) for request in requests]
+    contexts = list(dict.fromkeys(request.context for request in moved if request.context))
+    tokens_of = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
+    wholes = tokenizer.encode_batch([request.context + request.continuation for request in moved])
+    encoded = []
+    for request, whole in zip(moved, wholes, strict=True):
+        context = tokens_of[request.context].astype(np.int64) if request.context else np.array([start])
+        continuation = whole.astype(np.int64)[len(context) if request.context else 0 :]
+        if not request.context and len(continuation) and continuation[0] == start:
+            continuation = continuation[1:]
+        if not len(continuation):
+            raise BadInput(f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}")
+        encoded.append(fit(context, continuation, max_length, barred))
+    return encoded
+
+
+def fit(
+    context: np.ndarray, continuation: np.ndarray, max_length: int | None, barred: frozenset[int] = frozenset()
+) -> Encoded:
+    """The item with as much of the context, from its end, as the model can read with the continuation."""
+    room = None if max_length is None else max_length + 1 - len(continuation)
+    if room is None or len(context) <= room:
+        return Encoded(Item(context, continuation, barred), 0)
+    if room < 1:
+        raise BadInput(
+            f"a continuation of {len(continuation)} tokens does not fit: the model reads {max_length} at a time; "
+            "shorten it, or score it as running text"
+        )
+    return Encoded(Item(context[-room:], continuation, barred), len(context) - room)
+
+
+def _without_trailing_space(request: Request) -> Request:
+    bare = request.context.rstrip()
+    return Request(bare, request.context[len(bare) :] + request.continuation) if bare else request
+
+
+def windows(tokens: np.ndarray, *, start: int, max_length: int | None, stride: int | None = None) -> list[Item]:
+    """Running text as items that together score every token once.
+
+    A model with memory reads it as one. Others score `stride` tokens at a time (None: `max_length`), each window as far
+    back as fits: with a stride of `max_length`, all but the last window begin with a token that sees one token.
+    """
+    if not len(tokens):
+        raise BadInput("the text has no token, so there is nothing to score")
+    tokens = tokens.astype(np.int64)
+    if max_length is None:
+        return [Item(np.array([start]), tokens)]
+    step = max_length if stride is None else stride
+    if not 1 <= step <= max_length:
+        raise BadInput(f"stride {step}: must be from 1 to {max_length}, what the model reads at a time")
+    read = np.concatenate([[start], tokens])
+    ends = [min(max_length, len(tokens))]
+    while ends[-1] < len(tokens):
+        ends.append(min(ends[-1] + step, len(tokens)))
+    found, done = [], 0
+    for end in ends:
+        begin = max(0, end - max_length)
+        found.append(Item(read[begin : done + 1], read[done + 1 : end + 1]))
+        done = end
+    return found

@@ -1,0 +1,90 @@
+"""What is asked of a model, in tokens: how likely is this continuation after this context?
+
+Shape legend: C tokens of a context, T tokens of a continuation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One continuation after one context; neither is empty."""
+
+    context: np.ndarray
+    """[C] int64: what fits is read, and all of it is seen by every token of the continuation."""
+    continuation: np.ndarray
+    """[T] int64."""
+    barred: frozenset[int] = frozenset()
+    """Ids that the likeliest first token may not be, where a task says so."""
+
+    @property
+    def num_read(self) -> int:
+        """Tokens that a model reads: all but the last."""
+        return len(self.context) + len(self.continuation) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemScore:
+    """What a model says of an item."""
+
+    nats: np.ndarray
+    """[T] float64: -log p of each token of the continuation."""
+    greedy: np.ndarray
+    """[T] bool: whether it is the likeliest; among equals the lowest id is."""
+    greedy_barred: bool
+    """Whether the first token is the likeliest of those that are not barred."""
+
+    @property
+    def total(self) -> float:
+        return float(self.nats.sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Items of one context, which is read once."""
+
+    context: np.ndarray
+    items: tuple[Item, ...]
+
+    @property
+    def num_read(self) -> int:
+        return len(self.context) + sum(len(item.continuation) - 1 for item in self.items)
+
+
+class TokenModel(Protocol):
+    """A back end: a model that scores items."""
+
+    vocab_size: int
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that it can read at a time; None where memory carries on."""
+
+    def score(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
+        """Of a batch, by group and item. A score depends on its batch only by the rounding of float32."""
+
+    def identity(self) -> dict[str, Any]:
+        """What computes: kind, weights' hash, dtype, lengths; plain values."""
+
+
+def group_items(items: Sequence[Item], owners: Sequence[int]) -> tuple[list[Group], list[list[int]]]:
+    """Items of one owner with equal contexts together, in the order of their first; and the places of each group's.
+
+    A context of one token is never shared: reading it once would save nothing, and rows would grow without end.
+    """
+    places: dict[tuple[int, bytes], list[int]] = {}
+    for place, (item, owner) in enumerate(zip(items, owners, strict=True)):
+        alone = (-1 - place, b"") if len(item.context) == 1 else (owner, item.context.tobytes())
+        places.setdefault(alone, []).append(place)
+    groups = [Group(items[own[0]].context, tuple(items[place] for place in own)) for own in places.values()]
+    return groups, list(places.values())
+
+
+def batches_of(groups: Sequence[Group], rows: int) -> list[list[int]]:
+    """The groups' places in batches of `rows`, of similar length, longest first: a function of the groups alone."""
+    order = sorted(range(len(groups)), key=lambda place: (-groups[place].num_read, place))
+    return [order[first : first + rows] for first in range(0, len(order), rows)]

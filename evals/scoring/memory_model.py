@@ -1,0 +1,121 @@
+"""Items under a model whose memory carries on: read segment after segment, nothing is recomputed.
+
+A row of its own starts with empty memory and is read in segments from its beginning. A context that several
+continuations share is read once, in segments that end where it ends, and its memory is handed to each of them. So
+how an item is cut depends on its group alone, not on its batch.
+
+Shape legend: R rows, L positions of a segment, W model width, N scored positions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evals.scoring.item import Group, Item, ItemScore
+from evals.scoring.window_model import score_hidden
+from pretrain.contract import Carry
+
+
+class RecurrentNetwork(Protocol):
+    """A network with a memory of a fixed length for each row."""
+
+    vocab_size: int
+    device: torch.device
+
+    def empty(self, rows: int) -> Carry: ...
+
+    def hidden(self, tokens_RL: Tensor, age_RL: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """[R, L, W] what goes into the output layer, and the memory after; a position sees `age` positions back."""
+
+    def logits(self, hidden_NW: Tensor) -> Tensor:
+        """[N, V] float32."""
+
+    def identity(self) -> dict[str, Any]: ...
+
+
+class MemoryModel:
+    """A `TokenModel` of a recurrent network, which reads `segment_length` tokens at a time."""
+
+    max_length: int | None = None
+
+    def __init__(self, network: RecurrentNetwork, segment_length: int) -> None:
+        self.network, self.segment_length, self.vocab_size = network, segment_length, network.vocab_size
+
+    def identity(self) -> dict[str, Any]:
+        return self.network.identity() | {"target_length": self.segment_length}
+
+    @torch.no_grad()
+    def score(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
+        alone = [group for group in groups if len(group.items) == 1]
+        shared = [group for group in groups if len(group.items) > 1]
+        found = {id(group): scores for group, scores in zip(alone, self._score_alone(alone), strict=True)}
+        found |= {id(group): scores for group, scores in zip(shared, self._score_shared(shared), strict=True)}
+        return [found[id(group)] for group in groups]
+
+    def _score_alone(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
+        items = [group.items[0] for group in groups]
+        rows = [np.concatenate([item.context, item.continuation[:-1]]) for item in items]
+        skipped = [len(item.context) - 1 for item in items]
+        return [[score] for score in self._read(rows, skipped, items, self.network.empty(len(items)), 0)]
+
+    def _score_shared(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
+        if not groups:
+            return []
+        before = [group.context[:-1] for group in groups]
+        carry = self._read_to_the_end(before)
+        row_of = [row for row, group in enumerate(groups) for _ in group.items]
+        items = [item for group in groups for item in group.items]
+        rows = [np.concatenate([item.context[-1:], item.continuation[:-1]]) for item in items]
+        seen = np.array([len(before[row]) for row in row_of])
+        places = torch.tensor(row_of, device=self.network.device)
+        each = {name: value[places] for name, value in carry.items()}
+        found = iter(self._read(rows, [0] * len(rows), items, each, seen))
+        return [[next(found) for _ in group.items] for group in groups]
+
+    def _read_to_the_end(self, rows: Sequence[np.ndarray]) -> Carry:
+        """The memory after rows that all end together: what stands before a row's beginning is never seen."""
+        length = self.segment_length
+        longest = -(-max(len(row) for row in rows) // length) * length
+        tokens_RL = np.stack([np.pad(row, (longest - len(row), 0)) for row in rows])
+        starts_R1 = np.array([longest - len(row) for row in rows])[:, None]
+        carry = self.network.empty(len(rows))
+        for offset in range(0, longest, length):
+            age_RL = np.maximum(np.arange(offset, offset + length) - starts_R1, 0)
+            _, carry = self._hidden(tokens_RL[:, offset : offset + length], age_RL, carry)
+        return carry
+
+    def _read(
+        self,
+        rows: Sequence[np.ndarray],
+        skipped: Sequence[int],
+        items: Sequence[Item],
+        carry: Carry,
+        seen: np.ndarray | int,
+    ) -> list[ItemScore]:
+        """Scores of rows read in step, each from position `seen` on, whose first `skipped` positions are not scored."""
+        if not rows:
+            return []
+        order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
+        places = torch.tensor(order, device=self.network.device)
+        carry = {name: value[places] for name, value in carry.items()}
+        seen_R1 = np.broadcast_to(np.asarray(seen), (len(rows),))[order][:, None]
+        kept: dict[int, list[Tensor]] = {row: [] for row in order}
+        for offset in range(0, len(rows[order[0]]), self.segment_length):
+            active = [row for row in order if len(rows[row]) > offset]
+            part = [rows[row][offset : offset + self.segment_length] for row in active]
+            tokens_RL = np.stack([np.pad(one, (0, len(part[0]) - len(one))) for one in part])
+            carry = {name: value[: len(active)] for name, value in carry.items()}
+            age_RL = seen_R1[: len(active)] + np.arange(offset, offset + len(part[0]))
+            hidden_RLW, carry = self._hidden(tokens_RL, age_RL, carry)
+            for index, row in enumerate(active):
+                begin = min(max(skipped[row] - offset, 0), len(part[index]))
+                kept[row].append(hidden_RLW[index, begin : len(part[index])].clone())
+        hidden_NW = torch.cat([piece for row in range(len(rows)) for piece in kept[row]])
+        return score_hidden(self.network.logits, hidden_NW, items)
+
+    def _hidden(self, tokens_RL: np.ndarray, age_RL: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
+        tokens, age = (torch.from_numpy(np.ascontiguousarray(x)).to(self.network.device) for x in (tokens_RL, age_RL))
+        return self.network.hidden(tokens, age, carry)

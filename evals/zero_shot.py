@@ -1,0 +1,147 @@
+"""One task under one model: requests in tokens, batches in a fixed order, a record for each example.
+
+The batches are a function of the task, the tokenizer, the model's length and `rows` alone, and a batch is computed by
+one process, alone. So the records do not depend on how many workers there are, nor on where a run was interrupted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evals.scoring.encoding import Encoded, TextTokenizer, encode_requests, fit, windows
+from evals.scoring.item import Group, Item, ItemScore, TokenModel, batches_of, group_items
+from evals.tasks.data import TaskData
+from evals.tasks.task import Answer, Example, Record, Task
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How text becomes a model's tokens."""
+
+    tokenizer: TextTokenizer
+    start: int
+    """The token that stands for the start of a document."""
+    max_length: int | None
+    stride: int | None = None
+    """Tokens scored at a time in running text; None: as many as the model reads."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task in tokens."""
+
+    examples: Sequence[Example]
+    items: Sequence[Item]
+    owner: Sequence[int]
+    """The example of each item."""
+    dropped: Sequence[int]
+    """Of each item, tokens of its context that did not fit."""
+    groups: Sequence[Group]
+    places: Sequence[Sequence[int]]
+    """The items of each group."""
+    batches: Sequence[Sequence[int]]
+    """The groups of each batch."""
+
+    @property
+    def num_truncated(self) -> int:
+        """Examples of which something did not fit."""
+        return len({owner for owner, dropped in zip(self.owner, self.dropped, strict=True) if dropped})
+
+
+def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | None = None) -> Work:
+    """The first `limit` examples in batches of `rows` contexts."""
+    examples = task.examples(data)[:limit]
+    barred = _barred_tokens(task, reader)
+    with_requests = [place for place, example in enumerate(examples) if example.requests]
+    requests = [request for place in with_requests for request in examples[place].requests]
+    encoded: list[tuple[int, Encoded]] = []
+    if requests:
+        found = iter(
+            encode_requests(requests, reader.tokenizer, start=reader.start, max_length=reader.max_length, barred=barred)
+        )
+        encoded += [(place, next(found)) for place in with_requests for _ in examples[place].requests]
+    for place, example in enumerate(examples):
+        if example.text is not None:
+            (tokens,) = reader.tokenizer.encode_batch([example.text])
+            cut = windows(tokens, start=reader.start, max_length=reader.max_length, stride=reader.stride)
+            encoded += [(place, fit(item.context, item.continuation, reader.max_length)) for item in cut]
+    items = [one.item for _, one in encoded]
+    owner, dropped = [place for place, _ in encoded], [one.dropped for _, one in encoded]
+    groups, places = group_items(items, owner)
+    return Work(examples, items, owner, dropped, groups, places, batches_of(groups, rows))
+
+
+def _barred_tokens(task: Task, reader: Reader) -> frozenset[int]:
+    """Words that are one token with the space before them, in the cases that begin a sentence too."""
+    words = [form for word in sorted(task.barred_words()) for form in (word, word.capitalize(), word.upper())]
+    encoded = reader.tokenizer.encode_batch([" " + word for word in words]) if words else []
+    return frozenset(int(ids[0]) for ids in encoded if len(ids) == 1)
+
+
+def records(
+    task: Task,
+    work: Work,
+    score: Callable[[Sequence[int]], Iterator[list[tuple[int, ItemScore]]]],
+    done: frozenset[str] = frozenset(),
+) -> Iterator[Record]:
+    """A record for each example that is not `done`, as soon as the batch with its last item is scored.
+
+    `score` gives the scores of batches in the order in which it is given their numbers.
+    """
+    wanted = {place for place, example in enumerate(work.examples) if example.name not in done}
+    waiting: dict[int, int] = dict.fromkeys(wanted, 0)
+    for owner in work.owner:
+        if owner in wanted:
+            waiting[owner] += 1
+    items_of: dict[int, list[int]] = {place: [] for place in wanted}
+    for item, owner in enumerate(work.owner):
+        if owner in wanted:
+            items_of[owner].append(item)
+    needed = [number for number, batch in enumerate(work.batches) if _owners(work, batch) & wanted]
+    found: dict[int, ItemScore] = {}
+    for scores in score(needed):
+        finished = []
+        for item, one in scores:
+            owner = work.owner[item]
+            if owner in wanted:
+                found[item] = one
+                waiting[owner] -= 1
+                if waiting[owner] == 0:
+                    finished.append(owner)
+        for owner in sorted(finished):
+            example = work.examples[owner]
+            own = [(found.pop(item), work.dropped[item]) for item in items_of[owner]]
+            yield {"example": example.name} | task.judge(example, _answers(example, own))
+
+
+def _owners(work: Work, batch: Sequence[int]) -> set[int]:
+    return {work.owner[item] for place in batch for item in work.places[place]}
+
+
+def _answers(example: Example, scores: Sequence[tuple[ItemScore, int]]) -> list[Answer]:
+    """One for each request; of a text one, its windows joined."""
+    if example.text is None:
+        return [
+            Answer(tuple(one.nats.tolist()), tuple(one.greedy.tolist()), one.greedy_barred, dropped)
+            for one, dropped in scores
+        ]
+    nats, greedy = (np.concatenate([getattr(one, name) for one, _ in scores]).tolist() for name in ("nats", "greedy"))
+    return [Answer(tuple(nats), tuple(greedy))]
+
+
+def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model: TokenModel) -> dict[str, Any]:
+    """What holds of all of a task's numbers."""
+    return {
+        "task": task.name,
+        "version": task.version,
+        **task.protocol(),
+        **data.notes,
+        "files": dict(data.files),
+        "examples": len(work.examples),
+        "truncated": work.num_truncated,
+        "stride": reader.stride or reader.max_length,
+        "starts_from": f"token {reader.start}",
+        "model": model.identity(),
+    }

@@ -1,0 +1,136 @@
+"""Scores of items against each token's probability, one pass for each, in float64."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.batch import TokenBatch
+from evals.backends.segue import token_model
+from evals.scoring.item import Item, ItemScore, TokenModel, batches_of, group_items
+from evals.scoring.window_model import _hidden_from_each_other
+from pretrain.contract import Model
+from pretrain.models import GPTConfig, TransformerXLConfig
+
+VOCABULARY = 13
+
+
+def gpt() -> Model:
+    config = GPTConfig(
+        kind="gpt", vocab_size=VOCABULARY, num_layers=2, width=8, num_heads=2, inner_width=16, context_length=24,
+        initial_std=0.4,
+    )  # fmt: skip
+    return config.build().double().eval()
+
+
+def transformer_xl(memory_length: int = 64) -> Model:
+    config = TransformerXLConfig.model_validate({
+        "kind": "transformer_xl", "vocab_size": VOCABULARY, "num_layers": 2, "width": 8, "num_heads": 2,
+        "head_width": 4, "inner_width": 16, "segment_length": 5, "memory_length": memory_length, "initial_std": 0.4,
+    })  # fmt: skip
+    return config.build().double().eval()
+
+
+MODELS = {"gpt": gpt, "transformer_xl": transformer_xl}
+
+
+def draw_items(seed: int = 0) -> list[Item]:
+    """Contexts that several share, of one and of many tokens, continuations of one and of several."""
+    generator = np.random.default_rng(seed)
+
+    def draw(length: int) -> np.ndarray:
+        return generator.integers(VOCABULARY, size=length)
+
+    contexts = [draw(length) for length in (1, 4, 9, 12)]
+    items = [Item(context, draw(length)) for context in contexts for length in (1, 3, 6)]
+    return [*items, Item(draw(2), draw(7)), Item(draw(17), draw(1))]
+
+
+def score_all(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
+    groups, places = group_items(items, [0] * len(items))
+    found: dict[int, ItemScore] = {}
+    for batch in batches_of(groups, rows):
+        for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):
+            found |= dict(zip(places[group], scores, strict=True))
+    return [found[place] for place in range(len(items))]
+
+
+def one_by_one(model: Model, item: Item) -> tuple[list[float], list[bool]]:
+    """-log p of each token, and whether it is the likeliest, from a pass over all before it that starts anew."""
+    nats, greedy = [], []
+    for count in range(len(item.continuation)):
+        inputs = torch.from_numpy(np.concatenate([item.context, item.continuation[:count]]))[None]
+        rows = []
+        for label in range(VOCABULARY):
+            labels = torch.full_like(inputs, -100)
+            labels[0, -1] = label
+            age = torch.arange(inputs.shape[1])[None]
+            batch = TokenBatch(inputs, labels, age, torch.zeros(1, dtype=torch.int64))
+            with torch.no_grad():
+                rows.append(-float(model.log_prob(batch)))
+        label = int(item.continuation[count])
+        nats.append(rows[label])
+        greedy.append(int(np.argmin(rows)) == label)
+    return nats, greedy
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_are_those_of_every_token_alone(name: str) -> None:
+    model, items = MODELS[name](), draw_items()
+    for item, score in zip(items, score_all(token_model(model, {}), items, rows=4), strict=True):
+        nats, greedy = one_by_one(model, item)
+        np.testing.assert_allclose(score.nats, nats, rtol=0, atol=1e-11)
+        assert score.greedy.tolist() == greedy
+        assert score.total == pytest.approx(sum(nats), abs=1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_score_depends_on_the_batch(name: str) -> None:
+    model, items = token_model(MODELS[name](), {}), draw_items()
+    wanted = score_all(model, items, rows=1)
+    for rows in (2, 7, 32):
+        for one, other in zip(score_all(model, items, rows), wanted, strict=True):
+            np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_short_memory_forgets_the_same_in_every_batch(order: int) -> None:
+    """Segments are cut by the item, not by the batch: with little memory a cut elsewhere would be seen."""
+    model, items = token_model(transformer_xl(memory_length=3), {}), draw_items()[::order]
+    wanted = score_all(model, items, rows=1)
+    for rows in (3, 32):
+        for one, other in zip(score_all(model, items, rows), wanted, strict=True):
+            np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
+
+
+def test_continuations_that_see_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_the_future(branch_RL: np.ndarray) -> np.ndarray:
+        return _hidden_from_each_other(np.zeros_like(branch_RL))
+
+    monkeypatch.setattr("evals.scoring.window_model._hidden_from_each_other", only_the_future)
+    model, items = gpt(), draw_items()
+    scores = score_all(token_model(model, {}), items, rows=4)
+    assert any(abs(s.total - sum(one_by_one(model, i)[0])) > 1e-3 for i, s in zip(items, scores, strict=True))
+
+
+def test_a_barred_likeliest_token_makes_way() -> None:
+    model, context = gpt(), np.array([3, 1, 4])
+    scores = score_all(token_model(model, {}), [Item(context, np.array([k])) for k in range(VOCABULARY)], rows=32)
+    ranked = sorted(range(VOCABULARY), key=lambda k: scores[k].total)
+    first, second = ranked[:2]
+    for token, barred, right in ((first, set(), True), (second, set(), False), (second, {first}, True)):
+        item = Item(context, np.array([token, 0]), frozenset(barred))
+        (score,) = score_all(token_model(model, {}), [item], rows=1)
+        assert score.greedy_barred == right
+        assert bool(score.greedy[0]) == (token == first)
+
+
+def test_rows_of_logits_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, items = token_model(gpt(), {}), [Item(i.context, i.continuation, frozenset({5})) for i in draw_items()]
+    wanted = score_all(model, items, rows=32)
+    monkeypatch.setattr("evals.scoring.window_model.ROWS_OF_LOGITS", 3)
+    for one, other in zip(score_all(model, items, rows=32), wanted, strict=True):
+        np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
+        assert (one.greedy == other.greedy).all()
+        assert one.greedy_barred == other.greedy_barred

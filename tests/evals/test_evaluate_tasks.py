@@ -1,0 +1,160 @@
+"""Tasks under a run's checkpoint: the same numbers for any batch and any number of workers, and after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.sampling import keep_tokenizer
+from data_pipeline.config import BadInput
+from evals.benchmark_table import GPT2_TABLE, lines, measured
+from evals.evaluate_tasks import TaskResult, evaluate_tasks
+from evals.results_file import ResultsFile
+from evals.targets import Target
+from evals.tasks.data import DataSource
+from tests.evals.runs import finished_run, prepared_text
+
+WORDS = ("memory", "carries", "on", "segue", "é", "the", "never")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of models of bytes, and the files of two tasks."""
+    place = tmp_path_factory.mktemp("tasks")
+    text = prepared_text(place)
+    for name, more in (("tiny_gpt", ["model.context_length=32"]), ("tiny_transformer_xl", [])):
+        experiment = finished_run(
+            place / name, name, text, "model.vocab_size=257", "model.initial_std=0.3", *more, steps=2
+        )
+        keep_tokenizer(experiment, place / name)
+    generator = np.random.default_rng(0)
+    rows = [" ".join(generator.choice(WORDS, size=generator.integers(3, 9))) for _ in range(23)]
+    (place / "data" / "lambada").mkdir(parents=True)
+    content = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+    (place / "data" / "lambada" / "lambada_test.jsonl").write_text(content)
+    (place / "data" / "ptb").mkdir()
+    (place / "data" / "ptb" / "ptb.test.txt").write_text("".join(f" {row} \n" for row in rows))
+    return place
+
+
+TASKS = ("lambada", "ptb/tokenized")
+
+
+def evaluate(place: Path, model: str, out: Path | None = None, *, rows: int = 4, workers: int = 1) -> list[TaskResult]:
+    with closing(ResultsFile(out)) as results:
+        source = DataSource(place / "data")
+        return list(evaluate_tasks(Target(str(place / model)), TASKS, source, results, rows=rows, workers=workers))
+
+
+def printed(results: list[TaskResult]) -> list[str]:
+    return [f"{metric.name} {measured(metric)} {metric.count}" for result in results for metric in result.metrics]
+
+
+@pytest.mark.parametrize("model", ["tiny_gpt", "tiny_transformer_xl"])
+def test_no_printed_digit_depends_on_the_batch(place: Path, model: str) -> None:
+    wanted = printed(evaluate(place, model, rows=1))
+    assert len(wanted) == 7
+    for rows in (7, 32):
+        assert printed(evaluate(place, model, rows=rows)) == wanted
+
+
+def test_two_workers_write_the_file_of_one(place: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    assert printed(evaluate(place, "tiny_gpt", one)) == printed(evaluate(place, "tiny_gpt", two, workers=2))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("bytes_kept", [0.1, 0.5, 0.97])
+def test_a_file_that_was_cut_anywhere_is_completed_to_the_same(place: Path, tmp_path: Path, bytes_kept: float) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    wanted = evaluate(place, "tiny_gpt", whole)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(len(content) * bytes_kept)])
+    assert printed(evaluate(place, "tiny_gpt", cut)) == printed(wanted)
+    assert cut.read_bytes() == content
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from evals import evaluate_tasks as module
+from tests.evals import test_evaluate_tasks as test
+
+slow = module.records
+def slowly(*given):
+    for record in slow(*given):
+        yield record
+        time.sleep(0.2)
+module.records = slowly
+test.evaluate(Path(sys.argv[1]), "tiny_gpt", Path(sys.argv[2]))
+"""
+
+
+def test_killed_in_the_middle_and_gone_on_with(place: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    evaluate(place, "tiny_gpt", whole)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(place), str(killed)], env=os.environ | {"PYTHONPATH": "."}
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not killed.exists() or killed.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed.read_bytes().count(b"\n") < whole.read_bytes().count(b"\n")
+    evaluate(place, "tiny_gpt", killed)
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    evaluate(place, "tiny_gpt", out)
+    with pytest.raises(BadInput, match=r"lambada was evaluated otherwise: rows is 4 there and 5 now; give --out anoth"):
+        evaluate(place, "tiny_gpt", out, rows=5)
+    with pytest.raises(BadInput, match=r"model is .* there and"):
+        evaluate(place, "tiny_transformer_xl", out)
+    out.write_text("no results\n")
+    with pytest.raises(BadInput, match=r"out.jsonl:1: is no line of results; give --out another file"):
+        evaluate(place, "tiny_gpt", out)
+
+
+def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
+    (found,) = evaluate_tasks(
+        Target(str(place / "tiny_gpt")), ["wsc273"], DataSource(place / "data"), ResultsFile(None)
+    )
+    assert found.missing is not None
+    (line,) = (line for line in lines([found], GPT2_TABLE) if line[0].startswith("Winograd"))
+    assert line[1].startswith("no data: wsc273: ")
+    with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
+        list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))
+
+
+def test_contexts_that_do_not_fit_are_counted(place: Path) -> None:
+    (lambada, _) = evaluate(place, "tiny_gpt")
+    texts = [json.loads(line)["text"] for line in (place / "data/lambada/lambada_test.jsonl").read_text().splitlines()]
+    too_long = sum(len(text.encode()) > 33 for text in texts)
+    assert lambada.metrics[0].protocol["truncated"] == too_long > 0
+
+
+@pytest.fixture
+def uniform(place: Path) -> Iterator[list[TaskResult]]:
+    with closing(ResultsFile(None)) as results:
+        yield list(evaluate_tasks(Target("uniform:bytes"), TASKS, DataSource(place / "data"), results))
+
+
+def test_uniform_bytes_cost_eight_bits_each(place: Path, uniform: list[TaskResult]) -> None:
+    size = len((place / "data" / "ptb" / "ptb.test.txt").read_bytes())
+    (value,) = (m for m in uniform[1].metrics if m.name == "ptb/tokenized/perplexity/words")
+    assert np.log2(value.value) * value.count == pytest.approx(8 * size)
