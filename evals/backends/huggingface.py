@@ -12,42 +12,83 @@ import torch
 from torch import Tensor
 
 from data_pipeline.config import BadInput
-from evals.scoring.window_model import WindowModel
+from evals.scoring.output_layer import LinearOutput, OutputLayer, WholeOutput
+from evals.scoring.window_model import WindowModel, hidden_from_each_other
 
 
 class HuggingFaceNetwork:
-    """The body of a causal model, and its output layer apart."""
+    """The body of a causal model, and its output layer apart where that is a mere product.
+
+    What a model's code does is not known here, so both are tried on a few tokens: a model that changes its logits
+    afterwards (soft caps, scales) is scored from its own logits, and one that does not obey a mask of ours reads a
+    shared context anew for each continuation.
+    """
 
     def __init__(self, model: Any, identity: dict[str, Any], *, max_length: int | None = None) -> None:
         """Raises BadInput where the model does not say how much it reads, and `max_length` does not either."""
         self.model, self._identity = model.eval(), identity
-        self.body, self.head = model.base_model, model.get_output_embeddings()
-        self.vocab_size = int(self.head.weight.shape[0])
-        limits = (
-            max_length,
-            *(getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings")),
-        )
-        known = [limit for limit in limits if limit is not None]
-        if not known:
-            raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: give max_length")
-        self.max_length = int(known[0])
-        self.device = self.head.weight.device
+        head = model.get_output_embeddings()
+        self.device, self._dtype = head.weight.device, head.weight.dtype
+        self.max_length = _length(model, max_length)
+        self.output: OutputLayer = LinearOutput(head.weight, getattr(head, "bias", None))
+        self._body = lambda **given: model.base_model(**given).last_hidden_state
+        if not self._gives_its_logits():
+            self._body = lambda **given: model(**given).logits
+            self.output = WholeOutput(self.output.vocab_size, lambda logits_NV: logits_NV.float())
+        self.shares_contexts = self._takes_masks()
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
         given: dict[str, Any] = {"input_ids": tokens_RL, "use_cache": False}
         if positions_RL is not None and masked_R1LL is not None:
-            lowest = torch.finfo(self.head.weight.dtype).min
-            allowed = torch.zeros(masked_R1LL.shape, dtype=self.head.weight.dtype, device=self.device)
-            given |= {"position_ids": positions_RL, "attention_mask": allowed.masked_fill(masked_R1LL, lowest)}
-        hidden_RLW: Tensor = self.body(**given).last_hidden_state
-        return hidden_RLW
+            allowed = torch.zeros(masked_R1LL.shape, dtype=self._dtype, device=self.device)
+            masked = allowed.masked_fill(masked_R1LL, torch.finfo(self._dtype).min)
+            given |= {"position_ids": positions_RL, "attention_mask": masked}
+        return self._body(**given)
 
-    def logits(self, hidden_NW: Tensor) -> Tensor:
-        logits_NV: Tensor = self.head(hidden_NW).float()
-        return logits_NV
+    @torch.no_grad()
+    def _gives_its_logits(self) -> bool:
+        tokens_1L = self._some_tokens()
+        own_1LV = self.model(input_ids=tokens_1L, use_cache=False).logits
+        (found_NV,) = WholeOutput(0, lambda h: torch.cat(list(self.output.parts(h)), 1)).parts(
+            self._body(input_ids=tokens_1L, use_cache=False)[0]
+        )
+        return found_NV.shape == own_1LV[0].shape and _equal(found_NV, own_1LV[0].float())
+
+    @torch.no_grad()
+    def _takes_masks(self) -> bool:
+        """Whether a context and two continuations in one row are read as apart."""
+        if getattr(self.model.config, "sliding_window", None) or getattr(
+            self.model.config, "attention_chunk_size", None
+        ):
+            return False  # a mask of ours would take the place of its own
+        tokens_1L = self._some_tokens()
+        branch_1L, positions_1L = torch.tensor([[0, 0, 1, 1, 2, 2]]), torch.tensor([[0, 1, 2, 3, 2, 3]])
+        masked = torch.from_numpy(hidden_from_each_other(branch_1L.numpy())).to(self.device)
+        alone_1LW = self.hidden(tokens_1L[:, [0, 1, 4, 5]], None, None)
+        try:
+            shared_1LW = self.hidden(tokens_1L, positions_1L.to(self.device), masked)
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return False
+        return _equal(shared_1LW[0, [0, 1, 4, 5]].float(), alone_1LW[0].float())
+
+    def _some_tokens(self) -> Tensor:
+        return (torch.arange(1, 7, device=self.device) * 7919 % self.output.vocab_size)[None]
 
     def identity(self) -> dict[str, Any]:
         return self._identity | {"context": self.max_length}
+
+
+def _length(model: Any, given: int | None) -> int:
+    named = (getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings"))
+    known = [limit for limit in (given, *named) if limit is not None]
+    if not known:
+        raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: give max_length")
+    return int(known[0])
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Up to the rounding of the model's numbers."""
+    return bool(torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max())))
 
 
 class HuggingFaceTokenizer:

@@ -11,10 +11,20 @@ from torch import Tensor
 from data_pipeline.config import BadInput
 from evals.scoring.item import TokenModel
 from evals.scoring.memory_model import MemoryModel
+from evals.scoring.output_layer import LinearOutput, OutputLayer, WholeOutput
 from evals.scoring.window_model import WindowModel
 from pretrain.contract import Carry, Model
+from pretrain.layers.vocabulary import FullVocabulary, Vocabulary
 from pretrain.models.autoregressive.gpt import GPT
 from pretrain.models.autoregressive.transformer_xl import TransformerXL
+
+
+def output_layer(vocabulary: Vocabulary, vocab_size: int) -> OutputLayer:
+    """A model's own, by parts of the vocabulary where it is one softmax."""
+    if isinstance(vocabulary, FullVocabulary):
+        weight_VW = vocabulary.embedding if vocabulary.output is None else vocabulary.output
+        return LinearOutput(weight_VW, vocabulary.bias)
+    return WholeOutput(vocab_size, vocabulary.logits)
 
 
 class GPTNetwork:
@@ -22,17 +32,17 @@ class GPTNetwork:
 
     def __init__(self, model: GPT, identity: dict[str, Any]) -> None:
         self.model, self._identity = model, identity
-        self.vocab_size, self.max_length = model.config.vocab_size, model.config.context_length
-        self.device = model.positions.device
+        self.output, self.max_length = (
+            output_layer(model.vocabulary, model.config.vocab_size),
+            model.config.context_length,
+        )
+        self.device, self.shares_contexts = model.positions.device, True
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
         if positions_RL is None or masked_R1LL is None:
             age_RL = torch.arange(tokens_RL.shape[1], device=tokens_RL.device).expand(tokens_RL.shape)
             return self.model.hidden(tokens_RL, age_RL)
         return self.model.hidden_at(tokens_RL, positions_RL, masked_R1LL)
-
-    def logits(self, hidden_NW: Tensor) -> Tensor:
-        return self.model.vocabulary.logits(hidden_NW)
 
     def identity(self) -> dict[str, Any]:
         return self._identity | {"context": self.max_length}
@@ -43,7 +53,7 @@ class TransformerXLNetwork:
 
     def __init__(self, model: TransformerXL, identity: dict[str, Any]) -> None:
         self.model, self._identity = model, identity
-        self.vocab_size = model.config.vocab_size
+        self.output = output_layer(model.vocabulary, model.config.vocab_size)
         self.device = model.blocks[0].feed_forward.inner.weight.device
 
     def empty(self, rows: int) -> Carry:
@@ -51,9 +61,6 @@ class TransformerXLNetwork:
 
     def hidden(self, tokens_RL: Tensor, age_RL: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         return self.model.hidden(tokens_RL, age_RL, carry)
-
-    def logits(self, hidden_NW: Tensor) -> Tensor:
-        return self.model.vocabulary.logits(hidden_NW)
 
     def identity(self) -> dict[str, Any]:
         c = self.model.config

@@ -15,23 +15,20 @@ import torch
 from torch import Tensor
 
 from evals.scoring.item import Group, Item, ItemScore
-from evals.scoring.window_model import score_hidden
+from evals.scoring.output_layer import OutputLayer, score_hidden
 from pretrain.contract import Carry
 
 
 class RecurrentNetwork(Protocol):
     """A network with a memory of a fixed length for each row."""
 
-    vocab_size: int
+    output: OutputLayer
     device: torch.device
 
     def empty(self, rows: int) -> Carry: ...
 
     def hidden(self, tokens_RL: Tensor, age_RL: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """[R, L, W] what goes into the output layer, and the memory after; a position sees `age` positions back."""
-
-    def logits(self, hidden_NW: Tensor) -> Tensor:
-        """[N, V] float32."""
 
     def identity(self) -> dict[str, Any]: ...
 
@@ -42,7 +39,8 @@ class MemoryModel:
     max_length: int | None = None
 
     def __init__(self, network: RecurrentNetwork, segment_length: int) -> None:
-        self.network, self.segment_length, self.vocab_size = network, segment_length, network.vocab_size
+        self.network, self.segment_length = network, segment_length
+        self.vocab_size = network.output.vocab_size
 
     def identity(self) -> dict[str, Any]:
         return self.network.identity() | {"target_length": self.segment_length}
@@ -114,7 +112,7 @@ class MemoryModel:
                 begin = min(max(skipped[row] - offset, 0), len(part[index]))
                 kept[row].append(hidden_RLW[index, begin : len(part[index])].clone())
         hidden_NW = torch.cat([piece for row in range(len(rows)) for piece in kept[row]])
-        return score_hidden(self.network.logits, hidden_NW, items)
+        return score_hidden(self.network.output, hidden_NW, items)
 
     def _hidden(self, tokens_RL: np.ndarray, age_RL: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
         tokens, age = (torch.from_numpy(np.ascontiguousarray(x)).to(self.network.device) for x in (tokens_RL, age_RL))

@@ -9,7 +9,7 @@ import torch
 from data_pipeline.batch import TokenBatch
 from evals.backends.segue import token_model
 from evals.scoring.item import Item, ItemScore, TokenModel, batches_of, group_items
-from evals.scoring.window_model import _hidden_from_each_other
+from evals.scoring.window_model import hidden_from_each_other
 from pretrain.contract import Model
 from pretrain.models import GPTConfig, TransformerXLConfig
 
@@ -106,9 +106,9 @@ def test_short_memory_forgets_the_same_in_every_batch(order: int) -> None:
 
 def test_continuations_that_see_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_the_future(branch_RL: np.ndarray) -> np.ndarray:
-        return _hidden_from_each_other(np.zeros_like(branch_RL))
+        return hidden_from_each_other(np.zeros_like(branch_RL))
 
-    monkeypatch.setattr("evals.scoring.window_model._hidden_from_each_other", only_the_future)
+    monkeypatch.setattr("evals.scoring.window_model.hidden_from_each_other", only_the_future)
     model, items = gpt(), draw_items()
     scores = score_all(token_model(model, {}), items, rows=4)
     assert any(abs(s.total - sum(one_by_one(model, i)[0])) > 1e-3 for i, s in zip(items, scores, strict=True))
@@ -129,7 +129,7 @@ def test_a_barred_likeliest_token_makes_way() -> None:
 def test_rows_of_logits_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, items = token_model(gpt(), {}), [Item(i.context, i.continuation, frozenset({5})) for i in draw_items()]
     wanted = score_all(model, items, rows=32)
-    monkeypatch.setattr("evals.scoring.window_model.ROWS_OF_LOGITS", 3)
+    monkeypatch.setattr("evals.scoring.output_layer.POSITIONS", 3)
     for one, other in zip(score_all(model, items, rows=32), wanted, strict=True):
         np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
         assert (one.greedy == other.greedy).all()
