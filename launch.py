@@ -201,6 +201,10 @@ def evaluate(
     tables: Annotated[
         list[Path] | None, typer.Option("--table", help="Write the table: .md, .json, .csv or .png.", metavar="FILE")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another target, in a column of its own: a baseline, a model.", metavar="TARGET"),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that share the tasks; no number depends on it.", min=1)] = 1,
     stride: Annotated[int | None, typer.Option(help="Tokens of running text that a window scores.", min=1)] = None,
     split: Annotated[str, typer.Option(help="Which held-out documents.")] = "valid",
@@ -225,22 +229,27 @@ def evaluate(
     if target is None:
         raise typer.BadParameter("give a run's directory or hf:NAME, or --list")
     if tasks:
-        from cluster.evaluation import run_tasks
+        from cluster.evaluation import refuse_given, run_tasks
         from evals.targets import Target
 
+        refuse_given({"--max-tokens": max_tokens, "--json": json_file}, with_tasks=True)
+        for path in tables or ():
+            check_writable(path, "--table")
         asked = Target(
             target, checkpoint, segment_length, memory_length, clamp_length, same_length, stride, tuple(kernel or ())
         )
         run_tasks(
-            asked, tasks, console(), data_directory=data_directory, out=out, tables=tables or (), rows=rows,
-            limit=limit, workers=workers,
+            asked, tasks, console(), beside=beside or (), data_directory=data_directory, out=out, tables=tables or (),
+            rows=rows, limit=limit, workers=workers,
         )  # fmt: skip
         return
+    from cluster.evaluation import refuse_given
     from cluster.tables import metrics_table
     from evals.evaluate import evaluate_run
 
+    given = {"--data-dir": data_directory, "--limit": limit, "--out": out, "--table": tables, "--beside": beside}
+    refuse_given(given | {"--stride": stride}, with_tasks=False)
     directory = Path(target)
-
     if json_file is not None:
         check_writable(json_file, "--json")
     result = evaluate_run(

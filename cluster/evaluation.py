@@ -1,7 +1,7 @@
 """Benchmark tasks from the command line: progress while they run, the table when they are done."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,8 @@ from rich.table import Table
 
 from data_pipeline.config import BadInput
 from evals import benchmark_table
-from evals.evaluate_tasks import TaskResult, evaluate_tasks, find_task
+from evals.evaluate_tasks import Progress as Tell
+from evals.evaluate_tasks import evaluate_tasks, find_task
 from evals.results_file import ResultsFile
 from evals.targets import Target
 from evals.tasks import TASKS
@@ -32,44 +33,72 @@ def task_names(asked: Sequence[str]) -> tuple[list[str], list[benchmark_table.Ro
     return list(dict.fromkeys(names)), list(dict.fromkeys(rows))
 
 
+def refuse_given(options: Mapping[str, object], *, with_tasks: bool) -> None:
+    """BadInput for an option of the other kind of evaluation that was given."""
+    for name, value in options.items():
+        if value is not None:
+            of, remedy = ("held-out data", "leave out") if with_tasks else ("benchmark tasks", "say which with")
+            raise BadInput(f"{name}: is of {of} alone; {remedy} --tasks")
+
+
 def run_tasks(
     target: Target,
     tasks: Sequence[str],
     console: Console,
     *,
+    beside: Sequence[str],
     data_directory: Path | None,
     out: Path | None,
     tables: Sequence[Path],
     rows: int,
     limit: int | None,
     workers: int,
-) -> list[TaskResult]:
-    """Evaluate, show progress and table, write the tables asked for. BadInput where something cannot be used."""
+) -> benchmark_table.Report:
+    """Evaluate, show progress and table, write the tables asked for. BadInput where something cannot be used.
+
+    The targets of `beside` answer the same tasks; what each keeps goes to a file beside `out`.
+    """
     names, lines = task_names(tasks)
     for path in tables:
         benchmark_table.check_format(path)
     if data_directory is not None and not data_directory.is_dir():
         raise BadInput(f"--data-dir {data_directory}: there is no such directory")
+    for name in beside:
+        Target(name).open()  # a wrong one is found before hours are spent
+    source = DataSource(data_directory)
+    columns: list[benchmark_table.Column] = []
+    for number, one in enumerate((target, *map(Target, beside))):
+        kept = out if out is None or number == 0 else out.with_name(f"{out.stem}.beside-{number}{out.suffix}")
+        with closing(ResultsFile(kept)) as results, _progress(console, one) as tell:
+            found = list(
+                evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
+            )
+        columns.append(benchmark_table.Column(one.short_name, found))
+    title = f"zero-shot, {target.short_name}" + ("" if limit is None else f", the first {limit} examples of each")
+    report = benchmark_table.Report(title, columns[0], lines, columns[1:])
+    for table in benchmark_table.tables(report):
+        console.print(table)
+    for line in (benchmark_table.LEGEND, *report.notes()):
+        console.print(line, highlight=False, soft_wrap=True)
+    for path in tables:
+        benchmark_table.write(path, report)
+        console.print(f"{path}: the table", highlight=False)
+    return report
+
+
+@contextmanager
+def _progress(console: Console, target: Target) -> Iterator[Tell]:
+    """A bar for each task."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    found: list[TaskResult] = []
-    with Progress(*columns, console=console) as progress, closing(ResultsFile(out)) as results:
+    with Progress(*columns, console=console) as progress:
         bars: dict[str, TaskID] = {}
 
         def tell(task: str, done: int, total: int) -> None:
             if task not in bars:
-                bars[task] = progress.add_task(task, total=total)
+                bars[task] = progress.add_task(f"{target.short_name} {task}", total=total)
             progress.update(bars[task], completed=done)
 
-        source = DataSource(data_directory)
-        found += evaluate_tasks(target, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
-    title = f"zero-shot, {target.name}" + ("" if limit is None else f", the first {limit} examples of each")
-    console.print(benchmark_table.table(found, lines, title))
-    for line in benchmark_table.missing(found):
-        console.print(line, highlight=False, soft_wrap=True)
-    for path in tables:
-        benchmark_table.write(path, found, lines, title)
-        console.print(f"{path}: the table", highlight=False)
-    return found
+        yield tell
 
 
 def task_list() -> Table:

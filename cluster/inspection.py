@@ -9,10 +9,11 @@ from rich.table import Table
 
 from cluster.tables import bytes_text, table
 from data_pipeline.config import BadInput, Corrupt
+from data_pipeline.tokenizers.tokenizer import SETTINGS_FILE, VOCABULARY_FILE
 from evals.checkpointed import open_checkpoint
 from pretrain import checkpoint
 from pretrain.checkpoint.layout import MANIFEST
-from pretrain.run_directory import EXPERIMENT
+from pretrain.run_directory import EXPERIMENT, TOKENIZER
 
 SHOWN = 10
 """Of the tensors that differ."""
@@ -129,10 +130,12 @@ def prune(directory: Path, keep: int, dry_run: bool) -> Iterator[str]:
 
 
 def export(directory: Path, file: Path, step: int | None, dtype: str) -> str:
-    """Write the weights to one safetensors file; what to say of it."""
+    """Write the weights, and the run's tokenizer, to one safetensors file; what to say of it."""
     reader = open_checkpoint(existing(directory), step)
+    kept = directory / TOKENIZER
     try:
-        num_bytes = checkpoint.export_weights(reader, file, dtype=getattr(torch, dtype))
+        words = {name: (kept / name).read_text("utf-8") for name in (VOCABULARY_FILE, SETTINGS_FILE) if kept.is_dir()}
+        num_bytes = checkpoint.export_weights(reader, file, dtype=getattr(torch, dtype), more=words)
     finally:
         reader.close()
     return f"{file}: weights of step {reader.step} as {dtype}, {bytes_text(num_bytes)}"

@@ -19,7 +19,7 @@ from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from data_pipeline.shard_stamps import RECORD, ShardStamps
 from evals.held_out import open_split
-from evals.in_training import open_tasks
+from evals.in_training import check_tasks
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
@@ -171,7 +171,7 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     if experiment.evaluate.every is not None:
         open_held_out = open_vectors if experiment.model.reads == "vectors" else open_split
         open_held_out(experiment.data, experiment.evaluate.split)
-        open_tasks(experiment)
+        check_tasks(experiment)
 
 
 def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:

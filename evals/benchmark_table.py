@@ -8,7 +8,7 @@ table 3, and OpenAI's announcement of it, which has the people's column); Dai et
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,26 @@ class Row:
 
 
 GPT2_TABLE = (
-    Row("Winograd Schema Challenge, partial", "wsc273", "accuracy/partial", "70.70", "63.7", "92+"),
-    Row("LAMBADA, accuracy", "lambada", "accuracy/last_token/stop_word_filter", "63.24", "59.23", "95+"),
-    Row("LAMBADA, perplexity", "lambada", "perplexity", "8.63", "99", "1-2"),
-    Row("Children's Book Test, common nouns", "cbt_cn", "accuracy", "93.30", "85.7", "96"),
-    Row("Children's Book Test, named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92"),
+    Row("WSC273, partial", "wsc273", "accuracy/partial", "70.70", "63.7", "92+"),
+    Row("LAMBADA accuracy", "lambada", "accuracy/last_token/stop_word_filter", "63.24", "59.23", "95+"),
+    Row("LAMBADA perplexity", "lambada", "perplexity", "8.63", "99", "1-2"),
+    Row("CBT common nouns", "cbt_cn", "accuracy", "93.30", "85.7", "96"),
+    Row("CBT named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92"),
     Row("Penn Treebank", "ptb", "perplexity/words_and_line_ends", "35.76", "46.54", "", "54.5"),
     Row("WikiText-2", "wikitext2", "perplexity/words_and_line_ends", "18.34", "39.14"),
-    Row("enwik8, bits per byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99"),
-    Row("text8, bits per character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08"),
+    Row("enwik8 bits/byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99"),
+    Row("text8 bits/character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08"),
     Row("WikiText-103", "wikitext103", "perplexity/words_and_line_ends", "17.48", "18.3", "", "18.3"),
     Row("One Billion Word", "one_billion_word", "perplexity/words_and_sentence_ends", "42.16", "21.8", "", "21.8"),
 )
 
 TASK_SETS: dict[str, tuple[Row, ...]] = {"gpt2-table": GPT2_TABLE}
 
-NO_DATA = "no data"
-
-COLUMNS = ("task", "measured", "n", "GPT-2 1.5B", "previous record", "human", "Transformer-XL")
+COLUMNS = ("task", "measured", "n", "GPT-2", "record", "people", "T-XL")
+LEGEND = (
+    "GPT-2: of 1.5B parameters, zero-shot; record: the best before it; T-XL: Transformer-XL, trained on each corpus"
+)
+UNSPELT = "†"
 FORMATS = (".md", ".json", ".csv", ".png")
 
 
@@ -65,67 +67,116 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 10_000 else f"{value:.3e}"
 
 
-def measured(metric: Metric) -> str:
-    """With its standard error."""
+def measured(metric: Metric, *, with_error: bool = True) -> str:
+    """With its standard error, and a mark where the tokenizer could not spell what was scored."""
     unit = "%" if metric.unit == "%" else ""
-    error = "" if metric.stderr is None else f" ± {number(metric.stderr)}"
-    return f"{number(metric.value)}{unit}{error}"
+    error = "" if metric.stderr is None or not with_error else f" ± {number(metric.stderr)}"
+    return f"{number(metric.value)}{unit}{error}" + (f" {UNSPELT}" if metric.protocol.get("unknown_tokens") else "")
 
 
-def lines(results: Sequence[TaskResult], rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The table's lines: those that have published numbers, then all other numbers of the tasks."""
-    metrics = {metric.name: metric for result in results for metric in result.metrics}
-    reasons = {result.task: result.missing for result in results if result.missing is not None}
-    evaluated = {result.task: result for result in results}
-    found: list[tuple[str, ...]] = []
-    shown: set[str] = set()
-    for row in rows:
-        name = f"{row.task}/{row.value}"
-        if row.task in reasons:
-            found.append((row.title, f"{NO_DATA}: {reasons[row.task]}", "", *_published(row)))
-        elif name in metrics:
-            shown.add(name)
-            found.append((row.title, measured(metrics[name]), f"{metrics[name].count:,}", *_published(row)))
-    titled = {row.task for row in rows}
-    for task, result in evaluated.items():
-        if result.missing is not None and task not in titled:
-            found.append((result.title, f"{NO_DATA}: {result.missing}", "", "", "", "", ""))
-        for metric in result.metrics:
-            if metric.name not in shown:
-                found.append((metric.name, measured(metric), f"{metric.count:,}", "", "", "", ""))
-    return found
+@dataclass(frozen=True)
+class Column:
+    """What one target scored."""
+
+    name: str
+    results: Sequence[TaskResult]
+
+    def metrics(self) -> dict[str, Metric]:
+        return {metric.name: metric for result in self.results for metric in result.metrics}
 
 
-def _published(row: Row) -> tuple[str, str, str, str]:
-    return row.gpt2, row.record, row.human, row.transformer_xl
+@dataclass(frozen=True)
+class Report:
+    """A target's numbers, with those of others beside it."""
+
+    title: str
+    main: Column
+    rows: Sequence[Row]
+    beside: Sequence[Column] = ()
+
+    def header(self) -> tuple[str, ...]:
+        return (*COLUMNS[:3], *(column.name for column in self.beside), *COLUMNS[3:])
+
+    def published(self) -> list[tuple[str, ...]]:
+        """The lines that have published numbers."""
+        metrics = self.main.metrics()
+        reasons = {result.task: result.missing for result in self.main.results if result.missing is not None}
+        found: list[tuple[str, ...]] = []
+        for row in self.rows:
+            name = f"{row.task}/{row.value}"
+            others = (row.gpt2, row.record, row.human, row.transformer_xl)
+            if row.task in reasons:
+                found.append((row.title, reasons[row.task].partition(":")[0], "", *self._beside(None), *others))
+            elif name in metrics:
+                found.append((row.title, *self._own(metrics[name]), *others))
+        return found
+
+    def further(self) -> list[tuple[str, ...]]:
+        """All other numbers of the tasks."""
+        shown = {f"{row.task}/{row.value}" for row in self.rows}
+        found: list[tuple[str, ...]] = []
+        for result in self.main.results:
+            if result.missing is not None and result.task not in {row.task for row in self.rows}:
+                found.append((result.task, result.missing.partition(":")[0], "", *self._beside(None)))
+            found += [(metric.name, *self._own(metric)) for metric in result.metrics if metric.name not in shown]
+        return found
+
+    def _own(self, metric: Metric) -> tuple[str, ...]:
+        return measured(metric), f"{metric.count:,}", *self._beside(metric.name)
+
+    def _beside(self, name: str | None) -> list[str]:
+        metrics = (column.metrics().get(name or "") for column in self.beside)
+        return ["" if metric is None else measured(metric, with_error=False) for metric in metrics]
+
+    def notes(self) -> list[str]:
+        """What the numbers need to be read."""
+        found = [one.missing for one in self.main.results if one.missing is not None]
+        for column in (self.main, *self.beside):
+            own = [one.missing for one in column.results if one.missing is not None]
+            found += [f"{column.name}: {why}" for why in own if why not in found]
+            counts = {
+                metric.protocol["task"]: metric.protocol["unknown_tokens"]
+                for metric in column.metrics().values()
+                if metric.protocol.get("unknown_tokens")
+            }
+            if counts:
+                tasks = ", ".join(f"{count:,} of {task}" for task, count in counts.items())
+                found.append(
+                    f"{UNSPELT} {column.name} cannot spell all words: {tasks}. It predicts only that they are unknown, "
+                    "so its number is no measure of the text"
+                )
+        return found
 
 
-def table(results: Sequence[TaskResult], rows: Sequence[Row], title: str) -> Table:
-    """For a terminal."""
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
-        shown.add_column(name, overflow="fold")
-    for name, value, *rest in lines(results, rows):
-        shown.add_row(name, NO_DATA if value.startswith(NO_DATA) else value, *rest)
-    return shown
+def tables(report: Report) -> list[Table]:
+    """For a terminal: the published lines, then the others."""
+    first = Table(title=report.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    further = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for shown, header, body in (
+        (first, report.header(), report.published()),
+        (further, report.header()[: 3 + len(report.beside)], report.further()),
+    ):
+        for place, name in enumerate(header):
+            shown.add_column(name, overflow="fold", no_wrap=place == 0 and shown is first)
+        for line in body:
+            shown.add_row(*line)
+    return [shown for shown in (first, further) if shown.row_count]
 
 
-def missing(results: Sequence[TaskResult]) -> list[str]:
-    """Why tasks have no number, a line each."""
-    return [f"{NO_DATA}: {result.missing}" for result in results if result.missing is not None]
-
-
-def write(path: Path, results: Sequence[TaskResult], rows: Sequence[Row], title: str) -> None:
+def write(path: Path, report: Report) -> None:
     """As Markdown, JSON, CSV or PNG, by the file's ending; BadInput for any other, or where it cannot be written."""
-    body = lines(results, rows)
     check_format(path)
+    header = report.header()
+    body = [(*line, *([""] * (len(header) - len(line)))) for line in (*report.published(), *report.further())]
     try:
         if path.suffix == ".png":
-            _write_png(path, body, title)
+            _write_png(path, header, body, report.title)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+        elif path.suffix == ".csv":
+            path.write_text(_csv(header, body), encoding="utf-8")
         else:
-            text = {".md": _markdown, ".csv": _csv}.get(path.suffix)
-            content = json.dumps(_plain(results), indent=1) + "\n" if text is None else text(body)
-            path.write_text(content, encoding="utf-8")
+            path.write_text(_markdown(header, body, report), encoding="utf-8")
     except OSError as error:
         raise BadInput(f"--table {path}: cannot be written: {error.strerror}") from error
 
@@ -136,25 +187,35 @@ def check_format(path: Path) -> None:
         raise BadInput(f"--table {path}: must end in one of {', '.join(FORMATS)}")
 
 
-def _plain(results: Iterable[TaskResult]) -> list[dict[str, Any]]:
-    return [
-        {"task": result.task, "missing": result.missing, "metrics": [metric.to_json() for metric in result.metrics]}
-        for result in results
-    ]
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "title": report.title,
+        "targets": [
+            {
+                "target": column.name,
+                "tasks": [
+                    {"task": one.task, "missing": one.missing, "metrics": [metric.to_json() for metric in one.metrics]}
+                    for one in column.results
+                ],
+            }
+            for column in (report.main, *report.beside)
+        ],
+    }
 
 
-def _markdown(body: Sequence[Sequence[str]]) -> str:
-    rule = ("---",) * len(COLUMNS)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (COLUMNS, rule, *body))
+def _markdown(header: Sequence[str], body: Sequence[Sequence[str]], report: Report) -> str:
+    rule = ("---",) * len(header)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *body))
+    return f"{report.title}\n\n{table}\n" + "".join(f"{line}.\n" for line in (LEGEND, *report.notes()))
 
 
-def _csv(body: Sequence[Sequence[str]]) -> str:
+def _csv(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     kept = io.StringIO()
-    csv.writer(kept, lineterminator="\n").writerows((COLUMNS, *body))
+    csv.writer(kept, lineterminator="\n").writerows((header, *body))
     return kept.getvalue()
 
 
-def _write_png(path: Path, body: Sequence[Sequence[str]], title: str) -> None:
+def _write_png(path: Path, header: Sequence[str], body: Sequence[Sequence[str]], title: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 0.6 + 0.28 * (len(body) + 1)), layout="constrained")
@@ -162,8 +223,8 @@ def _write_png(path: Path, body: Sequence[Sequence[str]], title: str) -> None:
     axes.axis("off")
     axes.set_title(title, loc="left")
     short = [[cell if len(cell) < 60 else cell[:57] + "..." for cell in line] for line in body]
-    made = axes.table(cellText=short, colLabels=COLUMNS, loc="upper left", cellLoc="left")
+    made = axes.table(cellText=short, colLabels=header, loc="upper left", cellLoc="left")
     made.auto_set_font_size(False)
     made.set_fontsize(8)
-    made.auto_set_column_width(list(range(len(COLUMNS))))
-    figure.savefig(path, dpi=150)
+    made.auto_set_column_width(list(range(len(header))))
+    figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from data_pipeline.config import BadInput
 from evals.metric import Metric
 from evals.results_file import ResultsFile
+from evals.scoring.encoding import CannotBeAsked
 from evals.scoring.item import Group, ItemScore, TokenModel
 from evals.targets import Target, one_thread
 from evals.tasks import TASKS
@@ -18,6 +19,7 @@ from evals.tasks.data import DataSource, Missing
 from evals.tasks.task import Task
 from evals.zero_shot import Reader, Work, plain_protocol, plan, records
 
+NO_DATA, NOT_ASKED = "no data", "not asked"
 AHEAD = 2
 """Batches that wait for each worker."""
 
@@ -30,6 +32,7 @@ class TaskResult:
     title: str
     metrics: tuple[Metric, ...] = ()
     missing: str | None = None
+    """`no data: ...` or `not asked: ...`, with the reason."""
 
 
 class Progress(Protocol):
@@ -95,8 +98,11 @@ def _evaluate(
     try:
         data = task.load(source)
     except Missing as missing:
-        return TaskResult(task.name, task.title, missing=str(missing))
-    work = plan(task, data, reader, rows=rows, limit=limit)
+        return TaskResult(task.name, task.title, missing=f"{NO_DATA}: {missing}")
+    try:
+        work = plan(task, data, reader, rows=rows, limit=limit)
+    except CannotBeAsked as why:
+        return TaskResult(task.name, task.title, missing=f"{NOT_ASKED}: {task.name}: {why}")
     protocol = plain_protocol(task, data, work, reader, model) | {"rows": rows, "limit": limit}
     kept = results.begin(task.name, protocol)
     done = frozenset(record["example"] for record in kept)

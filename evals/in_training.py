@@ -10,6 +10,7 @@ from evals.backends.segue import token_model
 from evals.evaluate_tasks import find_task, of_batch
 from evals.held_out import open_split
 from evals.language_model import TextScore, score_documents
+from evals.scoring.encoding import CannotBeAsked
 from evals.scoring.item import ItemScore
 from evals.tasks.data import DataSource, Missing, TaskData
 from evals.tasks.task import Task
@@ -73,7 +74,7 @@ def score_tasks(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
     for task, data in open_tasks(experiment):
         scored = token_model(model, {})
         tokenizer = text_tokenizer(experiment)
-        reader = Reader(tokenizer, tokenizer.end_of_document, scored.max_length)
+        reader = Reader(tokenizer, tokenizer.end_of_document, scored.max_length, segments=scored.segments)
         work = plan(task, data, reader, rows=experiment.batch.rows, limit=experiment.evaluate.tasks_limit)
         own: list[list[tuple[int, ItemScore]]] = []
         with evaluating(model):
@@ -85,6 +86,17 @@ def score_tasks(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
         kept = sorted(records(task, work, lambda numbers, e=every: iter(e)), key=lambda record: record["example"])  # type: ignore[misc]
         found |= {f"{task.name}/{value.name}": value.value for value in task.values(kept)}
     return found
+
+
+def check_tasks(experiment: Experiment) -> None:
+    """BadInput where a task that is asked for cannot be scored: no data, no tokenizer, no answer from such a model."""
+    for task, data in open_tasks(experiment):
+        tokenizer = text_tokenizer(experiment)
+        length = experiment.model.length if experiment.model.reads == "samples" else None
+        try:
+            plan(task, data, Reader(tokenizer, tokenizer.end_of_document, length), rows=1)
+        except CannotBeAsked as why:
+            raise BadInput(f"evaluate.tasks: {task.name}: {why}") from why
 
 
 def open_tasks(experiment: Experiment) -> list[tuple[Task, TaskData]]:

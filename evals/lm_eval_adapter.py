@@ -6,7 +6,6 @@
 or, after `import evals.lm_eval_adapter`, by its name `segue`: `--model segue --model_args target=runs/mine`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -14,19 +13,9 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from evals.scoring.encoding import Request, encode_requests, windows
-from evals.scoring.item import Item, ItemScore, TokenModel, batches_of, group_items
+from evals.scoring.item import Item, TokenModel, score_items
 from evals.targets import Target
 from evals.zero_shot import Reader
-
-
-def score_items(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
-    """Of each item, in the order given; contexts that several share are read once."""
-    groups, places = group_items(items, [0] * len(items))
-    found: dict[int, ItemScore] = {}
-    for batch in batches_of(groups, rows):
-        for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):
-            found |= dict(zip(places[group], scores, strict=True))
-    return [found[place] for place in range(len(items))]
 
 
 @register_model("segue")
@@ -51,7 +40,9 @@ class SegueLM(LM):
         items: list[Item] = []
         owners: list[int] = []
         for owner, tokens in enumerate(self.reader.tokenizer.encode_batch([request.args[0] for request in requests])):
-            cut = windows(tokens, start=self.reader.start, max_length=self.reader.max_length)
+            cut = windows(
+                tokens, start=self.reader.start, max_length=self.reader.max_length, segments=self.reader.segments
+            )
             items += cut
             owners += [owner] * len(cut)
         totals = [0.0] * len(requests)

@@ -1,7 +1,8 @@
 """What can be evaluated by name: a run of Segue's, a model of the `transformers` library, or a baseline.
 
-`runs/wt103` (or any run directory) is a run: the newest good checkpoint, or that of a step. `hf:gpt2`, `hf:./exported`
-is a model of transformers, from the hub or a directory. `kneser-ney:FILE` and `uniform:bytes` are baselines
+`runs/wt103` (or any run directory) is a run: the newest good checkpoint, or that of a step. What `launch.py export`
+wrote (`NAME.safetensors`, or a directory with a GPT-2's config.json) is read by Segue itself; `hf:gpt2`,
+`hf:./exported` by transformers, from the hub or a directory. `kneser-ney:FILE` and `uniform:bytes` are baselines
 (`evals.backends.baselines`).
 """
 
@@ -11,19 +12,23 @@ from typing import Any
 
 import torch
 
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.tokenizers.stored import load_tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from evals.backends.baselines import KNESER_NEY, UNIFORM, open_baseline
 from evals.backends.huggingface import open_huggingface
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.evaluate import changed_model
+from evals.exports import is_export, open_export
 from evals.scoring.item import TokenModel
 from evals.zero_shot import Reader
 from pretrain import config
+from pretrain.contract import Model
 from pretrain.engines.engine import DTYPES, choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
+from pretrain.models import ModelConfig
 from pretrain.run_directory import TOKENIZER
 
 HUGGING_FACE = "hf:"
@@ -44,6 +49,12 @@ class Target:
     """Of a model of windows: tokens of running text scored at a time."""
     kernels: tuple[str, ...] = ()
 
+    @property
+    def short_name(self) -> str:
+        """For tables: without the directories that it lies in."""
+        kind, colon, place = self.name.rpartition(":")
+        return kind + colon + Path(place).name
+
     def open(self) -> tuple[TokenModel, Reader]:
         """BadInput or Corrupt where it cannot be used, or has no such setting."""
         if self.name.startswith(HUGGING_FACE):
@@ -51,13 +62,13 @@ class Target:
         if self.name == UNIFORM or self.name.startswith(KNESER_NEY):
             self._refuse_settings_of_runs()
             baseline, words, start = open_baseline(self.name)
-            return baseline, Reader(words, start, None)
+            return baseline, Reader(words, start, None, unknown=words.unknown)
         return self._open_run(Path(self.name))
 
     def _open_huggingface(self, place: str) -> tuple[TokenModel, Reader]:
         self._refuse_settings_of_runs()
         model, tokenizer = open_huggingface(place)
-        return model, Reader(tokenizer, tokenizer.start, model.max_length, self.stride)
+        return model, Reader(tokenizer, tokenizer.start, model.max_length, self.stride, unknown=tokenizer.unknown)
 
     def _refuse_settings_of_runs(self) -> None:
         given = [name for name in (*MEMORY, "segment_length", "checkpoint") if getattr(self, name) is not None]
@@ -65,6 +76,8 @@ class Target:
             raise BadInput(f"{self.name}: {(*given, 'kernel')[0]} is of Segue's runs; leave it out")
 
     def _open_run(self, directory: Path) -> tuple[TokenModel, Reader]:
+        if is_export(directory):
+            return self._open_export(directory)
         if not directory.is_dir():
             raise BadInput(
                 f"{directory}: there is no such directory; give a run's, or {HUGGING_FACE}NAME for transformers"
@@ -73,25 +86,43 @@ class Target:
         experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
         if not (directory / TOKENIZER).is_dir():
             raise BadInput(f"{directory}: has no tokenizer, so no text can be asked of it; tasks need a model of text")
-        tokenizer = load_tokenizer(directory / TOKENIZER)
-        overrides = {name: getattr(self, name) for name in MEMORY if getattr(self, name) is not None}
-        model_config = changed_model(experiment.model, overrides)
         device, dtype = choose_device("auto", Group()), DTYPES[experiment.engine.precision]
         kernels = experiment.kernels.changed(self.kernels)
+        model_config = self._changed(experiment.model)
         model = load_model(reader, model_config, dtype=dtype, device=device, kernels=kernels)
         identity: dict[str, Any] = {
             "model": experiment.name,
             "kind": experiment.model.kind,
             "checkpoint": {"step": reader.step, "hash": checkpoint_hash(reader)},
-            "tokenizer_hash": tokenizer.hash,
-            "dtype": experiment.engine.precision,
         }
+        return self._read_by(model, load_tokenizer(directory / TOKENIZER), identity, dtype)
+
+    def _changed(self, model: ModelConfig) -> ModelConfig:
+        return changed_model(model, {name: getattr(self, name) for name in MEMORY if getattr(self, name) is not None})
+
+    def _open_export(self, path: Path) -> tuple[TokenModel, Reader]:
+        if self.checkpoint is not None:
+            raise BadInput(f"{path}: an export has one checkpoint; leave out checkpoint")
+        found = open_export(path)
+        device, model = choose_device("auto", Group()), self._changed(found.model).build()
+        try:
+            model.load_state_dict(found.weights)
+        except RuntimeError as error:
+            raise Corrupt(f"{path}: its weights are not those of its experiment ({error}); export it anew") from error
+        found.kernels.changed(self.kernels).tell(model, device, torch.float32)
+        return self._read_by(model.to(device).eval(), found.tokenizer, found.identity, torch.float32)
+
+    def _read_by(
+        self, model: Model, tokenizer: Tokenizer, identity: dict[str, Any], dtype: torch.dtype
+    ) -> tuple[TokenModel, Reader]:
+        identity |= {"tokenizer_hash": tokenizer.hash, "dtype": str(dtype).removeprefix("torch.")}
         found = token_model(model, identity, segment_length=self.segment_length)
         if self.stride is not None and found.max_length is None:
             raise BadInput("stride: is of models without memory; segment_length says how a model with memory reads")
         if self.segment_length is not None and found.max_length is not None:
-            raise BadInput(f"segment_length: model.kind {experiment.model.kind} has no memory; use stride")
-        return found, Reader(tokenizer, tokenizer.end_of_document, found.max_length, self.stride)
+            raise BadInput(f"segment_length: model {identity['model']} has no memory; use stride")
+        start, unknown = tokenizer.end_of_document, tokenizer.unknown
+        return found, Reader(tokenizer, start, found.max_length, self.stride, found.segments, unknown)
 
 
 MEMORY = ("memory_length", "clamp_length", "same_length")

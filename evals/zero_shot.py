@@ -5,15 +5,19 @@ one process, alone. So the records do not depend on how many workers there are, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from evals.scoring.encoding import Encoded, TextTokenizer, encode_requests, fit, windows
-from evals.scoring.item import Group, Item, ItemScore, TokenModel, batches_of, group_items
+from evals.scoring.item import Group, Item, ItemScore, Segments, TokenModel, batches_of, group_items
 from evals.tasks.data import TaskData
 from evals.tasks.task import Answer, Example, Record, Task
+
+PART_TOKENS = 1000
+UNKNOWN = "<unk>"
+"""In the texts of Penn Treebank and WikiText."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,21 @@ class Reader:
     max_length: int | None
     stride: int | None = None
     """Tokens scored at a time in running text; None: as many as the model reads."""
+    segments: Segments | None = None
+    """Of a model with memory: how it reads running text."""
+    unknown: int | None = None
+    """The token of what the vocabulary cannot spell."""
 
 
 @dataclass(frozen=True)
 class Work:
     """A task in tokens."""
 
+    num_examples: int
+    num_unknown: int
+    """Scored tokens that stand for what the tokenizer cannot spell, other than where the text has `<unk>` itself."""
     examples: Sequence[Example]
+    """Of running text, its parts: each is kept as soon as it is scored."""
     items: Sequence[Item]
     owner: Sequence[int]
     """The example of each item."""
@@ -52,25 +64,72 @@ class Work:
 
 def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | None = None) -> Work:
     """The first `limit` examples in batches of `rows` contexts."""
-    examples = task.examples(data)[:limit]
+    asked = task.examples(data)[:limit]
     barred = _barred_tokens(task, reader)
-    with_requests = [place for place, example in enumerate(examples) if example.requests]
-    requests = [request for place in with_requests for request in examples[place].requests]
+    with_requests = [place for place, example in enumerate(asked) if example.requests]
+    owners = [place for place in with_requests for _ in asked[place].requests]
+    requests = [request for place in with_requests for request in asked[place].requests]
+    found = encode_requests(
+        requests, reader.tokenizer, start=reader.start, max_length=reader.max_length, barred=barred, owners=owners
+    )
+    by_owner: dict[int, list[Encoded]] = {}
+    for place, one in zip(owners, found, strict=True):
+        by_owner.setdefault(place, []).append(one)
+    examples: list[Example] = []
     encoded: list[tuple[int, Encoded]] = []
-    if requests:
-        found = iter(
-            encode_requests(requests, reader.tokenizer, start=reader.start, max_length=reader.max_length, barred=barred)
-        )
-        encoded += [(place, next(found)) for place in with_requests for _ in examples[place].requests]
-    for place, example in enumerate(examples):
-        if example.text is not None:
-            (tokens,) = reader.tokenizer.encode_batch([example.text])
-            cut = windows(tokens, start=reader.start, max_length=reader.max_length, stride=reader.stride)
-            encoded += [(place, fit(item.context, item.continuation, reader.max_length)) for item in cut]
+    for place, example in enumerate(asked):
+        parts = [(example, by_owner[place])] if example.text is None else _parts(example, reader)
+        for part, own in parts:
+            encoded += [(len(examples), one) for one in own]
+            examples.append(part)
     items = [one.item for _, one in encoded]
     owner, dropped = [place for place, _ in encoded], [one.dropped for _, one in encoded]
     groups, places = group_items(items, owner)
-    return Work(examples, items, owner, dropped, groups, places, batches_of(groups, rows))
+    return Work(
+        num_examples=len(asked),
+        num_unknown=_num_unknown(asked, items, reader),
+        examples=examples,
+        items=items,
+        owner=owner,
+        dropped=dropped,
+        groups=groups,
+        places=places,
+        batches=batches_of(groups, rows),
+    )
+
+
+def _num_unknown(examples: Sequence[Example], items: Sequence[Item], reader: Reader) -> int:
+    if reader.unknown is None:
+        return 0
+    found = sum(int((item.continuation == reader.unknown).sum()) for item in items)
+    scored = (request.continuation for example in examples for request in example.requests)
+    texts = (example.text for example in examples if example.text is not None)
+    return max(0, found - sum(text.count(UNKNOWN) for text in (*scored, *texts)))
+
+
+def _parts(example: Example, reader: Reader) -> list[tuple[Example, list[Encoded]]]:
+    """Running text in parts of whole windows, of `PART_TOKENS` or a few more; what is counted stands in the first."""
+    assert example.text is not None
+    (tokens,) = reader.tokenizer.encode_batch([example.text])
+    cut = windows(
+        tokens, start=reader.start, max_length=reader.max_length, stride=reader.stride, segments=reader.segments
+    )
+    parts: list[list[Encoded]] = []
+    room = 0
+    for item in cut:
+        if room <= 0:
+            parts.append([])
+            room = PART_TOKENS
+        parts[-1].append(fit(item.context, item.continuation, reader.max_length))
+        room -= len(item.continuation)
+    if len(parts) == 1:
+        return [(example, parts[0])]
+    facts = dict(example.facts or {})
+    counted = [facts, *(dict.fromkeys(facts, 0) for _ in parts[1:])]
+    return [
+        (replace(example, name=f"{example.name}/{number:05d}", facts=counted[number]), own)
+        for number, own in enumerate(parts)
+    ]
 
 
 def _barred_tokens(task: Task, reader: Reader) -> frozenset[int]:
@@ -139,8 +198,9 @@ def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model
         **task.protocol(),
         **data.notes,
         "files": dict(data.files),
-        "examples": len(work.examples),
+        "examples": work.num_examples,
         "truncated": work.num_truncated,
+        "unknown_tokens": work.num_unknown,
         "stride": reader.stride or reader.max_length,
         "starts_from": f"token {reader.start}",
         "model": model.identity(),

@@ -22,7 +22,7 @@ def load_tokenizer(directory: Path, expected_hash: str | None = None) -> Tokeniz
     try:
         vocabulary = (directory / VOCABULARY_FILE).read_text(encoding="utf-8")
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
-        tokenizer = READERS[settings["kind"]].parse(vocabulary, settings)
+        tokenizer = parse_tokenizer(vocabulary, settings)
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename}: no tokenizer here; prepare the data with `launch.py prepare`") from error
     except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
@@ -35,3 +35,8 @@ def load_tokenizer(directory: Path, expected_hash: str | None = None) -> Tokeniz
             f"{expected_hash}; restore the file, or prepare the data anew in another directory"
         )
     return tokenizer
+
+
+def parse_tokenizer(vocabulary: str, settings: dict[str, str | int | bool]) -> Tokenizer:
+    """From the content of the two files; ValueError, KeyError, TypeError or BadInput if it is not understood."""
+    return READERS[str(settings["kind"])].parse(vocabulary, settings)

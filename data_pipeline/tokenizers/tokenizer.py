@@ -34,6 +34,8 @@ class Tokenizer(abc.ABC):
     """Ids are below it."""
     lossless: bool = False
     """Whether decoding gives back every text exactly: without that, -log p of the tokens is not that of the bytes."""
+    unknown: int | None = None
+    """The id of what the vocabulary cannot spell, in tokenizers that have one."""
     end_of_document: int
     """The id that ends every stored document; text never encodes to it, but for kind `word` with `end_of_line`."""
 

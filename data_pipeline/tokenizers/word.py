@@ -51,7 +51,7 @@ class WordTokenizer(Tokenizer):
         """`words` begins with `<eos>`, `<unk>`."""
         self._words, self._end_of_line = words, end_of_line
         self._ids = {word: number for number, word in enumerate(words) if number != self.end_of_document}
-        self._unknown = self._ids[UNKNOWN]
+        self.unknown: int = self._ids[UNKNOWN]
         self.vocab_size = len(words)
 
     @classmethod
@@ -67,7 +67,7 @@ class WordTokenizer(Tokenizer):
             if number:
                 yield self.end_of_document
             for word in line.split():
-                yield self._ids.get(word, self._unknown)
+                yield self._ids.get(word, self.unknown)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         text = " ".join(self._words[int(i)] for i in ids)

@@ -26,7 +26,7 @@ class WordTokenizer:
     """Words between spaces, and the ends of lines."""
 
     def __init__(self, words: Words) -> None:
-        self.words = words
+        self.words, self.unknown = words, words.unknown
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [self._encode(text) for text in texts]
@@ -40,6 +40,8 @@ class WordTokenizer:
 class ByteTokenizer:
     """UTF-8."""
 
+    unknown = None
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [byte_ids(text) for text in texts]
 
@@ -48,6 +50,7 @@ class BaselineModel:
     """A `TokenModel` of a baseline; the first token of a context stands for the start of a line, and is not read."""
 
     max_length: int | None = None
+    segments = None
 
     def __init__(self, baseline: Baseline, identity: dict[str, Any]) -> None:
         self.baseline, self._identity, self.vocab_size = baseline, identity, baseline.vocabulary_size
@@ -69,7 +72,7 @@ class BaselineModel:
             greedy_T[place] = int(log_probs_V.argmax()) == item.continuation[place]
             if place == 0:
                 log_probs_V[sorted(item.barred)] = -np.inf
-                first = int(log_probs_V.argmax()) == item.continuation[0]
+                first = int(log_probs_V.argmax()) == int(item.continuation[0])
         return ItemScore(nats_T, greedy_T, first)
 
 

@@ -4,12 +4,14 @@ Shape legend as in `evals.scoring.window_model`.
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
 from data_pipeline.config import BadInput
 from evals.scoring.output_layer import LinearOutput, OutputLayer, WholeOutput
@@ -101,6 +103,13 @@ class HuggingFaceTokenizer:
         if start is None:
             raise BadInput("the tokenizer has neither a token that begins a text nor one that ends it")
         self.start = int(start)
+        other = tokenizer.unk_token_id not in (None, tokenizer.eos_token_id, tokenizer.bos_token_id)
+        self.unknown: int | None = tokenizer.unk_token_id if other else None  # GPT-2 calls its end so, and spells all
+        if tokenizer.is_fast:
+            content = tokenizer.backend_tokenizer.to_str()
+        else:
+            content = str(sorted(tokenizer.get_vocab().items()))
+        self.hash = sha256(content.encode()).hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
@@ -122,5 +131,21 @@ def open_huggingface(
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"{place}: no causal language model of transformers: {str(error).splitlines()[0]}") from error
-    identity = {"model": str(place), "kind": type(model).__name__, "dtype": str(dtype).removeprefix("torch.")}
-    return WindowModel(HuggingFaceNetwork(model, identity)), HuggingFaceTokenizer(tokenizer)
+    words = HuggingFaceTokenizer(tokenizer)
+    identity = {
+        "model": str(place),
+        "kind": type(model).__name__,
+        "weights_hash": _weights_hash(model),
+        "tokenizer_hash": words.hash,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    return WindowModel(HuggingFaceNetwork(model, identity)), words
+
+
+def _weights_hash(model: Any) -> str:
+    """XXH3 of all weights with their names."""
+    seen = xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        seen.update(name.encode())
+        seen.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy())
+    return str(seen.hexdigest())

@@ -62,6 +62,11 @@ class TransformerXLNetwork:
     def hidden(self, tokens_RL: Tensor, age_RL: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         return self.model.hidden(tokens_RL, age_RL, carry)
 
+    def warm_up(self, segment_length: int) -> int:
+        """A layer sees the segments that its memory reaches into; each of them saw as far back one layer below."""
+        c = self.model.config
+        return c.num_layers * -(-c.memory_length // segment_length)
+
     def identity(self) -> dict[str, Any]:
         c = self.model.config
         return self._identity | {

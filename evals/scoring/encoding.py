@@ -7,13 +7,17 @@ from typing import Protocol
 import numpy as np
 
 from data_pipeline.config import BadInput
-from evals.scoring.item import Item
+from evals.scoring.item import Item, Segments
 
 
 class TextTokenizer(Protocol):
     """Text to ids; `data_pipeline.tokenizers` and those of the `tokenizers` library have it."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+
+class CannotBeAsked(BadInput):
+    """A request that this tokenizer or model cannot answer, whatever its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +44,58 @@ def encode_requests(
     start: int,
     max_length: int | None,
     barred: frozenset[int] = frozenset(),
+    owners: Sequence[int] | None = None,
 ) -> list[Encoded]:
     """Each request as an item, encoded as one text: spaces at the end of a context belong to the continuation.
 
     The boundary is where the context alone would end in tokens, as in EleutherAI's lm-evaluation-harness, whose numbers
-    these are to be compared with. Raises BadInput where a continuation has no token, or more than `max_length`.
+    these are to be compared with. `owners`: a context that several continuations of one owner share is cut by the
+    longest of them, so that it stays one; None, as there: each by its own. CannotBeAsked where a continuation has no
+    token, or more than `max_length`.
     """
     moved = [_without_trailing_space(request) for request in requests]
     contexts = list(dict.fromkeys(request.context for request in moved if request.context))
     tokens_of = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
     wholes = tokenizer.encode_batch([request.context + request.continuation for request in moved])
-    encoded = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for request, whole in zip(moved, wholes, strict=True):
         context = tokens_of[request.context].astype(np.int64) if request.context else np.array([start])
         continuation = whole.astype(np.int64)[len(context) if request.context else 0 :]
         if not request.context and len(continuation) and continuation[0] == start:
             continuation = continuation[1:]
         if not len(continuation):
-            raise BadInput(f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}")
-        encoded.append(fit(context, continuation, max_length, barred))
-    return encoded
+            raise CannotBeAsked(
+                f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}"
+            )
+        pairs.append((context, continuation))
+    together = range(len(pairs)) if owners is None else owners
+    longest: dict[tuple[int, bytes], int] = {}
+    for owner, (context, continuation) in zip(together, pairs, strict=True):
+        key = (owner, context.tobytes())
+        longest[key] = max(longest.get(key, 0), len(continuation))
+    return [
+        fit(context, continuation, max_length, barred, longest=longest[owner, context.tobytes()])
+        for owner, (context, continuation) in zip(together, pairs, strict=True)
+    ]
 
 
 def fit(
-    context: np.ndarray, continuation: np.ndarray, max_length: int | None, barred: frozenset[int] = frozenset()
+    context: np.ndarray,
+    continuation: np.ndarray,
+    max_length: int | None,
+    barred: frozenset[int] = frozenset(),
+    *,
+    longest: int = 0,
 ) -> Encoded:
-    """The item with as much of the context, from its end, as the model can read with the continuation."""
-    room = None if max_length is None else max_length + 1 - len(continuation)
+    """The item with as much of the context, from its end, as the model can read with the continuation, or with one of
+    `longest` tokens."""
+    longest = max(len(continuation), longest)
+    room = None if max_length is None else max_length + 1 - longest
     if room is None or len(context) <= room:
         return Encoded(Item(context, continuation, barred), 0)
     if room < 1:
-        raise BadInput(
-            f"a continuation of {len(continuation)} tokens does not fit: the model reads {max_length} at a time; "
+        raise CannotBeAsked(
+            f"a continuation of {longest} tokens does not fit: the model reads {max_length} at a time; "
             "shorten it, or score it as running text"
         )
     return Encoded(Item(context[-room:], continuation, barred), len(context) - room)
@@ -82,17 +106,30 @@ def _without_trailing_space(request: Request) -> Request:
     return Request(bare, request.context[len(bare) :] + request.continuation) if bare else request
 
 
-def windows(tokens: np.ndarray, *, start: int, max_length: int | None, stride: int | None = None) -> list[Item]:
+STRETCH_OF_WARM_UPS, SHORTEST_STRETCH = 8, 4096
+"""A model with memory scores so many times its warm-up at least, and so many tokens."""
+
+
+def windows(
+    tokens: np.ndarray,
+    *,
+    start: int,
+    max_length: int | None,
+    stride: int | None = None,
+    segments: Segments | None = None,
+) -> list[Item]:
     """Running text as items that together score every token once.
 
-    A model with memory reads it as one. Others score `stride` tokens at a time (None: `max_length`), each window as far
-    back as fits: with a stride of `max_length`, all but the last window begin with a token that sees one token.
+    A model of windows scores `stride` tokens at a time (None: `max_length`), each window as far back as fits: with a
+    stride of `max_length`, all but the last window begin with a token that sees one token. A model with memory reads in
+    stretches, each after so much of what is before it that the scores are those of one stream; without `segments` the
+    text is one.
     """
     if not len(tokens):
         raise BadInput("the text has no token, so there is nothing to score")
     tokens = tokens.astype(np.int64)
     if max_length is None:
-        return [Item(np.array([start]), tokens)]
+        return _stretches(tokens, start, segments)
     step = max_length if stride is None else stride
     if not 1 <= step <= max_length:
         raise BadInput(f"stride {step}: must be from 1 to {max_length}, what the model reads at a time")
@@ -106,3 +143,16 @@ def windows(tokens: np.ndarray, *, start: int, max_length: int | None, stride: i
         found.append(Item(read[begin : done + 1], read[done + 1 : end + 1]))
         done = end
     return found
+
+
+def _stretches(tokens: np.ndarray, start: int, segments: Segments | None) -> list[Item]:
+    """Each begins where a segment of one stream would."""
+    read = np.concatenate([[start], tokens])
+    if segments is None:
+        return [Item(read[:1], tokens)]
+    least = max(STRETCH_OF_WARM_UPS * segments.warm_up, SHORTEST_STRETCH)
+    size = -(-least // segments.length) * segments.length
+    return [
+        Item(read[max(0, first - segments.warm_up) : first + 1], tokens[first : first + size])
+        for first in range(0, len(tokens), size)
+    ]

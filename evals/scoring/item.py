@@ -55,6 +55,16 @@ class Group:
         return len(self.context) + sum(len(item.continuation) - 1 for item in self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """How a model with memory reads."""
+
+    length: int
+    """Tokens at a time."""
+    warm_up: int
+    """Tokens, a whole number of segments: what was read before them makes no difference after them."""
+
+
 class TokenModel(Protocol):
     """A back end: a model that scores items."""
 
@@ -63,6 +73,10 @@ class TokenModel(Protocol):
     @property
     def max_length(self) -> int | None:
         """Tokens that it can read at a time; None where memory carries on."""
+
+    @property
+    def segments(self) -> Segments | None:
+        """Of a model with memory that forgets."""
 
     def score(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
         """Of a batch, by group and item. A score depends on its batch only by the rounding of float32."""
@@ -82,6 +96,16 @@ def group_items(items: Sequence[Item], owners: Sequence[int]) -> tuple[list[Grou
         places.setdefault(alone, []).append(place)
     groups = [Group(items[own[0]].context, tuple(items[place] for place in own)) for own in places.values()]
     return groups, list(places.values())
+
+
+def score_items(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
+    """Of each item, in the order given; contexts that several share are read once."""
+    groups, places = group_items(items, [0] * len(items))
+    found: dict[int, ItemScore] = {}
+    for batch in batches_of(groups, rows):
+        for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):
+            found |= dict(zip(places[group], scores, strict=True))
+    return [found[place] for place in range(len(items))]
 
 
 def batches_of(groups: Sequence[Group], rows: int) -> list[list[int]]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.scoring.item import Group, Item, ItemScore
-from evals.scoring.output_layer import OutputLayer, score_hidden
+from evals.scoring.item import Group, Item, ItemScore, Segments
+from evals.scoring.output_layer import POSITIONS, OutputLayer, score_positions
 from pretrain.contract import Carry
 
 
@@ -30,6 +30,9 @@ class RecurrentNetwork(Protocol):
     def hidden(self, tokens_RL: Tensor, age_RL: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """[R, L, W] what goes into the output layer, and the memory after; a position sees `age` positions back."""
 
+    def warm_up(self, segment_length: int) -> int:
+        """Segments of this length before which nothing makes a difference to a position."""
+
     def identity(self) -> dict[str, Any]: ...
 
 
@@ -41,6 +44,7 @@ class MemoryModel:
     def __init__(self, network: RecurrentNetwork, segment_length: int) -> None:
         self.network, self.segment_length = network, segment_length
         self.vocab_size = network.output.vocab_size
+        self.segments = Segments(segment_length, network.warm_up(segment_length) * segment_length)
 
     def identity(self) -> dict[str, Any]:
         return self.network.identity() | {"target_length": self.segment_length}
@@ -100,7 +104,7 @@ class MemoryModel:
         places = torch.tensor(order, device=self.network.device)
         carry = {name: value[places] for name, value in carry.items()}
         seen_R1 = np.broadcast_to(np.asarray(seen), (len(rows),))[order][:, None]
-        kept: dict[int, list[Tensor]] = {row: [] for row in order}
+        scores = _Scores(self.network.output, items)
         for offset in range(0, len(rows[order[0]]), self.segment_length):
             active = [row for row in order if len(rows[row]) > offset]
             part = [rows[row][offset : offset + self.segment_length] for row in active]
@@ -109,11 +113,50 @@ class MemoryModel:
             age_RL = seen_R1[: len(active)] + np.arange(offset, offset + len(part[0]))
             hidden_RLW, carry = self._hidden(tokens_RL, age_RL, carry)
             for index, row in enumerate(active):
-                begin = min(max(skipped[row] - offset, 0), len(part[index]))
-                kept[row].append(hidden_RLW[index, begin : len(part[index])].clone())
-        hidden_NW = torch.cat([piece for row in range(len(rows)) for piece in kept[row]])
-        return score_hidden(self.network.output, hidden_NW, items)
+                begin = max(skipped[row] - offset, 0)
+                scores.add(row, hidden_RLW[index, begin : len(part[index])])
+        return scores.finish()
 
     def _hidden(self, tokens_RL: np.ndarray, age_RL: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
         tokens, age = (torch.from_numpy(np.ascontiguousarray(x)).to(self.network.device) for x in (tokens_RL, age_RL))
         return self.network.hidden(tokens, age, carry)
+
+
+class _Scores:
+    """Scores of items whose hidden states come piece by piece, in the order of each item's positions: few are kept."""
+
+    def __init__(self, output: OutputLayer, items: Sequence[Item]) -> None:
+        self.output, self.items = output, items
+        self.come = [0] * len(items)
+        self.found: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in items]
+        self.waiting: list[tuple[int, int, Tensor]] = []
+        self.num_waiting = 0
+
+    def add(self, place: int, hidden_NW: Tensor) -> None:
+        if len(hidden_NW):
+            self.waiting.append((place, self.come[place], hidden_NW.clone()))
+            self.come[place] += len(hidden_NW)
+            self.num_waiting += len(hidden_NW)
+        if self.num_waiting >= POSITIONS:
+            self._score()
+
+    def _score(self) -> None:
+        if not self.waiting:
+            return
+        starts = np.cumsum([0, *(len(piece) for _, _, piece in self.waiting)]).tolist()
+        label_N = np.concatenate([self.items[i].continuation[b : b + len(piece)] for i, b, piece in self.waiting])
+        barred = {
+            start: self.items[place].barred
+            for start, (place, begin, _) in zip(starts, self.waiting, strict=False)
+            if begin == 0 and self.items[place].barred
+        }
+        every = score_positions(self.output, torch.cat([piece for _, _, piece in self.waiting]), label_N, barred)
+        for (place, _, _), start, end in zip(self.waiting, starts, starts[1:], strict=False):
+            nats_T, greedy_T, without_T = (one_N[start:end] for one_N in every)
+            self.found[place].append((nats_T, greedy_T, without_T))
+        self.waiting, self.num_waiting = [], 0
+
+    def finish(self) -> list[ItemScore]:
+        self._score()
+        pieces = [tuple(map(np.concatenate, zip(*own, strict=True))) for own in self.found]
+        return [ItemScore(nats_T, greedy_T, bool(without_T[0])) for nats_T, greedy_T, without_T in pieces]

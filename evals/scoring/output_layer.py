@@ -7,7 +7,7 @@ time of a small model: a part stays in its cache.
 Shape legend: N scored positions, W model width, V vocabulary, P tokens of a part.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -111,7 +111,7 @@ class _Running:
         return self.greedy.most_N - self.greedy.own_N + self.total_N.log(), greedy_N, without_N
 
 
-def _score_positions(
+def _score_part(
     layer: OutputLayer, hidden_NW: Tensor, label_N: Tensor, barred: dict[frozenset[int], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`barred`: the rows of each set of ids that may not be the likeliest."""
@@ -126,28 +126,36 @@ def _score_positions(
 
 
 @torch.no_grad()
-def score_hidden(layer: OutputLayer, hidden_NW: Tensor, items: Sequence[Item]) -> list[ItemScore]:
-    """The scores of items whose scored positions stand in `hidden_NW` one after another."""
-    label_N = np.concatenate([item.continuation for item in items])
-    ends = np.cumsum([len(item.continuation) for item in items])
-    starts = ends - [len(item.continuation) for item in items]
-    barred = {int(start): item.barred for start, item in zip(starts, items, strict=True) if item.barred}
+def score_positions(
+    layer: OutputLayer, hidden_NW: Tensor, label_N: np.ndarray, barred: Mapping[int, frozenset[int]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[N] float64 -log p of the labels; [N] bool whether each is the likeliest; [N] bool whether it is the likeliest of
+    those that are not barred (`barred`: ids by position)."""
     nats_N, greedy_N = np.empty(len(label_N)), np.empty(len(label_N), dtype=bool)
     without_N = greedy_N.copy()
+    device = hidden_NW.device
     for first in range(0, len(label_N), POSITIONS):
         part = slice(first, min(first + POSITIONS, len(label_N)))
         rows: dict[frozenset[int], list[int]] = {}
-        for place in range(part.start, part.stop):
-            if place in barred:
-                rows.setdefault(barred[place], []).append(place - first)
-        device = hidden_NW.device
-        found = _score_positions(
+        for place in sorted(barred.keys() & range(part.start, part.stop)):
+            rows.setdefault(barred[place], []).append(place - first)
+        found = _score_part(
             layer,
             hidden_NW[part],
             torch.from_numpy(label_N[part]).to(device),
             {ids: torch.tensor(own, device=device) for ids, own in rows.items()},
         )
         nats_N[part], greedy_N[part], without_N[part] = (one.cpu().numpy() for one in found)
+    return nats_N, greedy_N, without_N
+
+
+def score_hidden(layer: OutputLayer, hidden_NW: Tensor, items: Sequence[Item]) -> list[ItemScore]:
+    """The scores of items whose scored positions stand in `hidden_NW` one after another."""
+    label_N = np.concatenate([item.continuation for item in items])
+    ends = np.cumsum([len(item.continuation) for item in items])
+    starts = ends - [len(item.continuation) for item in items]
+    barred = {int(start): item.barred for start, item in zip(starts, items, strict=True) if item.barred}
+    nats_N, greedy_N, without_N = score_positions(layer, hidden_NW, label_N, barred)
     return [
         ItemScore(nats_N[start:end], greedy_N[start:end], bool(without_N[start]))
         for start, end in zip(starts, ends, strict=True)

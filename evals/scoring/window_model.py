@@ -40,6 +40,7 @@ class WindowModel:
         self.network = network
         self.vocab_size = network.output.vocab_size
         self.max_length: int | None = network.max_length
+        self.segments = None
 
     def identity(self) -> dict[str, Any]:
         return self.network.identity()

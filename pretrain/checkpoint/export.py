@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -35,12 +36,14 @@ def whole(reader: Reader, name: str) -> Tensor:
     return reader.read(name, 0, math.prod(shape)).reshape(shape)
 
 
-def export_weights(reader: CheckpointReader, file: Path, *, dtype: torch.dtype) -> int:
+def export_weights(
+    reader: CheckpointReader, file: Path, *, dtype: torch.dtype, more: Mapping[str, str] | None = None
+) -> int:
     """Write weights and buffers, by the names that the model gives them, to one new safetensors file; its bytes.
 
     Floating-point weights become `dtype`, buffers stay as they are. The metadata hold the resolved experiment and
-    counters as JSON. The file is there whole or not at all. Raises BadInput where it cannot be made there, NotSaved
-    where the disk has no room, Corrupt where the checkpoint is damaged.
+    counters as JSON, and `more`. The file is there whole or not at all. Raises BadInput where it cannot be made there,
+    NotSaved where the disk has no room, Corrupt where the checkpoint is damaged.
     """
     if file.exists():
         raise BadInput(f"{file} is there already; choose another name, or remove it")
@@ -57,6 +60,7 @@ def export_weights(reader: CheckpointReader, file: Path, *, dtype: torch.dtype) 
         "experiment": json.dumps(manifest.experiment),
         "counters": json.dumps(manifest.counters),
         "versions": json.dumps(manifest.versions),
+        **(more or {}),
     }
     draft = file.with_name(f"{file.name}{PARTIAL}{uuid4().hex[:8]}")
     try:

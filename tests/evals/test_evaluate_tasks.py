@@ -15,7 +15,7 @@ import pytest
 
 from cluster.sampling import keep_tokenizer
 from data_pipeline.config import BadInput
-from evals.benchmark_table import GPT2_TABLE, lines, measured
+from evals.benchmark_table import GPT2_TABLE, Column, Report, measured
 from evals.evaluate_tasks import TaskResult, evaluate_tasks
 from evals.results_file import ResultsFile
 from evals.targets import Target
@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = "".join(json.dumps({"text": row}) + "\n" for row in rows)
     (place / "data" / "lambada" / "lambada_test.jsonl").write_text(content)
     (place / "data" / "ptb").mkdir()
-    (place / "data" / "ptb" / "ptb.test.txt").write_text("".join(f" {row} \n" for row in rows))
+    (place / "data" / "ptb" / "ptb.test.txt").write_text("".join(f" {row} \n" for row in 4 * rows))
     return place
 
 
@@ -135,7 +135,8 @@ def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
         Target(str(place / "tiny_gpt")), ["wsc273"], DataSource(place / "data"), ResultsFile(None)
     )
     assert found.missing is not None
-    (line,) = (line for line in lines([found], GPT2_TABLE) if line[0].startswith("Winograd"))
+    (line,) = Report("", Column("tiny_gpt", [found]), GPT2_TABLE).published()
+    assert line[0] == "WSC273, partial"
     assert line[1].startswith("no data: wsc273: ")
     with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
         list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))

@@ -2,16 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cluster.huggingface_export import export_huggingface
+from cluster.inspection import export
 from cluster.sampling import keep_tokenizer
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Corrupt
+from evals.backends.huggingface import HuggingFaceNetwork
 from evals.scoring.encoding import Request, encode_requests
-from evals.scoring.item import batches_of, group_items
+from evals.scoring.item import Item, score_items
+from evals.scoring.window_model import WindowModel
 from evals.targets import Target
 from tests.evals.runs import finished_run, prepared_text
 
@@ -50,14 +55,8 @@ def prepare_again(text: str) -> None:
 def scores(target: str) -> list[list[float]]:
     model, reader = Target(target).open()
     encoded = encode_requests(PAIRS, reader.tokenizer, start=reader.start, max_length=reader.max_length)
-    groups, places = group_items([one.item for one in encoded], [0] * len(encoded))
-    found: dict[int, list[float]] = {}
-    for batch in batches_of(groups, 3):
-        for group, own in zip(batch, model.score([groups[place] for place in batch]), strict=True):
-            found |= {
-                place: [*one.nats, float(one.greedy.all())] for place, one in zip(places[group], own, strict=True)
-            }
-    return [found[place] for place in range(len(PAIRS))]
+    found = score_items(model, [one.item for one in encoded], 3)
+    return [[*one.nats, float(one.greedy.all())] for one in found]
 
 
 def test_transformers_gives_the_scores_of_the_run(run: Path) -> None:
@@ -71,6 +70,84 @@ def test_transformers_gives_the_scores_of_the_run(run: Path) -> None:
     card = (exported / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "kind: gpt" in card
+
+
+def test_exports_are_scored_as_the_run_is(run: Path) -> None:
+    file, directory = run.parent / "weights.safetensors", run.parent / "directory"
+    export(run, file, None, "float32")
+    export_huggingface(run, directory, None, "float32")
+    wanted = scores(str(run))
+    for target in (file, directory):
+        for found, own in zip(scores(str(target)), wanted, strict=True):
+            np.testing.assert_allclose(found, own, rtol=1e-6, atol=1e-6)
+        identity = Target(str(target)).open()[0].identity()
+        assert len(identity["checkpoint"]["hash"]) == 64
+        assert len(identity["tokenizer_hash"]) == 64
+
+
+def test_files_that_are_no_exports(tmp_path: Path) -> None:
+    bare, damaged = tmp_path / "bare.safetensors", tmp_path / "damaged.safetensors"
+    save_file({"a": torch.zeros(2)}, bare)
+    damaged.write_bytes(b"no weights")
+    for path, message in (
+        (bare, "its metadata has no experiment; only files of `launch.py export` can be evaluated"),
+        (damaged, "cannot be read"),
+        (tmp_path / "none.safetensors", "there is no such file"),
+    ):
+        with pytest.raises((BadInput, Corrupt), match=message):
+            Target(str(path)).open()
+
+
+SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
+MORE = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32, "max_position_embeddings": 32}
+
+
+def others() -> dict[str, tuple[Any, bool]]:
+    """Models of transformers by what is odd about them, and whether a context is shared."""
+    from transformers import (
+        BloomConfig,
+        BloomForCausalLM,
+        CohereConfig,
+        CohereForCausalLM,
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+
+    torch.manual_seed(0)
+    gemma = Gemma2Config(**SIZES, **MORE, head_dim=8, final_logit_softcapping=0.1, sliding_window=4)
+    bloom = BloomConfig(vocab_size=50, hidden_size=16, n_layer=2, n_head=2)
+    return {
+        "nothing": (GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32)), True),
+        "rotary positions": (LlamaForCausalLM(LlamaConfig(**SIZES, **MORE)), True),
+        "soft caps, a sliding window": (Gemma2ForCausalLM(gemma), False),
+        "scaled logits": (CohereForCausalLM(CohereConfig(**SIZES, **MORE, logit_scale=0.0625, pad_token_id=0)), True),
+        "slopes of attention": (BloomForCausalLM(bloom), False),
+    }
+
+
+@pytest.mark.parametrize("name", ["nothing", "rotary positions", "soft caps, a sliding window", "scaled logits",
+                                  "slopes of attention"])  # fmt: skip
+def test_any_causal_model_is_scored_by_its_own_logits(name: str) -> None:
+    model, shares = others()[name]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    network = HuggingFaceNetwork(model.eval(), {}, max_length=32)
+    assert network.shares_contexts == shares
+    generator = np.random.default_rng(0)
+    context = generator.integers(50, size=9)
+    items = [Item(context, generator.integers(50, size=size)) for size in (1, 4, 3)]
+    for item, score in zip(items, score_items(WindowModel(network), items, rows=2), strict=True):
+        read = torch.from_numpy(np.concatenate([item.context, item.continuation]))[None]
+        with torch.no_grad():
+            log_p = model(read).logits[0, 8:-1].float().log_softmax(-1)
+        wanted = -log_p[torch.arange(len(item.continuation)), read[0, 9:]]
+        np.testing.assert_allclose(score.nats, wanted.numpy(), rtol=1e-5, atol=1e-5)
+        assert score.greedy.tolist() == (log_p.argmax(-1) == read[0, 9:]).tolist()
 
 
 def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
@@ -93,7 +170,7 @@ def test_targets_that_cannot_be_opened(run: Path, tmp_path: Path) -> None:
         (Target("hf:" + str(tmp_path)), "no causal language model of transformers"),
         (Target(str(tmp_path / "none")), "there is no such directory; give a run's, or hf:NAME"),
         (Target(str(run), memory_length=4), "model.kind gpt has no such setting"),
-        (Target(str(run), segment_length=4), "segment_length: model.kind gpt has no memory; use stride"),
+        (Target(str(run), segment_length=4), "has no memory; use stride"),
         (Target("hf:gpt2", memory_length=3), "memory_length is of Segue's runs"),
     ):
         with pytest.raises(BadInput) as refused:

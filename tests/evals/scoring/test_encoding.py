@@ -64,6 +64,14 @@ def test_a_continuation_must_have_a_token_and_fit() -> None:
     assert fit(np.arange(9), np.arange(4), 4).item.context.tolist() == [8]
 
 
+def test_a_context_of_several_continuations_is_cut_once() -> None:
+    asked = [Request("abcdef", "gh"), Request("abcdef", "g"), Request("abcdef", "ghi"), Request("xbcdef", "g")]
+    found = encode_requests(asked, Characters(), start=START, max_length=4, owners=[0, 0, 1, 1])
+    kept = [one.item.context.tolist() for one in found]
+    assert kept == [ids("def"), ids("def"), ids("ef"), ids("cdef")]
+    assert [one.dropped for one in found] == [3, 3, 4, 2]
+
+
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 9, 23])
 @pytest.mark.parametrize("stride", [1, 2, 4, None])
 def test_every_token_of_running_text_is_scored_once(length: int, stride: int | None) -> None:

@@ -1,14 +1,14 @@
 """Scores of items against each token's probability, one pass for each, in float64."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
 
 from data_pipeline.batch import TokenBatch
 from evals.backends.segue import token_model
-from evals.scoring.item import Item, ItemScore, TokenModel, batches_of, group_items
+from evals.scoring.encoding import windows
+from evals.scoring.item import Item, Segments, score_items
+from evals.scoring.output_layer import LinearOutput, score_positions
 from evals.scoring.window_model import hidden_from_each_other
 from pretrain.contract import Model
 from pretrain.models import GPTConfig, TransformerXLConfig
@@ -47,15 +47,6 @@ def draw_items(seed: int = 0) -> list[Item]:
     return [*items, Item(draw(2), draw(7)), Item(draw(17), draw(1))]
 
 
-def score_all(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
-    groups, places = group_items(items, [0] * len(items))
-    found: dict[int, ItemScore] = {}
-    for batch in batches_of(groups, rows):
-        for group, scores in zip(batch, model.score([groups[place] for place in batch]), strict=True):
-            found |= dict(zip(places[group], scores, strict=True))
-    return [found[place] for place in range(len(items))]
-
-
 def one_by_one(model: Model, item: Item) -> tuple[list[float], list[bool]]:
     """-log p of each token, and whether it is the likeliest, from a pass over all before it that starts anew."""
     nats, greedy = [], []
@@ -78,7 +69,7 @@ def one_by_one(model: Model, item: Item) -> tuple[list[float], list[bool]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_those_of_every_token_alone(name: str) -> None:
     model, items = MODELS[name](), draw_items()
-    for item, score in zip(items, score_all(token_model(model, {}), items, rows=4), strict=True):
+    for item, score in zip(items, score_items(token_model(model, {}), items, rows=4), strict=True):
         nats, greedy = one_by_one(model, item)
         np.testing.assert_allclose(score.nats, nats, rtol=0, atol=1e-11)
         assert score.greedy.tolist() == greedy
@@ -88,9 +79,9 @@ def test_scores_are_those_of_every_token_alone(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_no_score_depends_on_the_batch(name: str) -> None:
     model, items = token_model(MODELS[name](), {}), draw_items()
-    wanted = score_all(model, items, rows=1)
+    wanted = score_items(model, items, rows=1)
     for rows in (2, 7, 32):
-        for one, other in zip(score_all(model, items, rows), wanted, strict=True):
+        for one, other in zip(score_items(model, items, rows), wanted, strict=True):
             np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
 
 
@@ -98,9 +89,9 @@ def test_no_score_depends_on_the_batch(name: str) -> None:
 def test_short_memory_forgets_the_same_in_every_batch(order: int) -> None:
     """Segments are cut by the item, not by the batch: with little memory a cut elsewhere would be seen."""
     model, items = token_model(transformer_xl(memory_length=3), {}), draw_items()[::order]
-    wanted = score_all(model, items, rows=1)
+    wanted = score_items(model, items, rows=1)
     for rows in (3, 32):
-        for one, other in zip(score_all(model, items, rows), wanted, strict=True):
+        for one, other in zip(score_items(model, items, rows), wanted, strict=True):
             np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
 
 
@@ -110,27 +101,67 @@ def test_continuations_that_see_each_other_are_noticed(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("evals.scoring.window_model.hidden_from_each_other", only_the_future)
     model, items = gpt(), draw_items()
-    scores = score_all(token_model(model, {}), items, rows=4)
+    scores = score_items(token_model(model, {}), items, rows=4)
     assert any(abs(s.total - sum(one_by_one(model, i)[0])) > 1e-3 for i, s in zip(items, scores, strict=True))
 
 
 def test_a_barred_likeliest_token_makes_way() -> None:
     model, context = gpt(), np.array([3, 1, 4])
-    scores = score_all(token_model(model, {}), [Item(context, np.array([k])) for k in range(VOCABULARY)], rows=32)
+    scores = score_items(token_model(model, {}), [Item(context, np.array([k])) for k in range(VOCABULARY)], rows=32)
     ranked = sorted(range(VOCABULARY), key=lambda k: scores[k].total)
     first, second = ranked[:2]
     for token, barred, right in ((first, set(), True), (second, set(), False), (second, {first}, True)):
         item = Item(context, np.array([token, 0]), frozenset(barred))
-        (score,) = score_all(token_model(model, {}), [item], rows=1)
+        (score,) = score_items(token_model(model, {}), [item], rows=1)
         assert score.greedy_barred == right
         assert bool(score.greedy[0]) == (token == first)
 
 
 def test_rows_of_logits_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, items = token_model(gpt(), {}), [Item(i.context, i.continuation, frozenset({5})) for i in draw_items()]
-    wanted = score_all(model, items, rows=32)
+    wanted = score_items(model, items, rows=32)
     monkeypatch.setattr("evals.scoring.output_layer.POSITIONS", 3)
-    for one, other in zip(score_all(model, items, rows=32), wanted, strict=True):
+    monkeypatch.setattr("evals.scoring.output_layer.LOGITS_OF_A_PART", {"cpu": 15})
+    for one, other in zip(score_items(model, items, rows=32), wanted, strict=True):
         np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
         assert (one.greedy == other.greedy).all()
         assert one.greedy_barred == other.greedy_barred
+
+
+def test_parts_of_the_vocabulary_agree_on_the_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small whole numbers, so that many logits are equal: of those the lowest id is the likeliest, as by argmax."""
+    generator = torch.Generator().manual_seed(int(np.random.default_rng().integers(1 << 31)))
+    hidden_NW = torch.randint(-1, 2, (200, 3), generator=generator).double()
+    weight_VW = torch.randint(-1, 2, (VOCABULARY, 3), generator=generator).double()
+    label_N = torch.randint(VOCABULARY, (200,), generator=generator).numpy()
+    logits_NV = hidden_NW @ weight_VW.T
+    nats_N = -logits_NV.log_softmax(1)[torch.arange(200), torch.from_numpy(label_N)]
+    left_NV = logits_NV.clone()
+    left_NV[::2, [2, 11]] = -torch.inf
+    barred = dict.fromkeys(range(0, 200, 2), frozenset({2, 11}))
+    for logits in (200, 3 * 200, 5 * 200, VOCABULARY * 200):
+        monkeypatch.setattr("evals.scoring.output_layer.LOGITS_OF_A_PART", {"cpu": logits})
+        found_N, greedy_N, without_N = score_positions(LinearOutput(weight_VW), hidden_NW, label_N, barred)
+        np.testing.assert_allclose(found_N, nats_N.numpy(), rtol=0, atol=1e-12)
+        assert greedy_N.tolist() == (logits_NV.argmax(1).numpy() == label_N).tolist()
+        assert without_N.tolist() == (left_NV.argmax(1).numpy() == label_N).tolist()
+
+
+@pytest.mark.parametrize("memory_length", [0, 3, 5, 7, 12])
+def test_stretches_of_text_have_the_scores_of_one_stream(memory_length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = token_model(transformer_xl(memory_length), {})
+    text = np.random.default_rng(3).integers(VOCABULARY, size=203)
+    (whole,) = score_items(model, windows(text, start=0, max_length=None), rows=1)
+    monkeypatch.setattr("evals.scoring.encoding.SHORTEST_STRETCH", 20)
+    monkeypatch.setattr("evals.scoring.encoding.STRETCH_OF_WARM_UPS", 1)
+    assert model.segments is not None
+    cut = windows(text, start=0, max_length=None, segments=model.segments)
+    assert len(cut) > 4
+    for rows in (1, 3, 32):
+        found_T = np.concatenate([one.nats for one in score_items(model, cut, rows)])
+        np.testing.assert_allclose(found_T, whole.nats, rtol=0, atol=1e-12)
+    if memory_length:
+        shorter = Segments(model.segments.length, model.segments.warm_up - model.segments.length)
+        cut = windows(text, start=0, max_length=None, segments=shorter)
+        found_T = np.concatenate([one.nats for one in score_items(model, cut, 3)])
+        assert np.abs(found_T - whole.nats).max() > 1e-9, "less of what is before would not do"

@@ -81,7 +81,7 @@ def test_all_candidates_share_one_context_that_is_read_once(tmp_path: Path) -> N
     assert first[0].context.startswith("Number 1 wasn't here. Number 2 wasn't here.")
     assert first[0].context.endswith("Number 20 wasn't here. 'the")
     assert first[1].continuation == " elephant didn't come,' said he."
-    assert {len(group.items) for group in found.work.groups} == {20}, "both questions have the same sentences here"
+    assert {len(group.items) for group in found.work.groups} == {10}, "one group for each question"
 
 
 def test_a_blank_at_the_beginning_after_a_quote_and_in_two_places() -> None:

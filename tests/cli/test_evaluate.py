@@ -1,0 +1,98 @@
+"""Benchmark tasks at the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command_line import Ended, Forks
+
+TEXT = ("memory carries on ", "segue carries on and on ", "the memory of a segue ") * 3
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Files of two tasks, and a text to count n-grams in."""
+    for name, content in (
+        ("lambada/lambada_test.jsonl", "".join(json.dumps({"text": line.strip()}) + "\n" for line in TEXT)),
+        ("ptb/ptb.test.txt", "".join(f" {line}\n" for line in TEXT)),
+        ("ptb/ptb.train.txt", "".join(f" {line}\n" for line in TEXT[:2])),
+    ):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(content)
+    return tmp_path / "data"
+
+
+def evaluate(segue: Forks, data: Path, *arguments: object) -> Ended:
+    return segue.run("evaluate", "uniform:bytes", "--data-dir", data, *arguments, cwd=data.parent)
+
+
+def test_list_names_every_task_and_set(segue: Forks, tmp_path: Path) -> None:
+    listed = segue.run("evaluate", "--list", cwd=tmp_path)
+    assert listed.code == 0, listed
+    for name in ("lambada", "wsc273", "cbt_cn", "one_billion_word", "blimp", "gpt2-table"):
+        assert f" {name} " in listed.out
+
+
+def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data: Path) -> None:
+    tables = [option for suffix in ("md", "csv", "json", "png") for option in ("--table", f"t.{suffix}")]
+    beside = ("--beside", f"kneser-ney:{data}/ptb/ptb.train.txt")
+    found = evaluate(segue, data, "--tasks", "gpt2-table,ptb/tokenized", "--out", "kept.jsonl", *beside, *tables)
+    assert found.code == 0, found
+    assert "no data: wsc273: no wsc273.jsonl (or .gz) in" in found.out
+    markdown = (data.parent / "t.md").read_text()
+    row = next(line for line in markdown.splitlines() if line.startswith("| LAMBADA perplexity"))
+    assert row.endswith("| 8.63 | 99 | 1-2 |  |")
+    assert "| WSC273, partial | no data |" in markdown
+    assert "† kneser-ney:ptb.train.txt cannot spell all words" in markdown
+    whole = json.loads((data.parent / "t.json").read_text())
+    assert [one["target"] for one in whole["targets"]] == ["uniform:bytes", "kneser-ney:ptb.train.txt"]
+    metrics = {m["name"]: m for task in whole["targets"][0]["tasks"] for m in task["metrics"]}
+    size = len((data / "ptb" / "ptb.test.txt").read_bytes())
+    words = metrics["ptb/tokenized/perplexity/words"]
+    assert words["value"] == pytest.approx(256 ** (size / words["count"]))
+    assert (data.parent / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert "ptb/tokenized/perplexity/words," in (data.parent / "t.csv").read_text()
+    kept = (data.parent / "kept.jsonl").read_bytes()
+    again = evaluate(segue, data, "--tasks", "gpt2-table,ptb/tokenized", "--out", "kept.jsonl", *beside)
+    assert again.code == 0, again
+    assert (data.parent / "kept.jsonl").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "lamda"], "--tasks lamda: there is no such task; did you mean lambada"),
+        (["--tasks", "lambada", "--data-dir", "none"], "--data-dir none: there is no such directory"),
+        (["--tasks", "lambada", "--table", "t.txt"], "--table t.txt: must end in one of .md, .json, .csv, .png"),
+        (["--tasks", "lambada", "--table", "no/t.md"], "--table no/t.md: cannot be written"),
+        (["--tasks", "lambada", "--out", "no/r.jsonl"], "--out no/r.jsonl: cannot be written"),
+        (["--tasks", "lambada", "--json", "r.json"], "--json: is of held-out data alone; leave out --tasks"),
+        (["--out", "r.jsonl"], "--data-dir: is of benchmark tasks alone; say which with --tasks"),
+        (["--tasks", "lambada", "--beside", "kneser-ney:none.txt"], "there is no file none.txt"),
+        (["--tasks", "lambada", "--memory-length", 5], "uniform:bytes: memory_length is of Segue's runs; leave it out"),
+    ],
+)
+def test_bad_input_is_answered(segue: Forks, data: Path, arguments: list[object], message: str) -> None:
+    refused = evaluate(segue, data, *arguments)
+    assert refused.code == 2, refused
+    assert message in refused.one_message()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty; a task needs at least one example"),
+        (
+            '{"text": "memory carries on", "label": 3}\n',
+            "lambada_test.jsonl:1: unknown field 'label'; the fields are text",
+        ),
+        ("memory carries on\n", "lambada_test.jsonl:1: is no JSON"),
+        ('{"text": "memory"}\n', "lambada_test.jsonl:1: text 'memory' has no last word after another"),
+    ],
+)
+def test_bad_files_are_answered_by_their_place(segue: Forks, data: Path, content: str, message: str) -> None:
+    (data / "lambada" / "lambada_test.jsonl").write_text(content)
+    refused = evaluate(segue, data, "--tasks", "lambada")
+    assert refused.code == 2, refused
+    assert message in refused.one_message()
