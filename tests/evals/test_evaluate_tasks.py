@@ -137,7 +137,8 @@ def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
     assert found.missing is not None
     (line,) = Report("", Column("tiny_gpt", [found]), GPT2_TABLE).published()
     assert line[0] == "WSC273, partial"
-    assert line[1].startswith("no data: wsc273: ")
+    assert line[1] == "no data"
+    assert found.missing.startswith("no data: wsc273: no wsc273.jsonl")
     with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
         list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))
 
