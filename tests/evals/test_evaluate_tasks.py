@@ -30,28 +30,59 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of models of bytes, and the files of two tasks."""
     place = tmp_path_factory.mktemp("tasks")
     text = prepared_text(place)
-    for name, more in (("tiny_gpt", ["model.context_length=32"]), ("tiny_transformer_xl", [])):
+    for name, more in (("tiny_gpt", ["model.context_length=64"]), ("tiny_transformer_xl", [])):
         experiment = finished_run(
             place / name, name, text, "model.vocab_size=257", "model.initial_std=0.3", *more, steps=2
         )
         keep_tokenizer(experiment, place / name)
     generator = np.random.default_rng(0)
-    rows = [" ".join(generator.choice(WORDS, size=generator.integers(3, 9))) for _ in range(23)]
+    rows = [" ".join(generator.choice(WORDS, size=generator.integers(3, 15))) for _ in range(23)]
     (place / "data" / "lambada").mkdir(parents=True)
     content = "".join(json.dumps({"text": row}) + "\n" for row in rows)
     (place / "data" / "lambada" / "lambada_test.jsonl").write_text(content)
     (place / "data" / "ptb").mkdir()
     (place / "data" / "ptb" / "ptb.test.txt").write_text("".join(f" {row} \n" for row in 4 * rows))
+    write_the_others(place / "data", generator)
     return place
 
 
+def write_the_others(data: Path, generator: np.random.Generator) -> None:
+    """A file of every other kind of task."""
+
+    def words(count: int) -> str:
+        return " ".join(generator.choice(WORDS, size=count))
+
+    winograd = [
+        {"txt1": words(4), "pron": "it", "txt2": words(3), "options": ["memory", "the segue"], "label": k % 2}
+        for k in range(9)
+    ]
+    choices = [{"context": words(5), "options": [words(1), words(3), words(2)], "label": k % 3} for k in range(9)]
+    candidates = [f"{first} {second}" for first in WORDS[:5] for second in WORDS[:2]]
+    question = "".join(f"{k} {words(3)}\n" for k in range(1, 21))
+    question += f"21 {words(2)} XXXXX {words(2)}\t{candidates[3]}\t\t{'|'.join(candidates)}\n\n"
+    for name, content in (
+        ("wsc273/wsc273.jsonl", "".join(json.dumps(row) + "\n" for row in winograd)),
+        ("piqa/piqa.jsonl", "".join(json.dumps(row) + "\n" for row in choices)),
+        ("cbt/cbtest_CN_valid_2000ex.txt", 3 * question),
+        ("enwik8/enwik8", "".join(f"<page>{words(6)}</page>\n" for _ in range(40))),
+        ("text8/text8", words(300).replace("é", "e")),
+        ("wikitext2/wiki.test.tokens", " \n" + "".join(f" = {words(2)} = \n {words(30)} . \n" for _ in range(9))),
+        ("one_billion_word/news.en.heldout-00000-of-00050", "".join(words(6) + " .\n" for _ in range(9))),
+    ):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_text(content)
+
+
+OTHERS = ("wsc273", "piqa", "cbt_cn", "enwik8", "text8", "wikitext2", "one_billion_word")
 TASKS = ("lambada", "ptb/tokenized")
 
 
-def evaluate(place: Path, model: str, out: Path | None = None, *, rows: int = 4, workers: int = 1) -> list[TaskResult]:
+def evaluate(
+    place: Path, model: str, out: Path | None = None, *, tasks: tuple[str, ...] = TASKS, rows: int = 4, workers: int = 1
+) -> list[TaskResult]:
     with closing(ResultsFile(out)) as results:
         source = DataSource(place / "data")
-        return list(evaluate_tasks(Target(str(place / model)), TASKS, source, results, rows=rows, workers=workers))
+        return list(evaluate_tasks(Target(str(place / model)), tasks, source, results, rows=rows, workers=workers))
 
 
 def printed(results: list[TaskResult]) -> list[str]:
@@ -60,15 +91,17 @@ def printed(results: list[TaskResult]) -> list[str]:
 
 @pytest.mark.parametrize("model", ["tiny_gpt", "tiny_transformer_xl"])
 def test_no_printed_digit_depends_on_the_batch(place: Path, model: str) -> None:
-    wanted = printed(evaluate(place, model, rows=1))
-    assert len(wanted) == 7
+    wanted = printed(evaluate(place, model, tasks=TASKS + OTHERS, rows=1))
+    assert len(wanted) == 20
     for rows in (7, 32):
-        assert printed(evaluate(place, model, rows=rows)) == wanted
+        assert printed(evaluate(place, model, tasks=TASKS + OTHERS, rows=rows)) == wanted
 
 
 def test_two_workers_write_the_file_of_one(place: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
-    assert printed(evaluate(place, "tiny_gpt", one)) == printed(evaluate(place, "tiny_gpt", two, workers=2))
+    every = TASKS + OTHERS
+    found = evaluate(place, "tiny_gpt", one, tasks=every)
+    assert printed(found) == printed(evaluate(place, "tiny_gpt", two, tasks=every, workers=2))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -132,13 +165,12 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
 
 def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
     (found,) = evaluate_tasks(
-        Target(str(place / "tiny_gpt")), ["wsc273"], DataSource(place / "data"), ResultsFile(None)
+        Target(str(place / "tiny_gpt")), ["arc_easy"], DataSource(place / "data"), ResultsFile(None)
     )
     assert found.missing is not None
-    (line,) = Report("", Column("tiny_gpt", [found]), GPT2_TABLE).published()
-    assert line[0] == "WSC273, partial"
-    assert line[1] == "no data"
-    assert found.missing.startswith("no data: wsc273: no wsc273.jsonl")
+    (line,) = Report("", Column("tiny_gpt", [found]), GPT2_TABLE).further()
+    assert line[:2] == ("arc_easy", "no data")
+    assert found.missing.startswith("no data: arc_easy: no arc_easy.jsonl")
     with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
         list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))
 
@@ -146,7 +178,7 @@ def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
 def test_contexts_that_do_not_fit_are_counted(place: Path) -> None:
     (lambada, _) = evaluate(place, "tiny_gpt")
     texts = [json.loads(line)["text"] for line in (place / "data/lambada/lambada_test.jsonl").read_text().splitlines()]
-    too_long = sum(len(text.encode()) > 33 for text in texts)
+    too_long = sum(len(text.encode()) > 65 for text in texts)
     assert lambada.metrics[0].protocol["truncated"] == too_long > 0
 
 
