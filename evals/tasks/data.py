@@ -74,8 +74,18 @@ class DataSource:
         try:
             return "".join(hub()).encode()
         except Exception as error:  # of a library that raises many kinds when a network is missing
+            if isinstance(error, ConnectionError):
+                _stay_offline()
             reason = str(error).strip().partition("\n")[0]
             raise Missing(f"{task}: the hub did not give it ({reason}); give --data-dir with {names[0]}") from error
+
+
+def _stay_offline() -> None:
+    """The hub cannot be reached: what comes next is looked for among what was downloaded, without minutes of retries."""
+    import datasets
+    import huggingface_hub
+
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def lines_of(text: str, name: str) -> Iterator[tuple[str, str]]:
