@@ -4,6 +4,7 @@ Every line but the last is whole, whatever happened: what a kill left of the las
 up again. A header holds the whole protocol, so that a file is never continued with another one.
 """
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -24,16 +25,26 @@ class ResultsFile:
 
     def _open(self, path: Path) -> TextIO:
         try:
-            content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            for number, line in enumerate(whole.splitlines(), start=1):
-                self._take(line, f"{path}:{number}")
-            file = path.open("r+b" if path.exists() else "w+b")
-            file.truncate(len(whole))
-            file.close()
-            return path.open("a", encoding="utf-8")
+            file = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise BadInput(f"--out {path}: another evaluation writes it now; give --out another file") from error
+        except OSError:
+            pass  # a file system without locks
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            for number, line in enumerate(whole.splitlines(), start=1):
+                self._take(line, f"{path}:{number}")
+        except BadInput:
+            file.close()
+            raise
+        file.truncate(len(whole))
+        return file
 
     def _take(self, line: bytes, place: str) -> None:
         try:

@@ -163,6 +163,15 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
         evaluate(place, "tiny_gpt", out)
 
 
+def test_two_evaluations_do_not_share_a_file(tmp_path: Path) -> None:
+    with (
+        closing(ResultsFile(tmp_path / "out.jsonl")),
+        pytest.raises(BadInput, match="another evaluation writes it now"),
+    ):
+        ResultsFile(tmp_path / "out.jsonl")
+    ResultsFile(tmp_path / "out.jsonl").close()
+
+
 def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
     (found,) = evaluate_tasks(
         Target(str(place / "tiny_gpt")), ["arc_easy"], DataSource(place / "data"), ResultsFile(None)
