@@ -1,5 +1,7 @@
 """One measured number with everything needed to read it."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -21,3 +23,13 @@ class Metric:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def mean_and_error(numbers: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and its standard error as if the numbers were independent (None of fewer than two)."""
+    count = len(numbers)
+    mean = math.fsum(numbers) / count
+    if count < 2:
+        return mean, None
+    variance = math.fsum((number - mean) ** 2 for number in numbers) / (count - 1)
+    return mean, math.sqrt(variance / count)

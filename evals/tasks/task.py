@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from evals.metric import mean_and_error
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData
 
@@ -88,16 +89,6 @@ class Task(Protocol):
 
     def protocol(self) -> dict[str, Any]:
         """How it is done, in plain values: stands in the record of every number."""
-
-
-def mean_and_error(numbers: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and its standard error as if the numbers were independent (None of fewer than two)."""
-    count = len(numbers)
-    mean = math.fsum(numbers) / count
-    if count < 2:
-        return mean, None
-    variance = math.fsum((number - mean) ** 2 for number in numbers) / (count - 1)
-    return mean, math.sqrt(variance / count)
 
 
 def accuracy(name: str, right: Sequence[bool], **protocol: Any) -> Value:
