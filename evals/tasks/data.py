@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,11 +82,10 @@ class DataSource:
 
 
 def _stay_offline() -> None:
-    """The hub cannot be reached: what comes next is looked for among what was downloaded, without minutes of retries."""
-    import datasets
-    import huggingface_hub
-
-    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    """The hub cannot be reached: look for what comes next among what was downloaded, without minutes of retries."""
+    for library in ("huggingface_hub.constants", "datasets.config"):
+        if library in sys.modules:
+            sys.modules[library].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 def lines_of(text: str, name: str) -> Iterator[tuple[str, str]]:
