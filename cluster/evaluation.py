@@ -76,7 +76,7 @@ def run_tasks(
         columns.append(benchmark_table.Column(one.short_name, found))
     title = f"zero-shot, {target.short_name}" + ("" if limit is None else f", the first {limit} examples of each")
     report = benchmark_table.Report(title, columns[0], lines, columns[1:])
-    for table in benchmark_table.tables(report):
+    for table in benchmark_table.tables(report, console.width):
         console.print(table)
     for line in (benchmark_table.LEGEND, *report.notes()):
         console.print(line, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ table 3, and OpenAI's announcement of it, which has the people's column); Dai et
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ TASK_SETS: dict[str, tuple[Row, ...]] = {"gpt2-table": GPT2_TABLE}
 
 COLUMNS = ("task", "measured", "n", "GPT-2", "record", "people", "T-XL")
 LEGEND = (
-    "GPT-2: of 1.5B parameters, zero-shot; record: the best before it; T-XL: Transformer-XL, trained on each corpus"
+    "GPT-2: of 1.5B parameters, zero-shot; record: the best before it; T-XL: Transformer-XL, trained on each corpus. "
+    "LAMBADA accuracy: of the last token, stop words filtered. Perplexities: per word or end of line"
 )
 UNSPELT = "†"
 FORMATS = (".md", ".json", ".csv", ".png")
@@ -148,19 +150,41 @@ class Report:
         return found
 
 
-def tables(report: Report) -> list[Table]:
-    """For a terminal: the published lines, then the others."""
-    first = Table(title=report.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    further = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for shown, header, body in (
-        (first, report.header(), report.published()),
-        (further, report.header()[: 3 + len(report.beside)], report.further()),
-    ):
-        for place, name in enumerate(header):
-            shown.add_column(name, overflow="fold", no_wrap=place == 0 and shown is first)
+def tables(report: Report, width: int) -> list[Table]:
+    """For a terminal of so many columns: the published lines, then the others. Where it is too narrow for the first
+    with the targets beside, these stand in the second alone."""
+    header, published, further = report.header(), report.published(), report.further()
+    beside = slice(3, 3 + len(report.beside))
+    if report.beside and _width(header, published) > width:
+        further = [line[: beside.stop] for line in published] + further
+        header, published = header[:3] + header[beside.stop :], [line[:3] + line[beside.stop :] for line in published]
+    made: list[Table] = []
+    for names, body in ((header, published), (report.header()[: beside.stop], further)):
+        table = Table(title=None if made else report.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for place, name in enumerate(names):
+            table.add_column(name if place == 0 else _folded(name), overflow="fold", no_wrap=place > 0)
         for line in body:
-            shown.add_row(*line)
-    return [shown for shown in (first, further) if shown.row_count]
+            table.add_row(*line)
+        if body:
+            made.append(table)
+    return made
+
+
+def _width(header: Sequence[str], body: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal that a table takes where nothing is folded but the names of targets."""
+    lines = [[_folded(name) for name in header], *body]
+    cells = zip(*lines, strict=True)
+    return 2 + sum(2 + max(len(part) for cell in column for part in cell.split("\n")) for column in cells)
+
+
+def _folded(name: str) -> str:
+    """In lines of about ten characters, cut where a target's name may be."""
+    lines = [""]
+    for part in re.split(r"(?<=[:._-])", name):
+        if lines[-1] and len(lines[-1] + part) > 12:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def write(path: Path, report: Report) -> None:

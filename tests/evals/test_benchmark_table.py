@@ -1,0 +1,58 @@
+"""The table: what is shown where, and what the numbers need to be read."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from evals.benchmark_table import GPT2_TABLE, Column, Report, number, tables
+from evals.evaluate_tasks import TaskResult
+from evals.metric import Metric
+
+
+def metric(name: str, value: float, *, unknown: int = 0) -> Metric:
+    protocol = {"task": name.partition("/")[0], "unknown_tokens": unknown}
+    return Metric(name, value, "%", "higher", 273, 3.0, protocol)
+
+
+def report(*beside: str) -> Report:
+    main = TaskResult("wsc273", "", (metric("wsc273/accuracy/partial", 61.25), metric("wsc273/accuracy/full", 59.5)))
+    gone = TaskResult("text8", "", missing="no data: text8: no text8 in data/text8")
+    others = [
+        Column(name, [TaskResult("wsc273", "", (metric("wsc273/accuracy/partial", 50.5, unknown=7),)), gone])
+        for name in beside
+    ]
+    return Report("title", Column("mine", [main, gone]), GPT2_TABLE, others)
+
+
+def shown(made: Report, width: int) -> str:
+    console = Console(width=width, record=True, file=StringIO())
+    for table in tables(made, width):
+        console.print(table)
+    return console.export_text()
+
+
+def test_lines_have_their_published_numbers() -> None:
+    wsc, text8 = report("kneser-ney:a").published()
+    assert wsc == ("WSC273, partial", "61.25% ± 3.00", "273", "50.50% †", "70.70", "63.7", "92+", "")
+    assert text8 == ("text8 bits/character", "no data", "", "", "0.98", "1.08", "", "1.08")
+    assert report().further() == [("wsc273/accuracy/full", "59.50% ± 3.00", "273")]
+
+
+def test_reasons_are_given_once_and_unknown_words_are_told() -> None:
+    first, second = report("kneser-ney:a").notes()
+    assert first == "no data: text8: no text8 in data/text8"
+    assert second.startswith("† kneser-ney:a cannot spell all words: 7 of wsc273.")
+    assert report().notes() == [first]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_number_is_cut_at_any_width(width: int) -> None:
+    text = shown(report("kneser-ney:one.txt", "kneser-ney:another.txt"), width)
+    for value in ("61.25% ± 3.00", "50.50% †", "59.50% ± 3.00", "70.70", "92+", "1.08", "no data"):
+        assert value in text, (width, text)
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_numbers() -> None:
+    assert (number(18.344), number(1234567.0), number(0.934)) == ("18.34", "1.235e+06", "0.93")
