@@ -3,7 +3,7 @@
     python -m benchmarks.state_reuse
 
 At attention lengths 800 to 3,800 (Dai et al. 2019, table 8: up to 1,874 times faster, on a GPU), one thread, one
-process, all with the full relative attention and the same random weights; seconds per token, medians over several:
+process, all with the full relative attention and the same random weights; processor seconds per token, medians:
 
     ours          segments of 128 tokens, memory of the attention length carried on
     (a) window    the paper's baseline: for every token, the whole window before it is computed anew
@@ -86,9 +86,9 @@ def timed(calls: list[Callable[[], Tensor]], tokens_each: int) -> tuple[float, T
     calls[0]()
     seconds, found = [], []
     for call in calls:
-        begun = time.perf_counter()
+        begun = time.process_time()
         found.append(call())
-        seconds.append((time.perf_counter() - begun) / tokens_each)
+        seconds.append((time.process_time() - begun) / tokens_each)
     return statistics.median(seconds), torch.cat(found)
 
 
