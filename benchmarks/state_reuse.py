@@ -2,7 +2,7 @@
 
     python -m benchmarks.state_reuse
 
-At attention lengths 800 to 3,800 (Dai et al. 2019, table 8: up to 1,874 times faster, on a GPU), one thread, one
+At attention lengths 800 to 3,800 (Dai et al. 2019, table 9: up to 1,874 times faster, on a GPU), one thread, one
 process, all with the full relative attention and the same random weights; processor seconds per token, medians:
 
     ours          segments of 128 tokens, memory of the attention length carried on
