@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any, Protocol
 
@@ -111,10 +111,7 @@ def _evaluate(
         results.add(task.name, record)
         progress(task.name, len(kept), len(work.examples))
     found = task.values(sorted(kept, key=lambda record: record["example"]))
-    metrics = [
-        Metric(f"{task.name}/{v.name}", v.value, v.unit, v.better, v.count, v.stderr, protocol | dict(v.protocol))
-        for v in found
-    ]
+    metrics = [replace(one, name=f"{task.name}/{one.name}", protocol=protocol | one.protocol) for one in found]
     return TaskResult(task.name, task.title, tuple(metrics))
 
 

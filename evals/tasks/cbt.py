@@ -16,9 +16,10 @@ from typing import Any, Literal
 from data_pipeline.config import BadInput
 from evals.detokenizers import Detokenizer, round_trip
 from evals.detokenizers.childrens_book import ChildrensBook
+from evals.metric import Metric
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData, check_options, lines_of
-from evals.tasks.task import Answer, Example, Record, Value, accuracy, likeliest
+from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
 BLANK = "XXXXX"
 NUM_SENTENCES = 20
@@ -85,7 +86,7 @@ def requests_of(question: Question, detokenizer: Detokenizer) -> tuple[Request, 
     return tuple(Request(context, blanks + word + rest.replace(BLANK, word)) for word in question.candidates)
 
 
-class ChildrensBookTest:
+class ChildrensBookTest(Task):
     """The questions of one kind of word."""
 
     version = 1
@@ -111,9 +112,6 @@ class ChildrensBookTest:
             for number, question in enumerate(data.rows)
         ]
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         return {
             "nats": [answer.total for answer in answers],
@@ -121,7 +119,7 @@ class ChildrensBookTest:
             "dropped": max(answer.dropped for answer in answers),
         } | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         right = [likeliest(record["nats"]) == record["label"] for record in records]
         return [accuracy("accuracy", right, scored="candidate and the rest of the sentence", normalisation="none")]
 

@@ -16,16 +16,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from data_pipeline.config import BadInput
+from evals.metric import Metric
 from evals.tasks.data import DataSource, TaskData
 from evals.tasks.running_text import BLOCK_TOKENS, text_record, total_nats
-from evals.tasks.task import Answer, Example, Record, Value
+from evals.tasks.task import Answer, Example, Record, Task
 
 FILE_BYTES = 100_000_000
 SPLIT_BYTES = 5_000_000
 Split = Literal["test", "validation"]
 
 
-class ByteText:
+class ByteText(Task):
     """A split of one of the two."""
 
     version = 1
@@ -67,21 +68,18 @@ class ByteText:
         ((text, scored),) = data.rows
         return [Example("text", text=text, facts={"bytes": scored})]
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         (answer,) = answers
         return text_record(answer) | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         total, error = total_nats(records)
         unit = "byte" if self.corpus == "enwik8" else "character"
         count = sum(record["bytes"] for record in records)
         scale = math.log(2) * count
         error = None if error is None else error / scale
         protocol = {"denominator": f"{unit}s of the original text"}
-        return [Value(f"bits_per_{unit}", total / scale, f"bits/{unit}", "lower", count, error, protocol)]
+        return [Metric(f"bits_per_{unit}", total / scale, f"bits/{unit}", "lower", count, error, protocol)]
 
     def protocol(self) -> dict[str, Any]:
         return {

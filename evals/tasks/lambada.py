@@ -14,17 +14,18 @@ from functools import partial
 from typing import Any, Literal
 
 from data_pipeline.config import BadInput
+from evals.metric import Metric
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData, json_rows, lines_of
 from evals.tasks.stop_words import STOP_WORDS
-from evals.tasks.task import Answer, Example, Record, Value, accuracy, perplexity
+from evals.tasks.task import Answer, Example, Record, Task, accuracy, perplexity
 
 TEXTS = {"openai": "OpenAI, de-tokenized", "standard": "standard, tokenised"}
 Text = Literal["openai", "standard"]
 Split = Literal["test", "development"]
 
 
-class Lambada:
+class Lambada(Task):
     """One split in one of its two texts. OpenAI's has a test split only."""
 
     version = 1
@@ -69,7 +70,7 @@ class Lambada:
             "dropped": answer.dropped,
         }
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         found = [perplexity("perplexity", [r["nats"] for r in records], [1] * len(records), "per word", filter="none")]
         for target in ("word", "last_token"):
             for name, chosen in (("none", ""), ("stop words", "_filtered")):

@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 from data_pipeline.config import BadInput
+from evals.metric import Metric
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData, check_options, json_rows
-from evals.tasks.task import Answer, Example, Record, Value, accuracy, likeliest
+from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
 FIELDS = {"context": str, "options": list, "label": int}
 OPTIONAL = {"suffix": str}
@@ -28,7 +29,7 @@ MEASURES = {"sum": None, "per_byte": "bytes", "per_character": "characters", "pe
 Row = dict[str, Any]
 
 
-class MultipleChoice:
+class MultipleChoice(Task):
     """One data set in the form above, by its file or from the hub."""
 
     version = 1
@@ -69,9 +70,6 @@ class MultipleChoice:
             found.append(Example(f"{number:06d}", requests, facts=facts))
         return found
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         return {
             "nats": [answer.total for answer in answers],
@@ -79,7 +77,7 @@ class MultipleChoice:
             "dropped": max(answer.dropped for answer in answers),
         } | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         return [
             accuracy(
                 f"accuracy/{name}", [_is_right(record, lengths) for record in records], normalisation=lengths or "none"

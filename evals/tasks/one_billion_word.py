@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.config import BadInput
+from evals.metric import Metric
 from evals.tasks.data import DataSource, TaskData, lines_of
 from evals.tasks.running_text import words_of
-from evals.tasks.task import Answer, Example, Record, Value, perplexity
+from evals.tasks.task import Answer, Example, Record, Task, perplexity
 
 FILE = "news.en.heldout-00000-of-00050"
 
 
-class OneBillionWord:
+class OneBillionWord(Task):
     """The test sentences."""
 
     name, title, version = "one_billion_word", "One Billion Word", 1
@@ -36,14 +37,11 @@ class OneBillionWord:
             for number, line in enumerate(data.rows)
         ]
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         (answer,) = answers
         return {"nats": answer.total, "tokens": len(answer.nats)} | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         nats = [record["nats"] for record in records]
         words = [record["words"] for record in records]
         both = [count + 1 for count in words]

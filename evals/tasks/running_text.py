@@ -17,8 +17,9 @@ from typing import Any
 
 from data_pipeline.config import BadInput
 from evals.detokenizers import Detokenizer, round_trip
+from evals.metric import Metric
 from evals.tasks.data import DataSource, TaskData
-from evals.tasks.task import Answer, Example, Record, Value, error_of_sum, perplexity_of
+from evals.tasks.task import Answer, Example, Record, Task, error_of_sum, perplexity_of
 
 BLOCK_TOKENS = 1000
 
@@ -51,7 +52,7 @@ def words_of(line: str) -> list[str]:
     return [word for word in line.split(" ") if word]
 
 
-class TokenizedText:
+class TokenizedText(Task):
     """A file of tokenised lines, whose words are what stands between blanks, as one running text.
 
     With a de-tokenizer the model reads natural text, and the record has the verdict of a round trip over every line;
@@ -109,14 +110,11 @@ class TokenizedText:
             for number, (text, lines) in enumerate(data.rows)
         ]
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         (answer,) = answers
         return text_record(answer) | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         total, error = total_nats(records)
         words, lines = (sum(record[name] for record in records) for name in ("words", "lines"))
         return [

@@ -7,9 +7,9 @@ flat record of plain values, from which alone the metrics are computed: a file o
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from evals.metric import mean_and_error
+from evals.metric import Metric, mean_and_error
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData
 
@@ -47,21 +47,6 @@ class Answer:
         return math.fsum(self.nats)
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One number of a task."""
-
-    name: str
-    """With its variant: never a number whose protocol is not in its name or record."""
-    value: float
-    unit: str
-    better: Literal["lower", "higher"]
-    count: int
-    stderr: float | None
-    protocol: Mapping[str, Any]
-    """What holds of this number beyond the task's own protocol: its denominator, its filter, ..."""
-
-
 class Task(Protocol):
     """A benchmark; `evals/tasks/lambada.py` is one to read first."""
 
@@ -80,21 +65,22 @@ class Task(Protocol):
 
     def barred_words(self) -> frozenset[str]:
         """Words that the likeliest continuation may not begin with, in the filtered variants."""
+        return frozenset()
 
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         """What is kept of an example, by name; `answers` are those of its requests, or the one of its text."""
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
-        """The task's numbers, all variants."""
+    def values(self, records: Sequence[Record]) -> list[Metric]:
+        """The task's numbers, each variant under its name; in the protocol what holds beyond that of the task."""
 
     def protocol(self) -> dict[str, Any]:
         """How it is done, in plain values: stands in the record of every number."""
 
 
-def accuracy(name: str, right: Sequence[bool], **protocol: Any) -> Value:
+def accuracy(name: str, right: Sequence[bool], **protocol: Any) -> Metric:
     """Per cent of the examples."""
     mean, error = mean_and_error([100.0 * one for one in right])
-    return Value(name, mean, "%", "higher", len(right), error, protocol)
+    return Metric(name, mean, "%", "higher", len(right), error, protocol)
 
 
 def error_of_sum(parts: Sequence[float], sizes: Sequence[float]) -> float | None:
@@ -107,14 +93,14 @@ def error_of_sum(parts: Sequence[float], sizes: Sequence[float]) -> float | None
     return math.sqrt(spread * len(parts) / (len(parts) - 1))
 
 
-def perplexity_of(name: str, total: float, error: float | None, count: int, unit: str, **protocol: Any) -> Value:
+def perplexity_of(name: str, total: float, error: float | None, count: int, unit: str, **protocol: Any) -> Metric:
     """exp of `total` nats over `count` things; `error` is the total's, taken through exp to first order."""
     mean = total / count
     value = math.exp(mean) if mean < 700 else math.inf
-    return Value(name, value, unit, "lower", count, None if error is None else value * error / count, protocol)
+    return Metric(name, value, unit, "lower", count, None if error is None else value * error / count, protocol)
 
 
-def perplexity(name: str, nats: Sequence[float], counts: Sequence[int], unit: str, **protocol: Any) -> Value:
+def perplexity(name: str, nats: Sequence[float], counts: Sequence[int], unit: str, **protocol: Any) -> Metric:
     """exp of the nats per counted thing; its error is that of independent examples."""
     return perplexity_of(name, math.fsum(nats), error_of_sum(nats, counts), sum(counts), unit, **protocol)
 

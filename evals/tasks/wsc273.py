@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_pipeline.config import BadInput
+from evals.metric import Metric
 from evals.scoring.encoding import Request
 from evals.tasks.data import DataSource, TaskData, check_options, json_rows
-from evals.tasks.task import Answer, Example, Record, Value, accuracy, likeliest
+from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
 FIELDS = {"txt1": str, "pron": str, "txt2": str, "options": list, "label": int}
 OPTIONAL = {"index": int, "source": str}
@@ -49,7 +50,7 @@ def worded(option: str, pronoun: str) -> str:
     return option[0].lower() + option[1:] if first.lower() in DETERMINERS else option
 
 
-class WinogradSchemaChallenge:
+class WinogradSchemaChallenge(Task):
     """The 273 problems, each with two options."""
 
     name, title, version = "wsc273", "Winograd Schema Challenge", 1
@@ -78,9 +79,6 @@ class WinogradSchemaChallenge:
             found.append(Example(f"{number:03d}", tuple(requests), facts={"label": row["label"]}))
         return found
 
-    def barred_words(self) -> frozenset[str]:
-        return frozenset()
-
     def judge(self, example: Example, answers: Sequence[Answer]) -> Record:
         full, partial = answers[::2], answers[1::2]
         return {
@@ -89,7 +87,7 @@ class WinogradSchemaChallenge:
             "dropped": max(answer.dropped for answer in answers),
         } | dict(example.facts or {})
 
-    def values(self, records: Sequence[Record]) -> list[Value]:
+    def values(self, records: Sequence[Record]) -> list[Metric]:
         scored = {"full": "the whole sentence", "partial": "what follows the option"}
         return [
             accuracy(

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evals.metric import Metric
 from evals.scoring.item import Item, ItemScore
 from evals.tasks.data import DataSource
-from evals.tasks.task import Record, Task, Value
+from evals.tasks.task import Record, Task
 from evals.zero_shot import Reader, Work, plan, records
 
 START = 0
@@ -49,7 +50,7 @@ class Outcome:
 
     work: Work
     records: list[Record]
-    values: dict[str, Value]
+    values: dict[str, Metric]
 
 
 def evaluate(
