@@ -185,7 +185,10 @@ def resume(
 @app.command()
 def evaluate(
     target: Annotated[
-        str | None, typer.Argument(help="A run's directory, or hf:NAME of transformers.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A run, an export, hf:NAME of transformers, kneser-ney:FILE or uniform:bytes.", show_default=False
+        ),
     ] = None,
     tasks: Annotated[
         list[str] | None, typer.Option(help="Benchmark tasks, or gpt2-table for all of that table.", metavar="NAMES")
@@ -207,7 +210,13 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that share the tasks; no number depends on it.", min=1)] = 1,
     stride: Annotated[int | None, typer.Option(help="Tokens of running text that a window scores.", min=1)] = None,
-    split: Annotated[str, typer.Option(help="Which held-out documents.")] = "valid",
+    context: Annotated[int | None, typer.Option(help="Tokens that a model of windows reads at a time.", min=1)] = None,
+    model_dtype: Annotated[
+        WeightType | None, typer.Option("--dtype", help="Of a model of transformers; else float32.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which held-out documents; valid, if not given.", show_default=False)
+    ] = None,
     checkpoint: CheckpointStep = None,
     memory_length: Annotated[int | None, typer.Option(help="Another length of memory than in training.")] = None,
     segment_length: Annotated[int | None, typer.Option(help="Tokens read at a time.")] = None,
@@ -232,12 +241,13 @@ def evaluate(
         from cluster.evaluation import refuse_given, run_tasks
         from evals.targets import Target
 
-        refuse_given({"--max-tokens": max_tokens, "--json": json_file}, with_tasks=True)
+        refuse_given({"--max-tokens": max_tokens, "--json": json_file, "--split": split}, with_tasks=True)
         for path in tables or ():
             check_writable(path, "--table")
         asked = Target(
-            target, checkpoint, segment_length, memory_length, clamp_length, same_length, stride, tuple(kernel or ())
-        )
+            target, checkpoint, segment_length, memory_length, clamp_length, same_length, stride, tuple(kernel or ()),
+            None if model_dtype is None else model_dtype.value, context,
+        )  # fmt: skip
         run_tasks(
             asked, tasks, console(), beside=beside or (), data_directory=data_directory, out=out, tables=tables or (),
             rows=rows, limit=limit, workers=workers,
@@ -248,13 +258,13 @@ def evaluate(
     from evals.evaluate import evaluate_run
 
     given = {"--data-dir": data_directory, "--limit": limit, "--out": out, "--table": tables, "--beside": beside}
-    refuse_given(given | {"--stride": stride}, with_tasks=False)
+    refuse_given(given | {"--stride": stride, "--context": context, "--dtype": model_dtype}, with_tasks=False)
     directory = Path(target)
     if json_file is not None:
         check_writable(json_file, "--json")
     result = evaluate_run(
         directory,
-        split=split,
+        split=split or "valid",
         checkpoint=checkpoint,
         memory_length=memory_length,
         segment_length=segment_length,

@@ -61,19 +61,24 @@ def run_tasks(
     names, lines = task_names(tasks)
     for path in tables:
         benchmark_table.check_format(path)
+        if out is not None and path.absolute() == out.absolute():
+            raise BadInput(f"--table {path}: is --out too; give them two files")
     if data_directory is not None and not data_directory.is_dir():
         raise BadInput(f"--data-dir {data_directory}: there is no such directory")
     for name in beside:
         Target(name).open()  # a wrong one is found before hours are spent
     source = DataSource(data_directory)
     columns: list[benchmark_table.Column] = []
-    for number, one in enumerate((target, *map(Target, beside))):
+    targets = (target, *map(Target, beside))
+    short = [one.short_name for one in targets]
+    names_shown = short if len(set(short)) == len(short) else [one.name for one in targets]
+    for number, one in enumerate(targets):
         kept = out if out is None or number == 0 else out.with_name(f"{out.stem}.beside-{number}{out.suffix}")
         with closing(ResultsFile(kept)) as results, _progress(console, one) as tell:
             found = list(
                 evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
             )
-        columns.append(benchmark_table.Column(one.short_name, found))
+        columns.append(benchmark_table.Column(names_shown[number], found))
     title = f"zero-shot, {target.short_name}" + ("" if limit is None else f", the first {limit} examples of each")
     report = benchmark_table.Report(title, columns[0], lines, columns[1:])
     for table in benchmark_table.tables(report, console.width):

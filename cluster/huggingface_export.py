@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 
 from cluster.tables import bytes_text
 from data_pipeline.config import BadInput
@@ -24,35 +27,54 @@ from pretrain.run_directory import TOKENIZER
 def export_huggingface(run: Path, directory: Path, step: int | None, dtype: str) -> str:
     """Write the directory, which is there whole or not at all; what to say of it.
 
-    Raises BadInput where the run is no GPT, has no tokenizer of the library's kind, or the place cannot be written.
+    Raises BadInput where the run is no GPT, has no tokenizer of the library's kind, or the place cannot be made;
+    NotSaved where writing fails, as on a full disk.
     """
     if directory.exists():
         raise BadInput(f"{directory} is there already; choose another name, or remove it")
     if not directory.parent.is_dir():
         raise BadInput(f"{directory}: there is no directory {directory.parent}; make it first")
     reader = open_checkpoint(run, step)
-    draft = directory.with_name(f"{directory.name}.partial-{uuid4().hex[:8]}")
     try:
         experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
-        if not isinstance(experiment.model, GPTConfig):
-            raise BadInput(f"{run}: only models of kind gpt can be exported so, not {experiment.model.kind}")
-        tokenizer = _tokenizer(run)
-        if tokenizer.vocab_size > experiment.model.vocab_size:
+        model, tokenizer = _model(experiment, run), _tokenizer(run)
+        if tokenizer.vocab_size > model.vocab_size:
             raise BadInput(f"{run / TOKENIZER}: has more tokens than the model, so it is not its own")
-        draft.mkdir()
-        weights = checkpoint.gather_weights(reader)
-        end = tokenizer.end_of_document
-        gpt2.write(draft, weights, experiment.model, end_of_document=end, dtype=getattr(torch, dtype))
-        _write_tokenizer(draft, tokenizer, experiment.model)
-        (draft / "README.md").write_text(_card(experiment, reader, dtype, tokenizer.end_name), encoding="utf-8")
-        os.replace(draft, directory)
-    except OSError as error:
-        raise BadInput(f"{directory} cannot be written: {error.strerror or error}") from error
+        weights, end = checkpoint.gather_weights(reader), tokenizer.end_of_document
+        with _draft_of(directory) as draft:
+            gpt2.write(draft, weights, model, end_of_document=end, dtype=getattr(torch, dtype))
+            _write_tokenizer(draft, tokenizer, model)
+            (draft / "README.md").write_text(_card(experiment, reader, dtype, tokenizer.end_name), encoding="utf-8")
     finally:
         reader.close()
-        shutil.rmtree(draft, ignore_errors=True)
     size = sum(path.stat().st_size for path in directory.iterdir())
     return f"{directory}: step {reader.step} as a GPT-2 of transformers, {dtype}, {bytes_text(size)}"
+
+
+@contextmanager
+def _draft_of(directory: Path) -> Iterator[Path]:
+    """A directory that takes the name of this one once all is in it, and is gone where something fails."""
+    draft = directory.with_name(f"{directory.name}.partial-{uuid4().hex[:8]}")
+    try:
+        draft.mkdir()
+    except OSError as error:
+        raise BadInput(f"{directory} cannot be written: {error.strerror or error}") from error
+    try:
+        yield draft
+        os.replace(draft, directory)
+    except (OSError, SafetensorError) as error:  # the library's own is no OSError
+        reason = getattr(error, "strerror", None) or error
+        raise checkpoint.NotSaved(
+            f"{directory} cannot be written ({reason}); nothing of it is left; free space and give the command again"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _model(experiment: Experiment, run: Path) -> GPTConfig:
+    if not isinstance(experiment.model, GPTConfig):
+        raise BadInput(f"{run}: only models of kind gpt can be exported so, not {experiment.model.kind}")
+    return experiment.model
 
 
 def _tokenizer(run: Path) -> BytePairTokenizer:

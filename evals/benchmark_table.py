@@ -37,19 +37,21 @@ class Row:
     human: str = ""
     transformer_xl: str = ""
     """The best of the paper, trained on the corpus."""
+    count: int | None = None
+    """The n of the whole test set, where it is known for certain."""
 
 
 GPT2_TABLE = (
-    Row("WSC273, partial", "wsc273", "accuracy/partial", "70.70", "63.7", "92+"),
-    Row("LAMBADA accuracy", "lambada", "accuracy/last_token/stop_word_filter", "63.24", "59.23", "95+"),
-    Row("LAMBADA perplexity", "lambada", "perplexity", "8.63", "99", "1-2"),
-    Row("CBT common nouns", "cbt_cn", "accuracy", "93.30", "85.7", "96"),
-    Row("CBT named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92"),
-    Row("Penn Treebank", "ptb", "perplexity/words_and_line_ends", "35.76", "46.54", "", "54.5"),
-    Row("WikiText-2", "wikitext2", "perplexity/words_and_line_ends", "18.34", "39.14"),
-    Row("enwik8 bits/byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99"),
-    Row("text8 bits/character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08"),
-    Row("WikiText-103", "wikitext103", "perplexity/words_and_line_ends", "17.48", "18.3", "", "18.3"),
+    Row("WSC273, partial", "wsc273", "accuracy/partial", "70.70", "63.7", "92+", count=273),
+    Row("LAMBADA accuracy", "lambada", "accuracy/last_token/stop_word_filter", "63.24", "59.23", "95+", count=5153),
+    Row("LAMBADA perplexity", "lambada", "perplexity", "8.63", "99", "1-2", count=5153),
+    Row("CBT common nouns", "cbt_cn", "accuracy", "93.30", "85.7", "96", count=2000),
+    Row("CBT named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92", count=2000),
+    Row("Penn Treebank", "ptb", "perplexity/words_and_line_ends", "35.76", "46.54", "", "54.5", count=82430),
+    Row("WikiText-2", "wikitext2", "perplexity/words_and_line_ends", "18.34", "39.14", count=245_569),
+    Row("enwik8 bits/byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99", count=5_000_000),
+    Row("text8 bits/character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08", count=5_000_000),
+    Row("WikiText-103", "wikitext103", "perplexity/words_and_line_ends", "17.48", "18.3", "", "18.3", count=245_569),
     Row("One Billion Word", "one_billion_word", "perplexity/words_and_sentence_ends", "42.16", "21.8", "", "21.8"),
 )
 
@@ -60,7 +62,9 @@ LEGEND = (
     "GPT-2: of 1.5B parameters, zero-shot; record: the best before it; T-XL: Transformer-XL, trained on each corpus. "
     "LAMBADA accuracy: of the last token, stop words filtered. Perplexities: per word or end of line"
 )
-UNSPELT = "†"
+UNSPELT, PARTIAL = "†", "‡"
+BORDER = 3
+"""Bytes that a character at the border of a split may take from it."""
 FORMATS = (".md", ".json", ".csv", ".png")
 
 
@@ -73,7 +77,18 @@ def measured(metric: Metric, *, with_error: bool = True) -> str:
     """With its standard error, and a mark where the tokenizer could not spell what was scored."""
     unit = "%" if metric.unit == "%" else ""
     error = "" if metric.stderr is None or not with_error else f" ± {number(metric.stderr)}"
-    return f"{number(metric.value)}{unit}{error}" + (f" {UNSPELT}" if metric.protocol.get("unknown_tokens") else "")
+    return f"{number(metric.value)}{unit}{error}" + (f" {UNSPELT}" if _incomplete(metric) else "")
+
+
+def _is_part(row: Row, metric: Metric) -> bool:
+    return row.count is not None and abs(metric.count - row.count) > BORDER
+
+
+def _incomplete(metric: Metric) -> bool:
+    """Whether the tokens do not say all that is divided by."""
+    of_every_byte = metric.unit in ("bits/byte", "bits/character")
+    lossy = not metric.protocol.get("tokenizer_lossless", True)
+    return bool(metric.protocol.get("unknown_tokens")) or (of_every_byte and lossy)
 
 
 @dataclass(frozen=True)
@@ -108,9 +123,11 @@ class Report:
             name = f"{row.task}/{row.value}"
             others = (row.gpt2, row.record, row.human, row.transformer_xl)
             if row.task in reasons:
-                found.append((row.title, reasons[row.task].partition(":")[0], "", *self._beside(None), *others))
+                found.append((row.title, reasons[row.task].partition(":")[0], "", *self._beside(name), *others))
             elif name in metrics:
-                found.append((row.title, *self._own(metrics[name]), *others))
+                value, count, *beside = self._own(metrics[name])
+                mark = f" {PARTIAL}" if _is_part(row, metrics[name]) else ""
+                found.append((row.title, value, count + mark, *beside, *others))
         return found
 
     def further(self) -> list[tuple[str, ...]]:
@@ -132,20 +149,24 @@ class Report:
 
     def notes(self) -> list[str]:
         """What the numbers need to be read."""
-        found = [one.missing for one in self.main.results if one.missing is not None]
+        found = list(dict.fromkeys(one.missing for one in self.main.results if one.missing is not None))
+        metrics = self.main.metrics()
+        for row in self.rows:
+            metric = metrics.get(f"{row.task}/{row.value}")
+            if metric is not None and _is_part(row, metric):
+                found.append(
+                    f"{PARTIAL} {row.title}: not the test set of the published numbers, whose n is {row.count:,}"
+                )
         for column in (self.main, *self.beside):
             own = [one.missing for one in column.results if one.missing is not None]
             found += [f"{column.name}: {why}" for why in own if why not in found]
-            counts = {
-                metric.protocol["task"]: metric.protocol["unknown_tokens"]
-                for metric in column.metrics().values()
-                if metric.protocol.get("unknown_tokens")
-            }
+            marked = [metric for metric in column.metrics().values() if _incomplete(metric)]
+            counts = {metric.protocol["task"]: metric.protocol["unknown_tokens"] for metric in marked}
             if counts:
                 tasks = ", ".join(f"{count:,} of {task}" for task, count in counts.items())
                 found.append(
-                    f"{UNSPELT} {column.name} cannot spell all words: {tasks}. It predicts only that they are unknown, "
-                    "so its number is no measure of the text"
+                    f"{UNSPELT} {column.name} cannot spell all words (unknown: {tasks}) or blanks. It predicts only "
+                    "that words are unknown, so its number is no measure of the text"
                 )
         return found
 

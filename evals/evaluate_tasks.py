@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any, Protocol
 
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, GaveUp
 from evals.metric import Metric
 from evals.results_file import ResultsFile
 from evals.scoring.encoding import CannotBeAsked
@@ -17,9 +18,9 @@ from evals.targets import Target, one_thread
 from evals.tasks import TASKS
 from evals.tasks.data import DataSource, Missing
 from evals.tasks.task import Task
-from evals.zero_shot import Reader, Work, plain_protocol, plan, records
+from evals.zero_shot import NotNumbers, Reader, Work, plain_protocol, plan, records
 
-NO_DATA, NOT_ASKED = "no data", "not asked"
+NO_DATA, NOT_ASKED, NO_NUMBER = "no data", "not asked", "no number"
 AHEAD = 2
 """Batches that wait for each worker."""
 
@@ -32,7 +33,7 @@ class TaskResult:
     title: str
     metrics: tuple[Metric, ...] = ()
     missing: str | None = None
-    """`no data: ...` or `not asked: ...`, with the reason."""
+    """`no data: ...`, `not asked: ...` or `no number: ...`, with the reason."""
 
 
 class Progress(Protocol):
@@ -60,14 +61,45 @@ def evaluate_tasks(
 
     `rows` contexts are computed side by side. Raises BadInput where target, task, data or an argument cannot be used.
     """
-    if rows < 1 or workers < 1 or (limit is not None and limit < 1):
-        raise BadInput(f"rows is {rows}, workers {workers} and limit {limit}; each must be at least 1")
+    for name, value in (("rows", rows), ("workers", workers), ("limit", limit)):
+        if value is not None and value < 1:
+            raise BadInput(f"{name} {value}: must be at least 1")
     chosen = [find_task(name) for name in tasks]
     with ExitStack() as stack:
         model, reader = target.open()
-        score = _alone(model) if workers == 1 else stack.enter_context(_Workers(target, workers)).score
-        for task in chosen:
-            yield _evaluate(task, model, reader, source, results, score, rows, limit, progress)
+        identity, score = model.identity(), _alone(model)
+        if workers > 1:
+            score = stack.enter_context(_Workers(target.pinned(model), workers)).score
+            del model  # it has told who it is; the workers have their own
+        asked = [_Asked.of(task, reader, identity, source, rows, limit) for task in chosen]
+        for one in asked:
+            results.check(one.task.name, one.protocol)
+        for one in asked:
+            yield one.missing or _evaluate(one, results, score, progress)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task ready to score, or why it cannot be."""
+
+    task: Task
+    work: Work | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    missing: TaskResult | None = None
+
+    @classmethod
+    def of(
+        cls, task: Task, reader: Reader, identity: dict[str, Any], source: DataSource, rows: int, limit: int | None
+    ) -> "_Asked":
+        """BadInput where its data are not as they must be: found before anything is scored."""
+        try:
+            data = task.load(source)
+            work = plan(task, data, reader, rows=rows, limit=limit)
+        except Missing as missing:
+            return cls(task, missing=TaskResult(task.name, task.title, missing=f"{NO_DATA}: {missing}"))
+        except CannotBeAsked as why:
+            return cls(task, missing=TaskResult(task.name, task.title, missing=f"{NOT_ASKED}: {task.name}: {why}"))
+        return cls(task, work, plain_protocol(task, data, work, reader, identity) | {"rows": rows, "limit": limit})
 
 
 def find_task(name: str, asked_by: str = "--tasks") -> Task:
@@ -75,7 +107,7 @@ def find_task(name: str, asked_by: str = "--tasks") -> Task:
     if name not in TASKS:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, TASKS, n=1, cutoff=0.0)
+        near = get_close_matches(name.lower(), TASKS, n=1, cutoff=0.0)
         raise BadInput(f"{asked_by} {name}: there is no such task; did you mean {near[0]}? `evaluate --list` names all")
     return TASKS[name]
 
@@ -84,32 +116,18 @@ Score = Callable[[Work, Sequence[int]], Iterator[list[tuple[int, ItemScore]]]]
 """The scores of batches, in the order of their numbers."""
 
 
-def _evaluate(
-    task: Task,
-    model: TokenModel,
-    reader: Reader,
-    source: DataSource,
-    results: ResultsFile,
-    score: Score,
-    rows: int,
-    limit: int | None,
-    progress: Progress,
-) -> TaskResult:
-    try:
-        data = task.load(source)
-    except Missing as missing:
-        return TaskResult(task.name, task.title, missing=f"{NO_DATA}: {missing}")
-    try:
-        work = plan(task, data, reader, rows=rows, limit=limit)
-    except CannotBeAsked as why:
-        return TaskResult(task.name, task.title, missing=f"{NOT_ASKED}: {task.name}: {why}")
-    protocol = plain_protocol(task, data, work, reader, model) | {"rows": rows, "limit": limit}
+def _evaluate(asked: _Asked, results: ResultsFile, score: Score, progress: Progress) -> TaskResult:
+    task, work, protocol = asked.task, asked.work, asked.protocol
+    assert work is not None
     kept = results.begin(task.name, protocol)
     done = frozenset(record["example"] for record in kept)
     progress(task.name, len(done), len(work.examples))
-    for record in records(task, work, lambda numbers: score(work, numbers), done):
-        results.add(task.name, record)
-        progress(task.name, len(kept), len(work.examples))
+    try:
+        for record in records(task, work, lambda numbers: score(work, numbers), done):
+            results.add(task.name, record)
+            progress(task.name, len(kept), len(work.examples))
+    except NotNumbers as why:
+        return TaskResult(task.name, task.title, missing=f"{NO_NUMBER}: {why}")
     found = task.values(sorted(kept, key=lambda record: record["example"]))
     metrics = [replace(one, name=f"{task.name}/{one.name}", protocol=protocol | one.protocol) for one in found]
     return TaskResult(task.name, task.title, tuple(metrics))
@@ -137,8 +155,9 @@ class _Workers:
 
     def __init__(self, target: Target, count: int) -> None:
         self.count = count
+        context = get_context("spawn")
         self.pool = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_open_target, initargs=(target,)
+            count, mp_context=context, initializer=_open_target, initargs=(target, context.Value("i", 0))
         )
 
     def __enter__(self) -> "_Workers":
@@ -157,16 +176,26 @@ class _Workers:
             if not running:
                 return
             number, future = running.popleft()
-            yield of_batch(work, number, future.result())
+            try:
+                found = future.result()
+            except BrokenProcessPool as error:
+                raise GaveUp(
+                    "a worker of the evaluation died, perhaps for want of memory; what --out has stays: give the same "
+                    "command again, with fewer --workers or --rows"
+                ) from error
+            yield of_batch(work, number, found)
 
 
 _model: TokenModel | None = None
 
 
-def _open_target(target: Target) -> None:
+def _open_target(target: Target, opened: Any) -> None:
     global _model
     one_thread()
-    _model, _ = target.open()
+    with opened.get_lock():
+        number = opened.value
+        opened.value += 1
+    _model, _ = replace(target, worker=number).open()
 
 
 def _score_groups(groups: list[Group]) -> list[list[ItemScore]]:

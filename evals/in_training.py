@@ -1,6 +1,12 @@
 """Scores while a run trains, by its own engine and workers: of a held-out split, and of benchmark tasks."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
 
 from data_pipeline.batch import Batch
 from data_pipeline.config import BadInput
@@ -12,14 +18,18 @@ from evals.held_out import open_split
 from evals.language_model import TextScore, score_documents
 from evals.scoring.encoding import CannotBeAsked
 from evals.scoring.item import ItemScore
-from evals.tasks.data import DataSource, Missing, TaskData
+from evals.tasks.data import DataSource, Missing
 from evals.tasks.task import Task
 from evals.vectors import open_vectors, score_vectors
-from evals.zero_shot import Reader, plan, records
-from pretrain.contract import Carry, Loss
+from evals.zero_shot import NotNumbers, Reader, Work, plan, records
+from pretrain.contract import Carry, Loss, Model
 from pretrain.experiment import Experiment
+from pretrain.group import Group
 from pretrain.samplers.tokens import evaluating
 from pretrain.trainer import Trainer
+
+FIELD = "evaluate.tasks"
+"""Where tasks are asked for, as messages name it."""
 
 
 def score_held_out(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
@@ -67,58 +77,96 @@ def _vector_scores(trainer: Trainer, experiment: Experiment) -> dict[str, float]
     return means
 
 
+_plans: WeakKeyDictionary[Trainer, dict[str, Work]] = WeakKeyDictionary()
+"""Of each run in training, the requests of its tasks by name: read and cut once, whatever becomes of the files."""
+
+
 def score_tasks(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
-    """An `Evaluator` as the above: `experiment.evaluate.tasks` under the weights of now; workers share the batches."""
+    """An `Evaluator` as the above: `experiment.evaluate.tasks` under the weights of now; workers share the batches.
+
+    A task whose log-likelihoods are not finite has no values: nan stands under its name alone.
+    """
+    plans = _plans.get(trainer)
+    if plans is None:
+        plans = _plans[trainer] = _plan_together(trainer, experiment)
     found: dict[str, float] = {}
-    group, model = trainer.engine.group, trainer.engine.model
-    for task, data in open_tasks(experiment):
-        scored = token_model(model, {})
-        tokenizer = text_tokenizer(experiment)
-        reader = Reader(tokenizer, tokenizer.end_of_document, scored.max_length, segments=scored.segments)
-        work = plan(task, data, reader, rows=experiment.batch.rows, limit=experiment.evaluate.tasks_limit)
-        own: list[list[tuple[int, ItemScore]]] = []
-        with evaluating(model):
-            for number in range(group.rank, len(work.batches), group.world_size):
-                trainer.stopwatch.tick()  # a long evaluation is no hang
-                own.append(of_batch(work, number, scored.score([work.groups[place] for place in work.batches[number]])))
-        shares = [iter(share) for share in group.gather(own)]
-        every = [next(shares[number % group.world_size]) for number in range(len(work.batches))]
-        kept = sorted(records(task, work, lambda numbers, e=every: iter(e)), key=lambda record: record["example"])  # type: ignore[misc]
-        found |= {f"{task.name}/{value.name}": value.value for value in task.values(kept)}
+    for name, work in plans.items():
+        found |= _score_task(trainer, find_task(name, FIELD), work)
     return found
+
+
+def _score_task(trainer: Trainer, task: Task, work: Work) -> dict[str, float]:
+    group, model = trainer.engine.group, trainer.engine.model
+    scored = token_model(model, {})
+    own: list[list[tuple[int, ItemScore]]] = []
+    with evaluating(model):
+        for number in range(group.rank, len(work.batches), group.world_size):
+            trainer.stopwatch.tick()  # a long evaluation is no hang
+            own.append(of_batch(work, number, scored.score([work.groups[place] for place in work.batches[number]])))
+    every = [batch for share in group.gather(own) for batch in share]
+    try:
+        kept = sorted(records(task, work, lambda _: iter(every)), key=lambda record: record["example"])
+    except NotNumbers:
+        return {task.name: math.nan}  # what to do of it says `trouble`; the score of a split is nan as well
+    return {f"{task.name}/{value.name}": value.value for value in task.values(kept)}
+
+
+def _plan_together(trainer: Trainer, experiment: Experiment) -> dict[str, Work]:
+    """All tasks as the leader has read them: no other worker needs the files, and none waits for one that failed."""
+    group, model, plans = trainer.engine.group, trainer.engine.model, {}
+    for name in experiment.evaluate.tasks:
+        trainer.stopwatch.tick()
+        plans[name] = _of_leader(group, partial(_plan, name, experiment, model))
+    return plans
+
+
+def _of_leader(group: Group, make: Callable[[], Work]) -> Work:
+    """What the leader makes, on every worker. Where that fails all raise: BadInput if it was one, else RuntimeError."""
+    made: Work | None = None
+    kind: type[Exception] = RuntimeError
+    failure: str | None = None
+    cause: Exception | None = None
+    if group.leads:
+        try:
+            made = make()
+        except BadInput as error:
+            kind, failure, cause = BadInput, str(error), error
+        except Exception as error:  # whatever it is: the others must hear of it
+            failure, cause = f"{FIELD}: worker 0: {type(error).__name__}: {error}", error
+    made, kind, failure = group.tell((made, kind, failure))
+    if made is None:
+        raise kind(failure) from cause
+    return made
 
 
 def check_tasks(experiment: Experiment) -> None:
     """BadInput where a task that is asked for cannot be scored: no data, no tokenizer, no answer from such a model."""
-    for task, data in open_tasks(experiment):
-        tokenizer = text_tokenizer(experiment)
-        length = experiment.model.length if experiment.model.reads == "samples" else None
-        try:
-            plan(task, data, Reader(tokenizer, tokenizer.end_of_document, length), rows=1)
-        except CannotBeAsked as why:
-            raise BadInput(f"evaluate.tasks: {task.name}: {why}") from why
-
-
-def open_tasks(experiment: Experiment) -> list[tuple[Task, TaskData]]:
-    """What `evaluate.tasks` names, with its data; BadInput where a task, its data or a tokenizer is missing."""
-    asked = experiment.evaluate
-    if asked.tasks:
+    if experiment.evaluate.tasks:
         text_tokenizer(experiment)
+        with torch.device("meta"):
+            model = experiment.model.build()
+        for name in experiment.evaluate.tasks:
+            _plan(name, experiment, model)
+
+
+def _plan(name: str, experiment: Experiment, model: Model) -> Work:
+    """A task's requests as this model reads them; BadInput where the task, its data, a tokenizer or room is missing."""
+    task, asked, tokenizer = find_task(name, FIELD), experiment.evaluate, text_tokenizer(experiment)
     source = DataSource(None if asked.tasks_directory is None else Path(asked.tasks_directory))
-    opened = []
-    for name in asked.tasks:
-        task = find_task(name, "evaluate.tasks")
-        try:
-            opened.append((task, task.load(source)))
-        except Missing as missing:
-            raise BadInput(f"evaluate.tasks: {missing}") from missing
-    return opened
+    scored = token_model(model, {})
+    reader = Reader(tokenizer, tokenizer.end_of_document, scored.max_length, segments=scored.segments)
+    try:
+        return plan(task, task.load(source), reader, rows=experiment.batch.rows, limit=asked.tasks_limit)
+    except Missing as missing:
+        raise BadInput(f"{FIELD}: {str(missing).replace('--data-dir', 'evaluate.tasks_directory')}") from missing
+    except CannotBeAsked as why:
+        raise BadInput(f"{FIELD}: {task.name}: {why}") from why
 
 
 def text_tokenizer(experiment: Experiment) -> Tokenizer:
     """The data's; BadInput where it is no text."""
     if not isinstance(experiment.data, TextConfig):
-        raise BadInput(f"evaluate.tasks: data.kind {experiment.data.kind} is no text, so no task can be asked")
+        raise BadInput(f"{FIELD}: data.kind {experiment.data.kind} is no text, so no task can be asked")
     return experiment.data.load_tokenizer()
 
 

@@ -1,19 +1,24 @@
-"""Segue's models in EleutherAI's lm-evaluation-harness (extra `segue[lm-eval]`).
+r"""Segue's models in EleutherAI's lm-evaluation-harness (extra `segue[lm-eval]`).
 
     from evals.lm_eval_adapter import SegueLM
     lm_eval.simple_evaluate(SegueLM("runs/mine"), tasks=["lambada_openai"])
 
-or, after `import evals.lm_eval_adapter`, by its name `segue`: `--model segue --model_args target=runs/mine`.
+or from the command line:
+
+    python -c "import evals.lm_eval_adapter; from lm_eval.__main__ import cli_evaluate; cli_evaluate()" \
+        --model segue --model_args target=runs/mine --tasks lambada_openai
 """
 
+from dataclasses import fields
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from evals.scoring.encoding import Request, encode_requests, windows
-from evals.scoring.item import Item, TokenModel, score_items
+from data_pipeline.config import BadInput
+from evals.scorer import Scorer
+from evals.scoring.item import TokenModel
 from evals.targets import Target
 from evals.zero_shot import Reader
 
@@ -22,33 +27,34 @@ from evals.zero_shot import Reader
 class SegueLM(LM):
     """A target (`evals.targets`) as the harness's `LM`; it scores, and does not generate."""
 
-    def __init__(self, target: str | tuple[TokenModel, Reader], batch_size: int | str = 16, **_: Any) -> None:
-        """`target` by name, or opened. The harness passes further arguments (device, ...) that mean nothing here."""
+    def __init__(
+        self,
+        target: str | tuple[TokenModel, Reader],
+        batch_size: int | str = 16,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """`target` by name with the settings of `Target` (checkpoint, stride, memory_length, ...), or opened.
+
+        The harness passes `max_batch_size` and `device` by itself; they mean nothing here. BadInput for any other
+        argument, or a batch size that is no number.
+        """
         super().__init__()
-        self.model, self.reader = Target(target).open() if isinstance(target, str) else target
-        self.rows = int(batch_size)
+        known = {field.name for field in fields(Target)} - {"name", "worker"}
+        if unknown := sorted(settings.keys() - known):
+            raise BadInput(f"model_args {unknown[0]}: is no setting of a target; there are {', '.join(sorted(known))}")
+        self.model, self.reader = Target(target, **settings).open() if isinstance(target, str) else target
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise BadInput(f"batch_size {batch_size}: must be a number of rows, at least 1")
+        self.scorer = Scorer(self.model, self.reader, rows=int(batch_size))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        asked = [Request(*request.args) for request in requests]
-        encoded = encode_requests(
-            asked, self.reader.tokenizer, start=self.reader.start, max_length=self.reader.max_length
-        )
-        scores = score_items(self.model, [one.item for one in encoded], self.rows)
-        return [(-score.total, bool(score.greedy.all())) for score in scores]
+        answers = self.scorer.loglikelihood([request.args for request in requests])
+        return [(-answer.total, all(answer.greedy)) for answer in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        items: list[Item] = []
-        owners: list[int] = []
-        for owner, tokens in enumerate(self.reader.tokenizer.encode_batch([request.args[0] for request in requests])):
-            cut = windows(
-                tokens, start=self.reader.start, max_length=self.reader.max_length, segments=self.reader.segments
-            )
-            items += cut
-            owners += [owner] * len(cut)
-        totals = [0.0] * len(requests)
-        for owner, score in zip(owners, score_items(self.model, items, self.rows), strict=True):
-            totals[owner] -= score.total
-        return totals
+        return [-nats for nats in self.scorer.rolling([request.args[0] for request in requests])]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError("segue scores text for the harness and does not generate; use `launch.py sample`")

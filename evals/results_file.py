@@ -1,17 +1,33 @@
 """Results as they are made: a file of JSON lines, a header and then the records of each task.
 
-Every line but the last is whole, whatever happened: what a kill left of the last one is cut off when the file is taken
-up again. A header holds the whole protocol, so that a file is never continued with another one.
+Every line but the last is whole, whatever happened: what a kill or a full disk left of the last one is cut off when the
+file is taken up again. A header holds the whole protocol, so that a file is never continued with another one.
 """
 
 import fcntl
 import json
 import os
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from data_pipeline.config import BadInput
 from evals.tasks.task import Record
+from pretrain.checkpoint import NotSaved
+
+LINE_BEGINS = b'{"task": "'
+
+
+def _difference(there: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, by its dotted name, whose values differ, with both."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted({*there, *now}):
+            found = _difference(there.get(key), now.get(key), f"{name}.{key}".removeprefix("."))
+            if found:
+                return found
+        return None
+    return None if there == now else (name, there, now)
 
 
 class ResultsFile:
@@ -23,9 +39,11 @@ class ResultsFile:
         self._records: dict[str, list[Record]] = {}
         self._path, self._file = path, None if path is None else self._open(path)
 
-    def _open(self, path: Path) -> TextIO:
+    def _open(self, path: Path) -> FileIO:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"--out {path}: is no regular file, so it cannot be taken up again; give --out another file")
         try:
-            file = path.open("a+", encoding="utf-8")
+            file = FileIO(path, "a+")  # without a buffer: what cannot be written is not tried again behind our back
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written: {error.strerror}") from error
         try:
@@ -38,6 +56,8 @@ class ResultsFile:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         try:
+            if not LINE_BEGINS.startswith(content[len(whole) :][: len(LINE_BEGINS)]):
+                raise BadInput(f"{path}: its last line is none of results; give --out another file")
             for number, line in enumerate(whole.splitlines(), start=1):
                 self._take(line, f"{path}:{number}")
         except BadInput:
@@ -57,33 +77,65 @@ class ResultsFile:
         else:
             self._records.setdefault(task, []).append(found)
 
-    def begin(self, task: str, protocol: dict[str, Any]) -> list[Record]:
-        """The records that are there already. BadInput where they were made by another protocol."""
-        plain = json.loads(json.dumps(protocol))
+    def check(self, task: str, protocol: dict[str, Any]) -> None:
+        """BadInput where records of the task are there that were made by another protocol."""
         there = self._headers.get(task)
-        if there is None:
-            self._headers[task] = plain
-            self._write({"task": task, "protocol": plain})
-        elif there != plain:
-            names = sorted(name for name in {*there, *plain} if there.get(name) != plain.get(name))
+        if there is not None and (found := _difference(there, json.loads(json.dumps(protocol)))):
+            name, before, now = found
             raise BadInput(
-                f"--out {self._path}: {task} was evaluated otherwise: {names[0]} is {there.get(names[0])!r} there and "
-                f"{plain.get(names[0])!r} now; give --out another file"
+                f"--out {self._path}: {task} was evaluated otherwise: {name} is {before!r} there and {now!r} now; "
+                "give --out another file"
             )
+
+    def begin(self, task: str, protocol: dict[str, Any]) -> list[Record]:
+        """The records that are there already. BadInput as `check`; NotSaved as `add`."""
+        self.check(task, protocol)
+        if task not in self._headers:
+            self._write({"task": task, "protocol": protocol})
+            self._headers[task] = json.loads(json.dumps(protocol))
         return self._records.setdefault(task, [])
 
     def add(self, task: str, record: Record) -> None:
-        self._records[task].append(record)
+        """NotSaved, the file closed, where it cannot be written; BadInput where a value is nan or infinite."""
         self._write({"task": task} | record)
+        self._records[task].append(record)
 
-    def _write(self, line: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+    def _write(self, values: dict[str, Any]) -> None:
+        line = plain_json(values) + b"\n"
+        if self._file is None:
+            return
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            with suppress(OSError):  # it has failed already
+                self._file.close()
+            raise self._not_saved(error) from error
 
     def close(self) -> None:
-        """Everything is on disk after it."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+        """Everything is on disk after it; NotSaved where that cannot be. Nothing is done a second time."""
+        if self._file is None or self._file.closed:
+            return
+        try:
+            with self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: OSError) -> NotSaved:
+        return NotSaved(
+            f"--out {self._path}: cannot be written ({error.strerror or error}); what is there stays: free space, and "
+            "the same command goes on with it"
+        )
+
+
+def plain_json(values: dict[str, Any]) -> bytes:
+    """One line without its end. BadInput for nan and infinity, which JSON has not."""
+    try:
+        return json.dumps(values, allow_nan=False).encode()
+    except ValueError as error:
+        example = f", example {values['example']}" if "example" in values else ""
+        raise BadInput(
+            f"{values['task']}{example}: has nan or infinity among its values, which results cannot hold: a model "
+            "whose numbers are not finite cannot be evaluated; take an earlier checkpoint"
+        ) from error

@@ -6,7 +6,7 @@ wrote (`NAME.safetensors`, or a directory with a GPT-2's config.json) is read by
 (`evals.backends.baselines`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from evals.backends.huggingface import open_huggingface
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.evaluate import changed_model
-from evals.exports import is_export, open_export
+from evals.exports import SUFFIX, is_export, open_export
 from evals.scoring.item import TokenModel
 from evals.zero_shot import Reader
 from pretrain import config
@@ -29,7 +29,7 @@ from pretrain.engines.engine import DTYPES, choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.models import ModelConfig
-from pretrain.run_directory import TOKENIZER
+from pretrain.run_directory import EXPERIMENT, TOKENIZER
 
 HUGGING_FACE = "hf:"
 
@@ -48,6 +48,12 @@ class Target:
     stride: int | None = None
     """Of a model of windows: tokens of running text scored at a time."""
     kernels: tuple[str, ...] = ()
+    dtype: str | None = None
+    """Of a model of transformers, which is computed in float32 otherwise."""
+    context: int | None = None
+    """Tokens that a model of windows reads at a time, rather than all that it can."""
+    worker: int = 0
+    """Which of several on this machine opens it: each takes an accelerator of its own."""
 
     @property
     def short_name(self) -> str:
@@ -62,31 +68,52 @@ class Target:
         if self.name == UNIFORM or self.name.startswith(KNESER_NEY):
             self._refuse_settings_of_runs()
             baseline, words, start = open_baseline(self.name)
-            return baseline, Reader(words, start, None, unknown=words.unknown)
+            return baseline, Reader(words, start, None, unknown=words.unknown, lossless=words.unknown is None)
         return self._open_run(Path(self.name))
 
     def _open_huggingface(self, place: str) -> tuple[TokenModel, Reader]:
         self._refuse_settings_of_runs()
-        model, tokenizer = open_huggingface(place)
-        return model, Reader(tokenizer, tokenizer.start, model.max_length, self.stride, unknown=tokenizer.unknown)
+        dtype = getattr(torch, self.dtype or "float32")
+        model, tokenizer = open_huggingface(place, dtype=dtype, device=self._device(), context=self.context)
+        return model, Reader(
+            tokenizer,
+            tokenizer.start,
+            model.max_length,
+            self.stride,
+            unknown=tokenizer.unknown,
+            lossless=tokenizer.lossless,
+        )
+
+    def _device(self) -> torch.device:
+        count = torch.cuda.device_count()
+        return choose_device("auto", Group(local_rank=self.worker % count if count else 0))
+
+    def pinned(self, model: TokenModel) -> "Target":
+        """The same with the checkpoint that `model` was opened with, so that others open no newer one."""
+        step = model.identity().get("checkpoint", {}).get("step")
+        is_run = Path(self.name).is_dir() and not is_export(Path(self.name))
+        return replace(self, checkpoint=step) if is_run else self
 
     def _refuse_settings_of_runs(self) -> None:
         given = [name for name in (*MEMORY, "segment_length", "checkpoint") if getattr(self, name) is not None]
+        if not self.name.startswith(HUGGING_FACE) and (self.dtype or self.context or self.stride):
+            raise BadInput(f"{self.name}: dtype, context and stride are of models of windows; leave them out")
         if given or self.kernels:
             raise BadInput(f"{self.name}: {(*given, 'kernel')[0]} is of Segue's runs; leave it out")
 
     def _open_run(self, directory: Path) -> tuple[TokenModel, Reader]:
         if is_export(directory):
             return self._open_export(directory)
-        if not directory.is_dir():
+        if not (directory / EXPERIMENT).is_file():
             raise BadInput(
-                f"{directory}: there is no such directory; give a run's, or {HUGGING_FACE}NAME for transformers"
+                f"{self.name}: is no run ({EXPERIMENT} is missing), no export (FILE{SUFFIX}, or a directory with "
+                f"config.json), no {HUGGING_FACE}NAME of transformers, no {KNESER_NEY}FILE and not {UNIFORM}"
             )
         reader = open_checkpoint(directory, self.checkpoint)
         experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
         if not (directory / TOKENIZER).is_dir():
             raise BadInput(f"{directory}: has no tokenizer, so no text can be asked of it; tasks need a model of text")
-        device, dtype = choose_device("auto", Group()), DTYPES[experiment.engine.precision]
+        device, dtype = self._device(), DTYPES[experiment.engine.precision]
         kernels = experiment.kernels.changed(self.kernels)
         model_config = self._changed(experiment.model)
         model = load_model(reader, model_config, dtype=dtype, device=device, kernels=kernels)
@@ -104,7 +131,7 @@ class Target:
         if self.checkpoint is not None:
             raise BadInput(f"{path}: an export has one checkpoint; leave out checkpoint")
         found = open_export(path)
-        device, model = choose_device("auto", Group()), self._changed(found.model).build()
+        device, model = self._device(), self._changed(found.model).build()
         try:
             model.load_state_dict(found.weights)
         except RuntimeError as error:
@@ -116,13 +143,32 @@ class Target:
         self, model: Model, tokenizer: Tokenizer, identity: dict[str, Any], dtype: torch.dtype
     ) -> tuple[TokenModel, Reader]:
         identity |= {"tokenizer_hash": tokenizer.hash, "dtype": str(dtype).removeprefix("torch.")}
-        found = token_model(model, identity, segment_length=self.segment_length)
-        if self.stride is not None and found.max_length is None:
-            raise BadInput("stride: is of models without memory; segment_length says how a model with memory reads")
-        if self.segment_length is not None and found.max_length is not None:
-            raise BadInput(f"segment_length: model {identity['model']} has no memory; use stride")
-        start, unknown = tokenizer.end_of_document, tokenizer.unknown
-        return found, Reader(tokenizer, start, found.max_length, self.stride, found.segments, unknown)
+        if self.dtype is not None:
+            raise BadInput(f"dtype: is of models of transformers; {identity['model']} is computed as it was trained")
+        if self.segment_length is not None and self.segment_length < 1:
+            raise BadInput(f"segment_length {self.segment_length}: must be at least 1")
+        found = token_model(model, identity, segment_length=self.segment_length, context=self.context)
+        if tokenizer.vocab_size > found.vocab_size:
+            raise BadInput(
+                f"{self.name}: its tokenizer has {tokenizer.vocab_size:,} tokens and the model {found.vocab_size:,}; "
+                "they do not belong together"
+            )
+        length = found.max_length
+        if length is None and (self.stride or self.context):
+            raise BadInput(
+                "stride, context: are of models without memory; segment_length says how a model with memory reads"
+            )
+        if length is not None and self.segment_length is not None:
+            raise BadInput(f"segment_length: model {identity['model']} has no memory; use stride or context")
+        return found, Reader(
+            tokenizer,
+            tokenizer.end_of_document,
+            length,
+            self.stride,
+            found.segments,
+            tokenizer.unknown,
+            tokenizer.lossless,
+        )
 
 
 MEMORY = ("memory_length", "clamp_length", "same_length")

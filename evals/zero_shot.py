@@ -9,15 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from evals.scoring.encoding import Encoded, TextTokenizer, encode_requests, fit, windows
-from evals.scoring.item import Group, Item, ItemScore, Segments, TokenModel, batches_of, group_items
+from data_pipeline.config import BadInput
+from evals.scoring.encoding import Encoded, TextTokenizer, encode_requests, windows
+from evals.scoring.item import Group, Item, ItemScore, Segments, batches_of, group_items
 from evals.tasks.data import TaskData
 from evals.tasks.task import Answer, Example, Record, Task
 
 PART_TOKENS = 1000
 UNKNOWN = "<unk>"
 """In the texts of Penn Treebank and WikiText."""
+
+
+class NotNumbers(BadInput):
+    """A model said nan or infinity, as one does that has diverged."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Reader:
     """Of a model with memory: how it reads running text."""
     unknown: int | None = None
     """The token of what the vocabulary cannot spell."""
+    lossless: bool = True
+    """Whether tokens say the whole text, blanks and ends of lines too."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,10 @@ class Work:
     """A task in tokens."""
 
     num_examples: int
+    num_spanned: int
+    """Requests whose boundary lies within a token: it is where the context alone would end."""
+    num_barred: int
+    """Tokens that the task's barred words are."""
     num_unknown: int
     """Scored tokens that stand for what the tokenizer cannot spell, other than where the text has `<unk>` itself."""
     examples: Sequence[Example]
@@ -87,6 +99,8 @@ def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | 
     groups, places = group_items(items, owner)
     return Work(
         num_examples=len(asked),
+        num_spanned=sum(one.spanned for one in found),
+        num_barred=len(barred),
         num_unknown=_num_unknown(asked, items, reader),
         examples=examples,
         items=items,
@@ -102,6 +116,9 @@ def _num_unknown(examples: Sequence[Example], items: Sequence[Item], reader: Rea
     if reader.unknown is None:
         return 0
     found = sum(int((item.continuation == reader.unknown).sum()) for item in items)
+    (spelt,) = reader.tokenizer.encode_batch([UNKNOWN])
+    if spelt.tolist() != [reader.unknown]:
+        return found
     scored = (request.continuation for example in examples for request in example.requests)
     texts = (example.text for example in examples if example.text is not None)
     return max(0, found - sum(text.count(UNKNOWN) for text in (*scored, *texts)))
@@ -120,7 +137,7 @@ def _parts(example: Example, reader: Reader) -> list[tuple[Example, list[Encoded
         if room <= 0:
             parts.append([])
             room = PART_TOKENS
-        parts[-1].append(fit(item.context, item.continuation, reader.max_length))
+        parts[-1].append(Encoded(item, 0))
         room -= len(item.continuation)
     if len(parts) == 1:
         return [(example, parts[0])]
@@ -164,6 +181,10 @@ def records(
         finished = []
         for item, one in scores:
             owner = work.owner[item]
+            if not np.isfinite(one.nats).all():
+                raise NotNumbers(
+                    f"{task.name}: example {work.examples[owner].name} has log-likelihoods that are not finite"
+                )
             if owner in wanted:
                 found[item] = one
                 waiting[owner] -= 1
@@ -190,8 +211,8 @@ def _answers(example: Example, scores: Sequence[tuple[ItemScore, int]]) -> list[
     return [Answer(tuple(nats), tuple(greedy))]
 
 
-def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model: TokenModel) -> dict[str, Any]:
-    """What holds of all of a task's numbers."""
+def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model: dict[str, Any]) -> dict[str, Any]:
+    """What holds of all of a task's numbers; `model` says who answers."""
     return {
         "task": task.name,
         "version": task.version,
@@ -200,8 +221,12 @@ def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model
         "files": dict(data.files),
         "examples": work.num_examples,
         "truncated": work.num_truncated,
+        "boundaries_within_tokens": work.num_spanned,
+        "barred_tokens": work.num_barred,
         "unknown_tokens": work.num_unknown,
+        "tokenizer_lossless": reader.lossless,
         "stride": reader.stride or reader.max_length,
-        "starts_from": f"token {reader.start}",
-        "model": model.identity(),
+        "starts_from": f"token {reader.start}, where nothing is before: running text, and requests without a context",
+        "model": model,
+        "computed_by": f"torch {torch.__version__}",
     }

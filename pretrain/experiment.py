@@ -100,6 +100,15 @@ class EvaluateConfig(Config):
     tasks_limit: int | None = Field(default=None, gt=0)
     """The first examples of each task; None: all."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        if self.tasks and self.every is None:
+            raise ValueError(
+                f"evaluate.tasks=[{', '.join(self.tasks)}] with evaluate.every=null would never be scored; "
+                "set evaluate.every to the steps between two scores, or leave evaluate.tasks empty"
+            )
+        return self
+
 
 class LogConfig(Config):
     """What is written about a run."""

@@ -47,13 +47,14 @@ class ByteTokenizer:
 
 
 class BaselineModel:
-    """A `TokenModel` of a baseline; the first token of a context stands for the start of a line, and is not read."""
+    """A `TokenModel` of a baseline; a context that begins with the token of a start has nothing before it."""
 
     max_length: int | None = None
     segments = None
 
-    def __init__(self, baseline: Baseline, identity: dict[str, Any]) -> None:
+    def __init__(self, baseline: Baseline, identity: dict[str, Any], start: int) -> None:
         self.baseline, self._identity, self.vocab_size = baseline, identity, baseline.vocabulary_size
+        self.start = start
 
     def identity(self) -> dict[str, Any]:
         return self._identity | self.baseline.describe()
@@ -62,7 +63,7 @@ class BaselineModel:
         return [[self._score(item) for item in group.items] for group in groups]
 
     def _score(self, item: Item) -> ItemScore:
-        before = item.context[1:]
+        before = item.context[1:] if item.context[0] == self.start else item.context
         read = np.concatenate([before, item.continuation])
         nats_T = self.baseline.nats(read)[len(before) :]
         greedy_T = np.zeros(len(nats_T), dtype=bool)
@@ -79,7 +80,7 @@ class BaselineModel:
 def open_baseline(name: str) -> tuple[BaselineModel, WordTokenizer | ByteTokenizer, int]:
     """Model, tokenizer, and the token that stands for a start; BadInput where the file cannot be read."""
     if name == UNIFORM:
-        return BaselineModel(BYTES, {"kind": "uniform over bytes"}), ByteTokenizer(), 0
+        return BaselineModel(BYTES, {"kind": "uniform over bytes"}, 0), ByteTokenizer(), 0
     path = Path(name.removeprefix(KNESER_NEY))
     if not path.is_file():
         raise BadInput(f"{name}: there is no file {path}; give the text that the n-grams are counted in")
@@ -88,4 +89,4 @@ def open_baseline(name: str) -> tuple[BaselineModel, WordTokenizer | ByteTokeniz
     model = KneserNey(ORDER).fit(words.ids(lines), vocabulary_size=words.size, end_of_line=words.end_of_line)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     identity = {"kind": f"modified Kneser-Ney {ORDER}-gram", "trained_on": path.name, "trained_on_sha256": digest}
-    return BaselineModel(model, identity), WordTokenizer(words), words.end_of_line
+    return BaselineModel(model, identity, words.end_of_line), WordTokenizer(words), words.end_of_line

@@ -17,6 +17,11 @@ from data_pipeline.config import BadInput
 from evals.scoring.output_layer import LinearOutput, OutputLayer, WholeOutput
 from evals.scoring.window_model import WindowModel, hidden_from_each_other
 
+OWN_MASKS = ("sliding_window", "attention_chunk_size", "window_size", "attention_types", "local_attention", "alibi")
+"""Settings of models that mask, or weigh by distance, in ways of their own."""
+PROBED = 600
+"""Tokens of a context that is tried."""
+
 
 class HuggingFaceNetwork:
     """The body of a causal model, and its output layer apart where that is a mere product.
@@ -32,7 +37,8 @@ class HuggingFaceNetwork:
         head = model.get_output_embeddings()
         self.device, self._dtype = head.weight.device, head.weight.dtype
         self.max_length = _length(model, max_length)
-        self.output: OutputLayer = LinearOutput(head.weight, getattr(head, "bias", None))
+        self._refuse_what_looks_ahead()
+        self.output: OutputLayer = _linear_output(head, model.config)
         self._body = lambda **given: model.base_model(**given).last_hidden_state
         if not self._gives_its_logits():
             self._body = lambda **given: model(**given).logits
@@ -48,49 +54,70 @@ class HuggingFaceNetwork:
         return self._body(**given)
 
     @torch.no_grad()
+    def _refuse_what_looks_ahead(self) -> None:
+        tokens_2L = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=self.device)
+        logits_2LV = self.model(input_ids=tokens_2L, use_cache=False).logits.float()
+        if not logits_2LV.isfinite().all():
+            raise BadInput(f"{type(self.model).__name__}: its logits are not finite; are its weights?")
+        if not _equal(logits_2LV[0, :3], logits_2LV[1, :3]):
+            raise BadInput(f"{type(self.model).__name__}: what comes later changes its logits: it is no causal model")
+
+    @torch.no_grad()
     def _gives_its_logits(self) -> bool:
-        tokens_1L = self._some_tokens()
-        own_1LV = self.model(input_ids=tokens_1L, use_cache=False).logits
-        (found_NV,) = WholeOutput(0, lambda h: torch.cat(list(self.output.parts(h)), 1)).parts(
-            self._body(input_ids=tokens_1L, use_cache=False)[0]
-        )
-        return found_NV.shape == own_1LV[0].shape and _equal(found_NV, own_1LV[0].float())
+        tokens_1L = self._some_tokens(6)
+        own_LV = self.model(input_ids=tokens_1L, use_cache=False).logits[0].float()
+        hidden_LW = self._body(input_ids=tokens_1L, use_cache=False)[0]
+        found_LV = torch.cat(list(self.output.parts(hidden_LW)), 1)
+        return found_LV.shape == own_LV.shape and _equal(found_LV, own_LV)
 
     @torch.no_grad()
     def _takes_masks(self) -> bool:
-        """Whether a context and two continuations in one row are read as apart."""
-        if getattr(self.model.config, "sliding_window", None) or getattr(
-            self.model.config, "attention_chunk_size", None
-        ):
+        """Whether a context and two continuations in one row are read as apart, over a distance that shows windows."""
+        if any(getattr(self.model.config, name, None) for name in OWN_MASKS):
             return False  # a mask of ours would take the place of its own
-        tokens_1L = self._some_tokens()
-        branch_1L, positions_1L = torch.tensor([[0, 0, 1, 1, 2, 2]]), torch.tensor([[0, 1, 2, 3, 2, 3]])
-        masked = torch.from_numpy(hidden_from_each_other(branch_1L.numpy())).to(self.device)
-        alone_1LW = self.hidden(tokens_1L[:, [0, 1, 4, 5]], None, None)
+        size = min(PROBED, self.max_length - 2)
+        tokens_1L = self._some_tokens(size + 4)
+        last = [*range(size), size + 2, size + 3]
+        branch_1L = np.array([[0] * size + [1, 1, 2, 2]])
+        positions_1L = torch.tensor([[*range(size), size, size + 1, size, size + 1]], device=self.device)
+        masked = torch.from_numpy(hidden_from_each_other(branch_1L)).to(self.device)
+        alone_LW = self.hidden(tokens_1L[:, last], None, None)[0]
         try:
-            shared_1LW = self.hidden(tokens_1L, positions_1L.to(self.device), masked)
+            shared_LW = self.hidden(tokens_1L, positions_1L, masked)[0]
         except (TypeError, ValueError, RuntimeError, IndexError):
             return False
-        return _equal(shared_1LW[0, [0, 1, 4, 5]].float(), alone_1LW[0].float())
+        return _equal(shared_LW[last][-2:].float(), alone_LW[-2:].float())
 
-    def _some_tokens(self) -> Tensor:
-        return (torch.arange(1, 7, device=self.device) * 7919 % self.output.vocab_size)[None]
+    def _some_tokens(self, count: int) -> Tensor:
+        return (torch.arange(1, count + 1, device=self.device) * 7919 % self.output.vocab_size)[None]
 
     def identity(self) -> dict[str, Any]:
         return self._identity | {"context": self.max_length}
+
+
+def _linear_output(head: Any, config: Any) -> LinearOutput:
+    """With what the configuration says is done to logits; whether that is all, is tried."""
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return LinearOutput(head.weight, getattr(head, "bias", None), scale=scale, cap=cap)
 
 
 def _length(model: Any, given: int | None) -> int:
     named = (getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings"))
     known = [limit for limit in (given, *named) if limit is not None]
     if not known:
-        raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: give max_length")
+        raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: say so with --context")
     return int(known[0])
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Up to the rounding of the model's numbers."""
     return bool(torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max())))
+
+
+HOSTILE = " A  b\tc\n\n\u00c9\ufb01 na\u00efve \U0001f600 ."
+"""What normalising tokenizers change: blanks, ends of lines, capitals, ligatures, characters that are rare."""
 
 
 class HuggingFaceTokenizer:
@@ -109,7 +136,12 @@ class HuggingFaceTokenizer:
             content = tokenizer.backend_tokenizer.to_str()
         else:
             content = str(sorted(tokenizer.get_vocab().items()))
+        self.lossless = self._spells(HOSTILE)
         self.hash = sha256(content.encode()).hexdigest()
+
+    def _spells(self, text: str) -> bool:
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return bool(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
@@ -119,19 +151,35 @@ class HuggingFaceTokenizer:
 
 
 def open_huggingface(
-    place: str | Path, *, dtype: torch.dtype = torch.float32
+    place: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    context: int | None = None,
 ) -> tuple[WindowModel, HuggingFaceTokenizer]:
-    """A model and tokenizer by directory or hub name; no code of theirs is run. BadInput where there is none."""
+    """A model and tokenizer by directory or hub name; no code of theirs is run. BadInput where there is none.
+
+    `context`: tokens read at a time, rather than as many as the model says that it can.
+    """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise BadInput(f"{place}: needs the transformers library: pip install 'segue[evals]'") from error
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, trust_remote_code=False)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"{place}: no causal language model of transformers: {str(error).splitlines()[0]}") from error
-    words = HuggingFaceTokenizer(tokenizer)
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if told.get(problem):
+            name = sorted(map(str, told[problem]))[0]
+            raise BadInput(
+                f"{place}: its weights are not those of its config.json: {problem.replace('_', ' ')}, such as {name}; "
+                "a model with weights left random, or left out, cannot be evaluated"
+            )
+    model, words = model.to(device or "cpu"), HuggingFaceTokenizer(tokenizer)
     identity = {
         "model": str(place),
         "kind": type(model).__name__,
@@ -139,7 +187,7 @@ def open_huggingface(
         "tokenizer_hash": words.hash,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    return WindowModel(HuggingFaceNetwork(model, identity)), words
+    return WindowModel(HuggingFaceNetwork(model, identity, max_length=context)), words
 
 
 def _weights_hash(model: Any) -> str:

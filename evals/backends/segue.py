@@ -24,18 +24,16 @@ def output_layer(vocabulary: Vocabulary, vocab_size: int) -> OutputLayer:
     if isinstance(vocabulary, FullVocabulary):
         weight_VW = vocabulary.embedding if vocabulary.output is None else vocabulary.output
         return LinearOutput(weight_VW, vocabulary.bias)
-    return WholeOutput(vocab_size, vocabulary.logits)
+    return WholeOutput(vocab_size, vocabulary.logits, vocabulary.nats)
 
 
 class GPTNetwork:
-    """A GPT; rows are at most its context length."""
+    """A GPT; rows are at most its context length, or `context`."""
 
-    def __init__(self, model: GPT, identity: dict[str, Any]) -> None:
+    def __init__(self, model: GPT, identity: dict[str, Any], context: int | None = None) -> None:
         self.model, self._identity = model, identity
-        self.output, self.max_length = (
-            output_layer(model.vocabulary, model.config.vocab_size),
-            model.config.context_length,
-        )
+        self.output = output_layer(model.vocabulary, model.config.vocab_size)
+        self.max_length = context or model.config.context_length
         self.device, self.shares_contexts = model.positions.device, True
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
@@ -76,10 +74,18 @@ class TransformerXLNetwork:
         }
 
 
-def token_model(model: Model, identity: dict[str, Any], *, segment_length: int | None = None) -> TokenModel:
-    """How a model is scored; BadInput where it is no language model. `segment_length` is of a model with memory."""
+def token_model(
+    model: Model, identity: dict[str, Any], *, segment_length: int | None = None, context: int | None = None
+) -> TokenModel:
+    """How a model is scored; BadInput where it is no language model, or cannot read so much.
+
+    `segment_length` is of a model with memory, `context` of one of windows.
+    """
     if isinstance(model, GPT):
-        return WindowModel(GPTNetwork(model, identity))
+        longest = model.config.context_length
+        if context is not None and not 1 <= context <= longest:
+            raise BadInput(f"context {context}: must be from 1 to {longest}, what the model can read at a time")
+        return WindowModel(GPTNetwork(model, identity, context))
     if isinstance(model, TransformerXL):
         return MemoryModel(TransformerXLNetwork(model, identity), segment_length or model.config.segment_length)
     raise BadInput(f"{type(model).__name__} is no language model, so no task of text can be asked of it")

@@ -58,7 +58,7 @@ def bits_per_dimension(
     level_nats = -num_dimensions * math.log(dequantization.width) if dequantization else 0.0
     known = {
         **protocol,
-        "likelihood": "lower bound" if dequantization else "exact",
+        "value_is": "an upper bound" if dequantization else "exact",
         "dimensions": num_dimensions,
         "dequantization": asdict(dequantization) if dequantization else "discrete values",
     }

@@ -1,7 +1,7 @@
 """From text to items: where a context ends in tokens, how long text is cut, and what does not fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,8 @@ class Encoded:
     item: Item
     dropped: int
     """Tokens of the context that did not fit, from its beginning."""
+    spanned: bool = False
+    """The context alone has other tokens than it has with the continuation: one of them spans the boundary."""
 
 
 def encode_requests(
@@ -58,6 +60,7 @@ def encode_requests(
     tokens_of = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
     wholes = tokenizer.encode_batch([request.context + request.continuation for request in moved])
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    boundaries: list[bool] = []
     for request, whole in zip(moved, wholes, strict=True):
         context = tokens_of[request.context].astype(np.int64) if request.context else np.array([start])
         continuation = whole.astype(np.int64)[len(context) if request.context else 0 :]
@@ -68,15 +71,17 @@ def encode_requests(
                 f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}"
             )
         pairs.append((context, continuation))
+        boundaries.append(bool(request.context) and not np.array_equal(whole[: len(context)], context))
     together = range(len(pairs)) if owners is None else owners
     longest: dict[tuple[int, bytes], int] = {}
     for owner, (context, continuation) in zip(together, pairs, strict=True):
         key = (owner, context.tobytes())
         longest[key] = max(longest.get(key, 0), len(continuation))
-    return [
-        fit(context, continuation, max_length, barred, longest=longest[owner, context.tobytes()])
-        for owner, (context, continuation) in zip(together, pairs, strict=True)
-    ]
+    found = []
+    for owner, (context, continuation), spanned in zip(together, pairs, boundaries, strict=True):
+        one = fit(context, continuation, max_length, barred, longest=longest[owner, context.tobytes()])
+        found.append(replace(one, spanned=spanned))
+    return found
 
 
 def fit(
@@ -106,7 +111,7 @@ def _without_trailing_space(request: Request) -> Request:
     return Request(bare, request.context[len(bare) :] + request.continuation) if bare else request
 
 
-STRETCH_OF_WARM_UPS, SHORTEST_STRETCH = 8, 4096
+STRETCH_OF_WARM_UPS, SHORTEST_STRETCH = 4, 4096
 """A model with memory scores so many times its warm-up at least, and so many tokens."""
 
 
@@ -140,7 +145,7 @@ def windows(
     found, done = [], 0
     for end in ends:
         begin = max(0, end - max_length)
-        found.append(Item(read[begin : done + 1], read[done + 1 : end + 1]))
+        found.append(Item(read[begin : done + 1], read[done + 1 : end + 1], running=True))
         done = end
     return found
 
@@ -149,10 +154,10 @@ def _stretches(tokens: np.ndarray, start: int, segments: Segments | None) -> lis
     """Each begins where a segment of one stream would."""
     read = np.concatenate([[start], tokens])
     if segments is None:
-        return [Item(read[:1], tokens)]
+        return [Item(read[:1], tokens, running=True)]
     least = max(STRETCH_OF_WARM_UPS * segments.warm_up, SHORTEST_STRETCH)
     size = -(-least // segments.length) * segments.length
     return [
-        Item(read[max(0, first - segments.warm_up) : first + 1], tokens[first : first + size])
+        Item(read[max(0, first - segments.warm_up) : first + 1], tokens[first : first + size], running=True)
         for first in range(0, len(tokens), size)
     ]

@@ -20,6 +20,8 @@ class Item:
     """[T] int64."""
     barred: frozenset[int] = frozenset()
     """Ids that the likeliest first token may not be, where a task says so."""
+    running: bool = False
+    """A part of running text: only its nats are asked for, and it is read from its context's beginning."""
 
     @property
     def num_read(self) -> int:
@@ -34,7 +36,7 @@ class ItemScore:
     nats: np.ndarray
     """[T] float64: -log p of each token of the continuation."""
     greedy: np.ndarray
-    """[T] bool: whether it is the likeliest; among equals the lowest id is."""
+    """[T] bool: whether it is the likeliest; among equals the lowest id is. All false for running text."""
     greedy_barred: bool
     """Whether the first token is the likeliest of those that are not barred."""
 
@@ -85,17 +87,31 @@ class TokenModel(Protocol):
         """What computes: kind, weights' hash, dtype, lengths; plain values."""
 
 
+SHARED_TOKENS = 2048
+"""Of continuations in one row: its cost grows with the square."""
+BATCH_TOKENS = 1 << 15
+"""Read by a batch of several groups at most: long ones are kept, shown and shared out in smaller pieces."""
+
+
 def group_items(items: Sequence[Item], owners: Sequence[int]) -> tuple[list[Group], list[list[int]]]:
     """Items of one owner with equal contexts together, in the order of their first; and the places of each group's.
 
-    A context of one token is never shared: reading it once would save nothing, and rows would grow without end.
+    A context of one token is never shared, as reading it once would save nothing; nor do continuations of more than
+    `SHARED_TOKENS` share a row.
     """
-    places: dict[tuple[int, bytes], list[int]] = {}
+    open_rows: dict[tuple[int, bytes], list[int]] = {}
+    room: dict[tuple[int, bytes], int] = {}
+    places: list[list[int]] = []
     for place, (item, owner) in enumerate(zip(items, owners, strict=True)):
-        alone = (-1 - place, b"") if len(item.context) == 1 else (owner, item.context.tobytes())
-        places.setdefault(alone, []).append(place)
-    groups = [Group(items[own[0]].context, tuple(items[place] for place in own)) for own in places.values()]
-    return groups, list(places.values())
+        key = (owner, item.context.tobytes())
+        size = len(item.continuation)
+        if item.running or len(item.context) == 1 or room.get(key, 0) < size:
+            open_rows[key], room[key] = [], SHARED_TOKENS
+            places.append(open_rows[key])
+        open_rows[key].append(place)
+        room[key] -= size
+    groups = [Group(items[own[0]].context, tuple(items[place] for place in own)) for own in places]
+    return groups, places
 
 
 def score_items(model: TokenModel, items: Sequence[Item], rows: int) -> list[ItemScore]:
@@ -109,6 +125,12 @@ def score_items(model: TokenModel, items: Sequence[Item], rows: int) -> list[Ite
 
 
 def batches_of(groups: Sequence[Group], rows: int) -> list[list[int]]:
-    """The groups' places in batches of `rows`, of similar length, longest first: a function of the groups alone."""
+    """The groups' places in batches of at most `rows`, of similar length, longest first: a function of the groups."""
     order = sorted(range(len(groups)), key=lambda place: (-groups[place].num_read, place))
-    return [order[first : first + rows] for first in range(0, len(order), rows)]
+    found: list[list[int]] = []
+    for place in order:
+        full = not found or len(found[-1]) == rows
+        if full or (len(found[-1]) + 1) * groups[found[-1][0]].num_read > BATCH_TOKENS:
+            found.append([])
+        found[-1].append(place)
+    return found

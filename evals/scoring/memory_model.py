@@ -1,8 +1,8 @@
 """Items under a model whose memory carries on: read segment after segment, nothing is recomputed.
 
-A row of its own starts with empty memory and is read in segments from its beginning. A context that several
-continuations share is read once, in segments that end where it ends, and its memory is handed to each of them. So
-how an item is cut depends on its group alone, not on its batch.
+Running text starts with empty memory and is read in segments from its beginning. The context of a request is read in
+segments that end where it ends, and its memory is handed to each of its continuations. So how an item is cut depends
+on the item alone, neither on its batch nor on what shares its context.
 
 Shape legend: R rows, L positions of a segment, W model width, N scored positions.
 """
@@ -51,8 +51,8 @@ class MemoryModel:
 
     @torch.no_grad()
     def score(self, groups: Sequence[Group]) -> list[list[ItemScore]]:
-        alone = [group for group in groups if len(group.items) == 1]
-        shared = [group for group in groups if len(group.items) > 1]
+        alone = [group for group in groups if group.items[0].running]
+        shared = [group for group in groups if not group.items[0].running]
         found = {id(group): scores for group, scores in zip(alone, self._score_alone(alone), strict=True)}
         found |= {id(group): scores for group, scores in zip(shared, self._score_shared(shared), strict=True)}
         return [found[id(group)] for group in groups]
@@ -150,7 +150,13 @@ class _Scores:
             for start, (place, begin, _) in zip(starts, self.waiting, strict=False)
             if begin == 0 and self.items[place].barred
         }
-        every = score_positions(self.output, torch.cat([piece for _, _, piece in self.waiting]), label_N, barred)
+        every = score_positions(
+            self.output,
+            torch.cat([piece for _, _, piece in self.waiting]),
+            label_N,
+            barred,
+            nats_alone=all(item.running for item in self.items),
+        )
         for (place, _, _), start, end in zip(self.waiting, starts, starts[1:], strict=False):
             nats_T, greedy_T, without_T = (one_N[start:end] for one_N in every)
             self.found[place].append((nats_T, greedy_T, without_T))

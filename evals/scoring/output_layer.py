@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_pipeline.config import BadInput
 from evals.scoring.item import Item, ItemScore
 
 POSITIONS = 256
@@ -23,20 +24,31 @@ LOGITS_OF_A_PART = {"cpu": 512 * 1024}
 """By the device's type; elsewhere the whole vocabulary is one part."""
 
 
+Nats = Callable[[Tensor, Tensor], Tensor]
+"""[N, W], [N] -> [N] -log p of the labels."""
+
+
 class OutputLayer(Protocol):
     """What gives the next token's probabilities."""
 
     vocab_size: int
+    nats: Nats | None
+    """Where it is shorter than by all logits: for text of which nobody asks what is likeliest."""
 
     def parts(self, hidden_NW: Tensor) -> Iterator[Tensor]:
         """[N, P] logits, at least float32, from the first token on; whoever reads them may write over them."""
 
 
 class LinearOutput:
-    """logits = W h + b."""
+    """logits = cap tanh(scale (W h + b) / cap); no cap: scale (W h + b)."""
 
-    def __init__(self, weight_VW: Tensor, bias_V: Tensor | None = None) -> None:
+    nats: Nats | None = None
+
+    def __init__(
+        self, weight_VW: Tensor, bias_V: Tensor | None = None, *, scale: float = 1.0, cap: float | None = None
+    ) -> None:
         self.weight_VW, self.bias_V, self.vocab_size = weight_VW, bias_V, int(weight_VW.shape[0])
+        self.scale, self.cap = scale, cap
 
     def parts(self, hidden_NW: Tensor) -> Iterator[Tensor]:
         logits = LOGITS_OF_A_PART.get(hidden_NW.device.type, len(hidden_NW) * self.vocab_size)
@@ -45,14 +57,17 @@ class LinearOutput:
             part = slice(first, first + size)
             bias_P = None if self.bias_V is None else self.bias_V[part]
             logits_NP = F.linear(hidden_NW, self.weight_VW[part], bias_P)
-            yield logits_NP if logits_NP.dtype == torch.float64 else logits_NP.float()
+            logits_NP = logits_NP if logits_NP.dtype == torch.float64 else logits_NP.float()
+            if self.scale != 1.0:
+                logits_NP *= self.scale
+            yield logits_NP if self.cap is None else (logits_NP / self.cap).tanh_() * self.cap
 
 
 class WholeOutput:
-    """Any other layer: all logits at once."""
+    """Any other layer: all logits at once, or a shorter way to the nats of labels alone."""
 
-    def __init__(self, vocab_size: int, logits: Callable[[Tensor], Tensor]) -> None:
-        self.vocab_size, self.logits = vocab_size, logits
+    def __init__(self, vocab_size: int, logits: Callable[[Tensor], Tensor], nats: Nats | None = None) -> None:
+        self.vocab_size, self.logits, self.nats = vocab_size, logits, nats
 
     def parts(self, hidden_NW: Tensor) -> Iterator[Tensor]:
         yield self.logits(hidden_NW)
@@ -99,8 +114,9 @@ class _Running:
         before_N = self.greedy.most_N
         self.greedy.see(logits_NP, first)
         most_N = self.greedy.most_N
-        part_N = logits_NP.sub_(most_N[:, None]).exp_().sum(1)
-        self.total_N = self.total_N * (before_N - most_N).exp() + part_N
+        base_N = most_N.masked_fill(most_N == -torch.inf, 0.0)  # as long as all was impossible
+        part_N = logits_NP.sub_(base_N[:, None]).exp_().sum(1)
+        self.total_N = self.total_N * (before_N - base_N).exp() + part_N
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """-log p of the labels; whether each is the likeliest; whether it is of what is not barred."""
@@ -127,15 +143,32 @@ def _score_part(
 
 @torch.no_grad()
 def score_positions(
-    layer: OutputLayer, hidden_NW: Tensor, label_N: np.ndarray, barred: Mapping[int, frozenset[int]]
+    layer: OutputLayer,
+    hidden_NW: Tensor,
+    label_N: np.ndarray,
+    barred: Mapping[int, frozenset[int]],
+    *,
+    nats_alone: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """[N] float64 -log p of the labels; [N] bool whether each is the likeliest; [N] bool whether it is the likeliest of
-    those that are not barred (`barred`: ids by position)."""
-    nats_N, greedy_N = np.empty(len(label_N)), np.empty(len(label_N), dtype=bool)
+    those that are not barred (`barred`: ids by position). `nats_alone`: the others are not asked for.
+
+    Raises BadInput for a label that the layer does not have.
+    """
+    if len(label_N) and int(label_N.max()) >= layer.vocab_size:
+        raise BadInput(
+            f"token {int(label_N.max())} is none of the model's {layer.vocab_size:,}: is the tokenizer the model's own?"
+        )
+    nats_N, greedy_N = np.empty(len(label_N)), np.zeros(len(label_N), dtype=bool)
     without_N = greedy_N.copy()
     device = hidden_NW.device
     for first in range(0, len(label_N), POSITIONS):
         part = slice(first, min(first + POSITIONS, len(label_N)))
+        if nats_alone and layer.nats is not None:
+            nats_N[part] = (
+                layer.nats(hidden_NW[part], torch.from_numpy(label_N[part]).to(device)).double().cpu().numpy()
+            )
+            continue
         rows: dict[frozenset[int], list[int]] = {}
         for place in sorted(barred.keys() & range(part.start, part.stop)):
             rows.setdefault(barred[place], []).append(place - first)
@@ -155,7 +188,8 @@ def score_hidden(layer: OutputLayer, hidden_NW: Tensor, items: Sequence[Item]) -
     ends = np.cumsum([len(item.continuation) for item in items])
     starts = ends - [len(item.continuation) for item in items]
     barred = {int(start): item.barred for start, item in zip(starts, items, strict=True) if item.barred}
-    nats_N, greedy_N, without_N = score_positions(layer, hidden_NW, label_N, barred)
+    running = all(item.running for item in items)
+    nats_N, greedy_N, without_N = score_positions(layer, hidden_NW, label_N, barred, nats_alone=running)
     return [
         ItemScore(nats_N[start:end], greedy_N[start:end], bool(without_N[start]))
         for start, end in zip(starts, ends, strict=True)

@@ -143,8 +143,10 @@ def _blimp() -> Iterator[Row]:
     from datasets import get_dataset_config_names, load_dataset
 
     for configuration in sorted(get_dataset_config_names("nyu-mll/blimp")):
-        for row in load_dataset("nyu-mll/blimp", configuration, split="train"):
-            yield {"context": "", "options": [row["sentence_good"].strip(), row["sentence_bad"].strip()], "label": 0}
+        for number, row in enumerate(load_dataset("nyu-mll/blimp", configuration, split="train")):
+            options = [row["sentence_good"].strip(), row["sentence_bad"].strip()]
+            label = number % 2  # or a model that finds all equal would be right
+            yield {"context": "", "options": options[::-1] if label else options, "label": label}
 
 
 QUESTION = "Question: ...\\nAnswer:"
@@ -165,7 +167,7 @@ MULTIPLE_CHOICE_TASKS = (
         "blimp",
         "BLiMP",
         split="all 67 paradigms, 1,000 pairs each",
-        prompt="none: each sentence from the start of a document, the acceptable one first",
+        prompt="none: each sentence from the start of a document, the acceptable one first and second in turn",
         hub=_blimp,
     ),
 )

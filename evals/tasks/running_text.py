@@ -142,6 +142,6 @@ class TokenizedText(Task):
             "split": self.split,
             "context": "the whole file is one text" if self.divide is None else "each article is read by itself",
             "scored": "every token, those of newlines included",
-            "standard_error": f"over blocks of about {BLOCK_TOKENS} tokens",
+            "standard_error": f"over blocks of about {BLOCK_TOKENS} tokens, taken to have as many words each",
             **self.facts,
         }

@@ -1,5 +1,6 @@
 """The table: what is shown where, and what the numbers need to be read."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -42,7 +43,7 @@ def test_lines_have_their_published_numbers() -> None:
 def test_reasons_are_given_once_and_unknown_words_are_told() -> None:
     first, second = report("kneser-ney:a").notes()
     assert first == "no data: text8: no text8 in data/text8"
-    assert second.startswith("† kneser-ney:a cannot spell all words: 7 of wsc273.")
+    assert second.startswith("† kneser-ney:a cannot spell all words (unknown: 7 of wsc273)")
     assert report().notes() == [first]
 
 
@@ -52,6 +53,15 @@ def test_no_number_is_cut_at_any_width(width: int) -> None:
     for value in ("61.25% ± 3.00", "50.50% †", "59.50% ± 3.00", "70.70", "92+", "1.08", "no data"):
         assert value in text, (width, text)
     assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_a_part_of_a_test_set_is_marked() -> None:
+    (full,) = (one for one in report().published() if one[0].startswith("WSC273"))
+    assert full[2] == "273"
+    part = replace(metric("wsc273/accuracy/partial", 60.0), count=5)
+    made = Report("title", Column("mine", [TaskResult("wsc273", "", (part,))]), GPT2_TABLE)
+    assert made.published()[0][2] == "5 ‡"
+    assert made.notes() == ["‡ WSC273, partial: not the test set of the published numbers, whose n is 273"]
 
 
 def test_numbers() -> None:

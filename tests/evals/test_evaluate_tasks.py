@@ -156,8 +156,13 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
     evaluate(place, "tiny_gpt", out)
     with pytest.raises(BadInput, match=r"lambada was evaluated otherwise: rows is 4 there and 5 now; give --out anoth"):
         evaluate(place, "tiny_gpt", out, rows=5)
-    with pytest.raises(BadInput, match=r"model is .* there and"):
+    with pytest.raises(BadInput, match=r"model\.checkpoint\.hash is '.*' there and"):
         evaluate(place, "tiny_transformer_xl", out)
+    for kept in ("my notes", '{"a": 1}', "my notes\nwithout an end"):
+        out.write_text(kept)
+        with pytest.raises(BadInput, match=r"is no line of results|is none of results"):
+            evaluate(place, "tiny_gpt", out)
+        assert out.read_text() == kept
     out.write_text("no results\n")
     with pytest.raises(BadInput, match=r"out.jsonl:1: is no line of results; give --out another file"):
         evaluate(place, "tiny_gpt", out)

@@ -16,6 +16,7 @@ from data_pipeline.config import BadInput, Corrupt
 from evals.backends.huggingface import HuggingFaceNetwork
 from evals.scoring.encoding import Request, encode_requests
 from evals.scoring.item import Item, score_items
+from evals.scoring.output_layer import LinearOutput, WholeOutput
 from evals.scoring.window_model import WindowModel
 from evals.targets import Target
 from tests.evals.runs import finished_run, prepared_text
@@ -113,12 +114,18 @@ def others() -> dict[str, tuple[Any, bool]]:
         Gemma2ForCausalLM,
         GPT2Config,
         GPT2LMHeadModel,
+        GPTNeoConfig,
+        GPTNeoForCausalLM,
         LlamaConfig,
         LlamaForCausalLM,
     )
 
     torch.manual_seed(0)
     gemma = Gemma2Config(**SIZES, **MORE, head_dim=8, final_logit_softcapping=0.1, sliding_window=4)
+    neo = GPTNeoConfig(
+        vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["local"], 2]], window_size=8,
+        max_position_embeddings=32,
+    )  # fmt: skip
     bloom = BloomConfig(vocab_size=50, hidden_size=16, n_layer=2, n_head=2)
     return {
         "nothing": (GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32)), True),
@@ -126,11 +133,12 @@ def others() -> dict[str, tuple[Any, bool]]:
         "soft caps, a sliding window": (Gemma2ForCausalLM(gemma), False),
         "scaled logits": (CohereForCausalLM(CohereConfig(**SIZES, **MORE, logit_scale=0.0625, pad_token_id=0)), True),
         "slopes of attention": (BloomForCausalLM(bloom), False),
+        "local attention": (GPTNeoForCausalLM(neo), False),
     }
 
 
 @pytest.mark.parametrize("name", ["nothing", "rotary positions", "soft caps, a sliding window", "scaled logits",
-                                  "slopes of attention"])  # fmt: skip
+                                  "slopes of attention", "local attention"])  # fmt: skip
 def test_any_causal_model_is_scored_by_its_own_logits(name: str) -> None:
     model, shares = others()[name]
     with torch.no_grad():
@@ -138,6 +146,7 @@ def test_any_causal_model_is_scored_by_its_own_logits(name: str) -> None:
             parameter.add_(0.3 * torch.randn_like(parameter))
     network = HuggingFaceNetwork(model.eval(), {}, max_length=32)
     assert network.shares_contexts == shares
+    assert isinstance(network.output, LinearOutput), "no model here needs all logits at once"
     generator = np.random.default_rng(0)
     context = generator.integers(50, size=9)
     items = [Item(context, generator.integers(50, size=size)) for size in (1, 4, 3)]
@@ -168,7 +177,7 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
 def test_targets_that_cannot_be_opened(run: Path, tmp_path: Path) -> None:
     for target, message in (
         (Target("hf:" + str(tmp_path)), "no causal language model of transformers"),
-        (Target(str(tmp_path / "none")), "there is no such directory; give a run's, or hf:NAME"),
+        (Target(str(tmp_path / "none")), "is no run (experiment.yaml is missing), no export"),
         (Target(str(run), memory_length=4), "model.kind gpt has no such setting"),
         (Target(str(run), segment_length=4), "has no memory; use stride"),
         (Target("hf:gpt2", memory_length=3), "memory_length is of Segue's runs"),
@@ -185,3 +194,52 @@ def test_a_dtype_stands_in_config_and_weights(run: Path) -> None:
     export_huggingface(run, exported, None, "bfloat16")
     assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"
     assert {tensor.dtype for tensor in load_file(exported / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_a_mask_that_is_not_obeyed_is_noticed_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings are a short cut: what is tried shows local attention by itself."""
+    model, _ = others()["local attention"]
+    monkeypatch.setattr("evals.backends.huggingface.OWN_MASKS", ())
+    assert not HuggingFaceNetwork(model.eval(), {}, max_length=32).shares_contexts
+
+
+def test_logits_that_are_changed_in_unknown_ways_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = others()["soft caps, a sliding window"]
+    monkeypatch.setattr("evals.backends.huggingface._linear_output", lambda head, _: LinearOutput(head.weight))
+    network = HuggingFaceNetwork(model.eval(), {}, max_length=32)
+    assert isinstance(network.output, WholeOutput)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused(run: Path) -> None:
+    """The library would draw what is missing at random, and score it."""
+    exported = run.parent / "layers"
+    export_huggingface(run, exported, None, "float32")
+    settings = json.loads((exported / "config.json").read_text())
+    for layers in (settings["n_layer"] + 1, settings["n_layer"] - 1):
+        (exported / "config.json").write_text(json.dumps(settings | {"n_layer": layers}))
+        with pytest.raises(BadInput, match=r"its weights are not those of its config\.json: (missing|unexpected) keys"):
+            Target(f"hf:{exported}").open()
+
+
+def test_models_that_look_ahead_or_have_no_numbers_are_refused() -> None:
+    from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    with pytest.raises(BadInput, match="what comes later changes its logits"):
+        HuggingFaceNetwork(BertLMHeadModel(BertConfig(vocab_size=50, **sizes)), {})
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    torch.nn.init.constant_(model.transformer.ln_f.weight, torch.nan)
+    with pytest.raises(BadInput, match="its logits are not finite"):
+        HuggingFaceNetwork(model, {})
+
+
+def test_the_adapter_refuses_what_it_does_not_know(run: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra segue[lm-eval] is not installed")
+    from evals.lm_eval_adapter import SegueLM
+
+    with pytest.raises(BadInput, match="model_args batchsize: is no setting of a target"):
+        SegueLM(str(run), batchsize=4)
+    with pytest.raises(BadInput, match="batch_size auto: must be a number of rows"):
+        SegueLM(str(run), batch_size="auto")
+    with pytest.raises(BadInput, match="checkpoint 99: "):
+        SegueLM(str(run), checkpoint=99)

@@ -1,6 +1,9 @@
 """Scores in the loop: the same as from the checkpoint, the same on any number of workers, and no trace in the run."""
 
+import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +11,15 @@ import torch
 
 from cluster.sampling import keep_tokenizer
 from data_pipeline.config import BadInput
+from evals import in_training
 from evals.evaluate import evaluate_run
 from evals.evaluate_tasks import evaluate_tasks
-from evals.in_training import open_tasks, score_held_out, score_tasks
+from evals.in_training import check_tasks, score_held_out, score_tasks
 from evals.results_file import ResultsFile
+from evals.scoring.item import ItemScore
 from evals.targets import Target
 from evals.tasks.data import DataSource
+from evals.zero_shot import Work
 from pretrain import config
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -123,6 +129,113 @@ def test_tasks_leave_no_trace_in_the_run(tmp_path: Path) -> None:
         assert torch.equal(one.tensor, other.tensor), one.name
 
 
+def test_tasks_are_read_once(tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"), "steps=3")
+    experiment = load("tiny_transformer_xl", *overrides)
+    trainer, other = experiment.trainer(Group()), experiment.trainer(Group())
+    first = score_tasks(trainer, experiment)
+    shutil.rmtree(tmp_path / "tasks")
+    assert score_tasks(trainer, experiment) == first
+    next(trainer.steps())
+    assert all(score_tasks(trainer, experiment)[name] != first[name] for name in first if "perplexity" in name)
+    with pytest.raises(
+        BadInput, match=r"evaluate\.tasks: lambada: no .*; put it there, or leave out evaluate\.tasks_dir"
+    ):
+        score_tasks(other, experiment)
+
+
+def tasks_with_files_on(group: Group, overrides: tuple[str, ...], who: int) -> tuple[str, dict[str, float]]:
+    """The message of the error, or the scores, where one worker alone has the files."""
+    elsewhere = () if group.rank == who else ("evaluate.tasks_directory=/nowhere",)
+    try:
+        return "", tasks_of_a_worker(group, "tiny_transformer_xl", (*overrides, *elsewhere))
+    except BadInput as error:
+        return str(error), {}
+
+
+def test_only_the_leader_needs_the_files_and_none_waits_where_it_has_none(tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"))
+    wanted = tasks_of_a_worker(Group(), "tiny_transformer_xl", overrides)
+    for message, found in run_workers(2, tasks_with_files_on, overrides, 0, timeout=100):
+        assert message == ""
+        assert found == pytest.approx(wanted, rel=1e-5)
+    messages = [message for message, _ in run_workers(2, tasks_with_files_on, overrides, 1, timeout=100)]
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("evaluate.tasks: lambada: no lambada_test.jsonl")
+
+
+def batches_of_a_worker(group: Group, overrides: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Those that this worker scored: how many its task has, and which."""
+    scored = []
+    own = in_training.of_batch
+
+    def note(work: Work, number: int, scores: list[list[ItemScore]]) -> list[tuple[int, ItemScore]]:
+        scored.append((len(work.batches), number))
+        return own(work, number, scores)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_training, "of_batch", note)
+        tasks_of_a_worker(group, "tiny_transformer_xl", overrides)
+    return scored
+
+
+def test_each_batch_is_scored_by_one_worker_alone(tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"), "batch.rows=2")
+    shares = run_workers(2, batches_of_a_worker, overrides)
+    alone = batches_of_a_worker(Group(), overrides)
+    assert sorted(shares[0] + shares[1]) == sorted(alone)
+    assert abs(len(shares[0]) - len(shares[1])) <= 2, "at most one more of each task"
+
+
+def any_error_of_the_leader(group: Group, overrides: tuple[str, ...]) -> str:
+    """Its message on this worker, where the leader fails by what is no bad input."""
+    with pytest.MonkeyPatch.context() as patch:
+        if group.leads:
+            patch.setattr(in_training, "plan", lambda *_, **__: 1 // 0)
+        return message_of(group, overrides)
+
+
+def message_of(group: Group, overrides: tuple[str, ...]) -> str:
+    try:
+        tasks_of_a_worker(group, "tiny_transformer_xl", overrides)
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
+def test_every_failure_of_the_leader_is_all_workers(tmp_path: Path) -> None:
+    overrides = (prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"))
+    message = "evaluate.tasks: worker 0: ZeroDivisionError: integer division or modulo by zero"
+    assert run_workers(2, any_error_of_the_leader, overrides, timeout=100) == [message, message]
+
+
+def test_weights_that_are_not_finite_end_no_run(tmp_path: Path) -> None:
+    experiment = load("tiny_gpt", prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"))
+    trainer = experiment.trainer(Group())
+    with torch.no_grad():
+        next(trainer.engine.model.parameters()).fill_(float("nan"))
+    found = score_tasks(trainer, experiment)
+    assert sorted(found) == ["lambada", "ptb/tokenized"]
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_the_limit_holds_for_the_check_too(tmp_path: Path) -> None:
+    overrides = [prepared_text(tmp_path / "text"), *tasks(tmp_path / "tasks"), "evaluate.tasks=[lambada]"]
+    file = tmp_path / "tasks" / "lambada" / "lambada_test.jsonl"
+    file.write_text(file.read_text() + json.dumps({"text": f"carries {'o' * 100}"}) + "\n")
+    with pytest.raises(BadInput, match=r"evaluate\.tasks: lambada: "):
+        check_tasks(load("tiny_gpt", *overrides))
+    check_tasks(load("tiny_gpt", *overrides, "evaluate.tasks_limit=5"))
+
+
+def test_tasks_that_would_never_be_scored_are_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r"evaluate\.tasks=\[ptb, wsc273\] with evaluate\.every=null would never be scored"
+    ):
+        load("tiny_transformer_xl", "evaluate.tasks=[ptb, wsc273]", "evaluate.every=null")
+    load("tiny_transformer_xl", "evaluate.every=null")
+
+
 def test_tasks_that_cannot_be_asked_are_named(tmp_path: Path) -> None:
     text = prepared_text(tmp_path / "text")
     for overrides, message in (
@@ -131,6 +244,6 @@ def test_tasks_that_cannot_be_asked_are_named(tmp_path: Path) -> None:
         (("evaluate.tasks=[lambada]",), "data.kind markov is no text, so no task can be asked"),
     ):
         with pytest.raises(BadInput, match=re.escape(message)):
-            open_tasks(load("tiny_transformer_xl", *overrides))
+            check_tasks(load("tiny_transformer_xl", *overrides))
     with pytest.raises(BadInput, match=r"evaluate\.tasks needs all weights on each worker"):
         load("tiny_transformer_xl", "evaluate.tasks=[lambada]", DEEPSPEED % 3)

@@ -39,8 +39,8 @@ def test_the_scale_of_pixels_does_not_matter(low: float, width: float) -> None:
     assert exact.value == pytest.approx(float(-p_V[values_ND].log2().mean()), abs=1e-12)
     assert found.value == pytest.approx(exact.value, abs=1e-12)
     assert found.stderr == pytest.approx(exact.stderr, abs=1e-12)
-    assert exact.protocol["likelihood"] == "exact"
-    assert found.protocol["likelihood"] == "lower bound"
+    assert exact.protocol["value_is"] == "exact"
+    assert found.protocol["value_is"] == "an upper bound"
     assert found.protocol["dequantization"] == {"levels": 256, "width": width, "noise": "uniform"}
     unsaid = Dequantization(levels=LEVELS, width=1.0, noise="uniform")
     mutant = bits_per_dimension(log_prob_N, num_dimensions=DIMENSIONS, dequantization=unsaid, protocol={})

@@ -1,5 +1,6 @@
 """Tasks under models whose answers are known: files made up, tokens that are runs of bytes, nats that are given."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from evals.tasks.data import DataSource
 from evals.tasks.task import Record, Task
 from evals.zero_shot import Reader, Work, plan, records
 
-START = 0
+START, UNKNOWN = 0, 1
 
 
 @dataclass
@@ -44,6 +45,28 @@ class RunsOfBytes:
         return {number: len(run) for run, number in self.number_of.items()}
 
 
+@dataclass
+class Words:
+    """A token is a word of at most so many letters with the blank before it, if there is one; a longer word is cut, and
+    what lies between words is cut into single characters. Of `known` words alone, if given: others are `UNKNOWN`."""
+
+    letters: int = 9
+    known: frozenset[str] | None = None
+    number_of: dict[str, int] = field(default_factory=dict)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([self.number(piece) for piece in self._pieces(text)], dtype=np.int64) for text in texts]
+
+    def _pieces(self, text: str) -> list[str]:
+        return re.findall(rf" ?[^\s]{{1,{self.letters}}}|\s", text)
+
+    def number(self, piece: str) -> int:
+        """0 and 1 are `START` and `UNKNOWN`."""
+        if self.known is not None and piece.strip() and piece.strip() not in self.known:
+            return UNKNOWN
+        return self.number_of.setdefault(piece, len(self.number_of) + 2)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a task said."""
@@ -60,15 +83,21 @@ def evaluate(
     nats: Callable[[Item], Sequence[float]],
     greedy: Callable[[Item], Sequence[bool]] | None = None,
     *,
+    greedy_barred: bool | None = None,
+    max_length: int | None = None,
+    stride: int | None = None,
+    unknown: int | None = None,
     limit: int | None = None,
 ) -> Outcome:
-    """A task under a model that says `nats` of each token of a continuation."""
-    work = plan(task, task.load(source), Reader(tokenizer, START, None), rows=3, limit=limit)
+    """A task under a model that says `nats` of each token of a continuation, and that the first token is the likeliest
+    of those not barred if `greedy_barred` (None: if it is the likeliest of all)."""
+    reader = Reader(tokenizer, START, max_length, stride, unknown=unknown)
+    work = plan(task, task.load(source), reader, rows=3, limit=limit)
 
     def score_item(item: Item) -> ItemScore:
         own = np.array(nats(item), dtype=np.float64)
         right = np.array([False] * len(own) if greedy is None else greedy(item))
-        return ItemScore(own, right, bool(right[0]))
+        return ItemScore(own, right, bool(right[0]) if greedy_barred is None else greedy_barred)
 
     def score(numbers: Sequence[int]) -> Iterator[list[tuple[int, ItemScore]]]:
         for number in numbers:

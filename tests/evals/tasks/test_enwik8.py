@@ -65,6 +65,16 @@ def test_equal_nats_give_an_equal_value(tmp_path: Path) -> None:
     assert [one.values["bits_per_byte"].value for one in found] == pytest.approx([expected] * 4, rel=1e-12)
 
 
+@pytest.mark.parametrize(("max_length", "stride"), [(40, None), (40, 9), (9999, None)])
+def test_bytes_are_counted_once_in_many_windows(tmp_path: Path, max_length: int, stride: int | None) -> None:
+    content = TEXT.encode() * 4
+    source = write(tmp_path, "enwik8", content)
+    found = evaluate(TASKS["enwik8"], source, RunsOfBytes(), one_nat_each, max_length=max_length, stride=stride)
+    assert (len(found.records) > 2) == (max_length < len(content))
+    value = found.values["bits_per_byte"]
+    assert (value.value, value.count) == (pytest.approx(1 / math.log(2), rel=1e-12), len(content))
+
+
 @pytest.mark.parametrize("mistake", ["characters", "tokens", "nats"])
 def test_a_planted_mistake_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     source = write(tmp_path, "enwik8", TEXT.encode())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from evals.tasks import TASKS
 from evals.tasks.data import DataSource, Missing
 from evals.tasks.task import Record, Task
 from tests.evals.benchmark_data import benchmark_data, benchmark_text
-from tests.evals.tasks.fakes import RunsOfBytes, evaluate, fake_hub, folder_with
+from tests.evals.tasks.fakes import UNKNOWN, RunsOfBytes, Words, evaluate, fake_hub, folder_with
 
 FILES = {
     "lambada": "lambada_test.jsonl",
@@ -67,6 +68,48 @@ def test_a_planted_mistake_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(task, "judge", wrong)
     with pytest.raises(AssertionError):
         check(task, write(tmp_path, "lambada", ["she saw the cat", "said an old man", "in the box"]))
+
+
+def as_percent(right: bool) -> float:
+    return 100.0 if right else 0.0
+
+
+@pytest.mark.parametrize("barred", [False, True])
+@pytest.mark.parametrize("greedy", [(False,), (True,), *product([False, True], repeat=2)])
+def test_the_filter_is_of_the_first_token(tmp_path: Path, greedy: tuple[bool, ...], barred: bool) -> None:
+    """`barred`: the first token is the likeliest of what is no stop word. A word of one token and one of two."""
+    word = {1: "cat", 2: "evening"}[len(greedy)]
+    source = write(tmp_path, "lambada", [f"she saw the {word}"])
+    values = evaluate(
+        TASKS["lambada"], source, Words(letters=4), half_a_nat_each, lambda item: greedy, greedy_barred=barred
+    ).values
+    one_token = len(greedy) == 1
+    assert {name: value.value for name, value in values.items() if name != "perplexity"} == {
+        "accuracy/word": as_percent(all(greedy)),
+        "accuracy/word/stop_word_filter": as_percent(barred and (one_token or greedy[1])),
+        "accuracy/last_token": as_percent(greedy[-1]),
+        "accuracy/last_token/stop_word_filter": as_percent(barred if one_token else greedy[1]),
+    }
+
+
+def test_stop_words_are_barred_with_their_blank_in_every_case(tmp_path: Path) -> None:
+    """Only those of one token: `which` has two here."""
+    tokenizer = Words(letters=4)
+    for piece in ("the", " the", " The", " THE", " tHe", " a", " A", " whic", " cat", " who", "who"):
+        tokenizer.number(piece)
+    found = evaluate(TASKS["lambada"], write(tmp_path, "lambada", PASSAGES), tokenizer, half_a_nat_each)
+    for item in found.work.items:
+        barred = {piece for piece, number in tokenizer.number_of.items() if number in item.barred}
+        assert {" the", " The", " THE", " a", " A", " who"} <= barred
+        assert not barred & {"the", "who", " tHe", " whic", " cat", " man", " box"}
+
+
+def test_unknown_words_are_counted_where_they_are_scored(tmp_path: Path) -> None:
+    """Not those of the context; and `<unk>` for a word is the text's own."""
+    source = write(tmp_path, "lambada", ["the cat saw xx", "xx yy the cat", "xx saw <unk>", "the the yy"])
+    tokenizer = Words(known=frozenset({"the", "cat", "saw"}))
+    assert evaluate(TASKS["lambada"], source, tokenizer, half_a_nat_each, unknown=UNKNOWN).work.num_unknown == 2
+    assert evaluate(TASKS["lambada"], source, tokenizer, half_a_nat_each).work.num_unknown == 0
 
 
 def test_the_last_word_is_what_follows_the_last_blank(tmp_path: Path) -> None:

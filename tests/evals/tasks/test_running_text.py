@@ -15,7 +15,16 @@ from evals.tasks.running_text import BLOCK_TOKENS, text_record, total_nats
 from evals.tasks.task import Answer, Record, Task
 from evals.tasks.wikitext import articles
 from tests.evals.benchmark_data import benchmark_data, benchmark_text
-from tests.evals.tasks.fakes import Outcome, RunsOfBytes, evaluate, fake_hub, folder_with, one_nat_each
+from tests.evals.tasks.fakes import (
+    UNKNOWN,
+    Outcome,
+    RunsOfBytes,
+    Words,
+    evaluate,
+    fake_hub,
+    folder_with,
+    one_nat_each,
+)
 
 LINES = " it was n't <unk> \n we can not pay $ N \n"
 """4 and 6 words."""
@@ -118,6 +127,46 @@ def test_perplexity_does_not_depend_on_the_tokenizer(tmp_path: Path) -> None:
     assert len({len(one.work.items[0].continuation) for one in found}) > 4
     values = [one.values["perplexity/words"].value for one in found]
     assert values == pytest.approx([values[0]] * 6, rel=1e-12)
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(64, None), (64, 16), (7, 7), (5000, None)])
+def test_a_text_read_in_many_windows_is_counted_once(tmp_path: Path, max_length: int, stride: int | None) -> None:
+    """200 times 10 words on 2 lines, 33 bytes of a quarter nat each, in tokens of up to 3 bytes."""
+    tokenizer = RunsOfBytes(3, 1)
+    source = write(tmp_path, "ptb", LINES * 200)
+    nats = partial(nats_by_bytes, tokenizer)
+    found = evaluate(TASKS["ptb"], source, tokenizer, nats, max_length=max_length, stride=stride)
+    assert len(found.records) == len(found.work.examples) == len({record["example"] for record in found.records})
+    assert (len(found.records) > 1) == (max_length < 5000)
+    for name, count in (("perplexity/words_and_line_ends", 2400), ("perplexity/words", 2000)):
+        value = found.values[name]
+        assert (value.count, value.value) == (count, pytest.approx(math.exp(0.25 * 33 * 200 / count), rel=1e-12))
+
+
+def test_articles_read_in_many_windows_are_counted_once(tmp_path: Path) -> None:
+    """3 + 3 × 800 words on 801 lines, and 6 words on 2; a byte a token, a nat a token."""
+    task = TASKS["wikitext2/raw/articles"]
+    source = write(tmp_path, "wikitext2/raw", " = One = \n" + " a b c \n" * 800 + " = Two = \n d e f \n")
+    found = evaluate(task, source, RunsOfBytes(), one_nat_each, max_length=50)
+    assert len({record["example"][:4] for record in found.records}) == 2 < len(found.records)
+    whole = len("= One =\n" + "a b c\n" * 800 + "= Two =\nd e f\n")
+    value = found.values["perplexity/words"]
+    assert (value.count, value.value) == (2409, pytest.approx(math.exp(whole / 2409), rel=1e-12))
+    assert found.values["perplexity/words_and_line_ends"].count == 2409 + 803
+
+
+@pytest.mark.parametrize("max_length", [None, 6])
+def test_words_that_cannot_be_spelt_are_counted_and_unk_of_the_text_is_not(
+    tmp_path: Path, max_length: int | None
+) -> None:
+    """4 words of 10 are not known, one of them `<unk>` itself, so that 3 are counted; all 3 too where it is known."""
+    source = write(tmp_path, "ptb", LINES * 300)
+    words = frozenset({"it", "was", "we", "can", "not", "pay"})
+    for known, unknown, count in ((words, UNKNOWN, 900), (words | {"<unk>"}, UNKNOWN, 900), (words, None, 0)):
+        found = evaluate(
+            TASKS["ptb/tokenized"], source, Words(known=known), one_nat_each, unknown=unknown, max_length=max_length
+        )
+        assert found.work.num_unknown == count
 
 
 def test_wikitext_is_one_text_and_articles_are_several(tmp_path: Path) -> None:
