@@ -31,7 +31,7 @@ EXIT_CODES = """\
 
 5  stopped as asked, after saving
 
-6  gave up after failures without progress
+6  gave up after failures without progress, or could not write what was to be kept
 
 130  interrupted twice"""
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from data_pipeline.config import BadInput
 from pretrain.checkpoint.durable import sync_directory
 from pretrain.checkpoint.layout import PARTIAL
+from pretrain.checkpoint.phases import NotSaved
 from pretrain.checkpoint.piece import Reader
 from pretrain.checkpoint.read import CheckpointReader
 from pretrain.checkpoint.space import check_room
@@ -72,6 +74,10 @@ def export_weights(
             os.fsync(written.fileno())
         os.replace(draft, file)
         sync_directory(file.parent)
+    except SafetensorError as error:  # of the library, which has its own where a disk is full
+        raise NotSaved(
+            f"{file} cannot be written ({error}); nothing of it is left; free space, and export again"
+        ) from error
     except OSError as error:
         raise BadInput(f"{file} cannot be written: {error.strerror or error}") from error
     finally:

@@ -17,6 +17,6 @@ Phase = Literal[
 
 
 class NotSaved(SegueError):
-    """Exit code 6: a checkpoint could not be written; the one before is untouched and still the latest."""
+    """Exit code 6: a checkpoint, or what was to be kept, could not be written; what was there before is untouched."""
 
     exit_code = 6

@@ -84,7 +84,11 @@ def write(
 ) -> None:
     """Write config.json and model.safetensors."""
     made = theirs_of({name: tensor.to(dtype) for name, tensor in weights.items()}, config.num_layers)
-    save_file(made, directory / WEIGHTS, metadata={"format": "pt"})
+    path = directory / WEIGHTS
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask says; the library makes its file for the owner alone
+    save_file(made, path, metadata={"format": "pt"})
+    path.chmod(mode)
     content = json.dumps(config_of(config, end_of_document=end_of_document, dtype=dtype), indent=2) + "\n"
     (directory / CONFIG).write_text(content, encoding="utf-8")
 

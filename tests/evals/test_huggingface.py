@@ -68,6 +68,7 @@ def test_transformers_gives_the_scores_of_the_run(run: Path) -> None:
     ]  # fmt: skip
     for ours, theirs in zip(scores(str(run)), scores(f"hf:{exported}"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1, "readable by whom the others are"
     card = (exported / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "kind: gpt" in card
