@@ -55,8 +55,8 @@ def test_every_verb_has_help() -> None:
     done = subprocess.run([sys.executable, LAUNCH, "--help"], capture_output=True, text=True, timeout=60)
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
-        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "compare",
-        "quickstart", "checkpoints",
+        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "export",
+        "compare", "quickstart", "checkpoints",
     ]  # fmt: skip
 
 
