@@ -89,7 +89,7 @@ class Target:
         return choose_device("auto", Group(local_rank=self.worker % count if count else 0))
 
     def pinned(self, model: TokenModel) -> "Target":
-        """The same with the checkpoint that `model` was opened with, so that others open no newer one."""
+        """The same with the checkpoint that `model` was opened with: a run that trains on may have a newer one."""
         step = model.identity().get("checkpoint", {}).get("step")
         is_run = Path(self.name).is_dir() and not is_export(Path(self.name))
         return replace(self, checkpoint=step) if is_run else self
