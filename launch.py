@@ -208,7 +208,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Another target, in a column of its own: a baseline, a model.", metavar="TARGET"),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the tasks; no number depends on it.", min=1)] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the tasks; no number depends on it.", min=1)
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens of running text that a window scores.", min=1)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that a model of windows reads at a time.", min=1)] = None,
     model_dtype: Annotated[
@@ -250,7 +252,7 @@ def evaluate(
         )  # fmt: skip
         run_tasks(
             asked, tasks, console(), beside=beside or (), data_directory=data_directory, out=out, tables=tables or (),
-            rows=rows, limit=limit, workers=workers,
+            rows=rows, limit=limit, workers=workers or 1,
         )  # fmt: skip
         return
     from cluster.evaluation import refuse_given
@@ -258,7 +260,10 @@ def evaluate(
     from evals.evaluate import evaluate_run
 
     given = {"--data-dir": data_directory, "--limit": limit, "--out": out, "--table": tables, "--beside": beside}
-    refuse_given(given | {"--stride": stride, "--context": context, "--dtype": model_dtype}, with_tasks=False)
+    refuse_given(
+        given | {"--stride": stride, "--context": context, "--dtype": model_dtype, "--workers": workers},
+        with_tasks=False,
+    )
     directory = Path(target)
     if json_file is not None:
         check_writable(json_file, "--json")

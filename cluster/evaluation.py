@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from data_pipeline.config import BadInput
-from evals import benchmark_table
+from evals import benchmark_table, table_files
 from evals.evaluate_tasks import Progress as Tell
 from evals.evaluate_tasks import evaluate_tasks, find_task
 from evals.results_file import ResultsFile
@@ -56,11 +56,12 @@ def run_tasks(
 ) -> benchmark_table.Report:
     """Evaluate, show progress and table, write the tables asked for. BadInput where something cannot be used.
 
-    The targets of `beside` answer the same tasks; what each keeps goes to a file beside `out`.
+    BadInput too, after the table, where no task gave the target a number. The targets of `beside` answer the same
+    tasks; what each keeps goes to a file beside `out`.
     """
     names, lines = task_names(tasks)
     for path in tables:
-        benchmark_table.check_format(path)
+        table_files.check_format(path)
         if out is not None and path.absolute() == out.absolute():
             raise BadInput(f"--table {path}: is --out too; give them two files")
     if data_directory is not None and not data_directory.is_dir():
@@ -75,6 +76,8 @@ def run_tasks(
     for number, one in enumerate(targets):
         kept = out if out is None or number == 0 else out.with_name(f"{out.stem}.beside-{number}{out.suffix}")
         with closing(ResultsFile(kept)) as results, _progress(console, one) as tell:
+            if results.num_records:
+                console.print(f"{kept}: goes on after the {results.num_records:,} results that it has", highlight=False)
             found = list(
                 evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
             )
@@ -86,8 +89,10 @@ def run_tasks(
     for line in (benchmark_table.LEGEND, *report.notes()):
         console.print(line, highlight=False, soft_wrap=True)
     for path in tables:
-        benchmark_table.write(path, report)
+        table_files.write(path, report)
         console.print(f"{path}: the table", highlight=False)
+    if not report.main.metrics():
+        raise BadInput("--tasks: none of them gave a number; what stands under the table says why")
     return report
 
 

@@ -5,19 +5,13 @@ table 3, and OpenAI's announcement of it, which has the people's column); Dai et
 (https://arxiv.org/abs/1901.02860, tables 1 to 5).
 """
 
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from data_pipeline.config import BadInput
 from evals.evaluate_tasks import TaskResult
 from evals.metric import Metric
 
@@ -65,7 +59,6 @@ LEGEND = (
 UNSPELT, PARTIAL = "†", "‡"
 BORDER = 3
 """Bytes that a character at the border of a split may take from it."""
-FORMATS = (".md", ".json", ".csv", ".png")
 
 
 def number(value: float) -> str:
@@ -206,70 +199,3 @@ def _folded(name: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def write(path: Path, report: Report) -> None:
-    """As Markdown, JSON, CSV or PNG, by the file's ending; BadInput for any other, or where it cannot be written."""
-    check_format(path)
-    header = report.header()
-    body = [(*line, *([""] * (len(header) - len(line)))) for line in (*report.published(), *report.further())]
-    try:
-        if path.suffix == ".png":
-            _write_png(path, header, body, report.title)
-        elif path.suffix == ".json":
-            path.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
-        elif path.suffix == ".csv":
-            path.write_text(_csv(header, body), encoding="utf-8")
-        else:
-            path.write_text(_markdown(header, body, report), encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"--table {path}: cannot be written: {error.strerror}") from error
-
-
-def check_format(path: Path) -> None:
-    """BadInput where the ending says no format."""
-    if path.suffix not in FORMATS:
-        raise BadInput(f"--table {path}: must end in one of {', '.join(FORMATS)}")
-
-
-def _plain(report: Report) -> dict[str, Any]:
-    return {
-        "title": report.title,
-        "targets": [
-            {
-                "target": column.name,
-                "tasks": [
-                    {"task": one.task, "missing": one.missing, "metrics": [metric.to_json() for metric in one.metrics]}
-                    for one in column.results
-                ],
-            }
-            for column in (report.main, *report.beside)
-        ],
-    }
-
-
-def _markdown(header: Sequence[str], body: Sequence[Sequence[str]], report: Report) -> str:
-    rule = ("---",) * len(header)
-    table = "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *body))
-    return f"{report.title}\n\n{table}\n" + "".join(f"{line}.\n" for line in (LEGEND, *report.notes()))
-
-
-def _csv(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    kept = io.StringIO()
-    csv.writer(kept, lineterminator="\n").writerows((header, *body))
-    return kept.getvalue()
-
-
-def _write_png(path: Path, header: Sequence[str], body: Sequence[Sequence[str]], title: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 0.6 + 0.28 * (len(body) + 1)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axis("off")
-    axes.set_title(title, loc="left")
-    short = [[cell if len(cell) < 60 else cell[:57] + "..." for cell in line] for line in body]
-    made = axes.table(cellText=short, colLabels=header, loc="upper left", cellLoc="left")
-    made.auto_set_font_size(False)
-    made.set_fontsize(8)
-    made.auto_set_column_width(list(range(len(header))))
-    figure.savefig(path, dpi=150, bbox_inches="tight")

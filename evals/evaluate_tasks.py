@@ -167,16 +167,17 @@ class _Workers:
         self.pool.shutdown(cancel_futures=True)
 
     def score(self, work: Work, numbers: Sequence[int]) -> Iterator[list[tuple[int, ItemScore]]]:
+        """GaveUp where one of them dies."""
         running: deque[tuple[int, Future[list[list[ItemScore]]]]] = deque()
         left = iter(numbers)
         while True:
-            while len(running) < AHEAD * self.count and (number := next(left, None)) is not None:
-                groups = [work.groups[place] for place in work.batches[number]]
-                running.append((number, self.pool.submit(_score_groups, groups)))
-            if not running:
-                return
-            number, future = running.popleft()
             try:
+                while len(running) < AHEAD * self.count and (number := next(left, None)) is not None:
+                    groups = [work.groups[place] for place in work.batches[number]]
+                    running.append((number, self.pool.submit(_score_groups, groups)))
+                if not running:
+                    return
+                number, future = running.popleft()
                 found = future.result()
             except BrokenProcessPool as error:
                 raise GaveUp(

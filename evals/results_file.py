@@ -77,6 +77,11 @@ class ResultsFile:
         else:
             self._records.setdefault(task, []).append(found)
 
+    @property
+    def num_records(self) -> int:
+        """Of all tasks."""
+        return sum(map(len, self._records.values()))
+
     def check(self, task: str, protocol: dict[str, Any]) -> None:
         """BadInput where records of the task are there that were made by another protocol."""
         there = self._headers.get(task)

@@ -77,7 +77,7 @@ class DataSource:
         except Exception as error:  # of a library that raises many kinds when a network is missing
             if isinstance(error, ConnectionError):
                 _stay_offline()
-            reason = str(error).strip().partition("\n")[0]
+            reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
             raise Missing(f"{task}: the hub did not give it ({reason}); give --data-dir with {names[0]}") from error
 
 

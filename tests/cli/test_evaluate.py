@@ -1,5 +1,6 @@
 """Benchmark tasks at the command line."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -52,10 +53,15 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
     words = metrics["ptb/tokenized/perplexity/words"]
     assert words["value"] == pytest.approx(256 ** (size / words["count"]))
     assert (data.parent / "t.png").read_bytes().startswith(b"\x89PNG")
-    assert "ptb/tokenized/perplexity/words," in (data.parent / "t.csv").read_text()
+    lines = list(csv.DictReader((data.parent / "t.csv").open()))
+    (line,) = (one for one in lines if one["metric"] == words["name"] and one["target"] == "uniform:bytes")
+    assert (float(line["value"]), int(line["count"])) == (words["value"], words["count"]), "to the last digit"
+    assert "no data: wsc273" in next(one["missing"] for one in lines if one["task"] == "wsc273")
+    assert [one["gpt2"] for one in lines if one["metric"] == "lambada/perplexity"] == ["8.63"] * 2
     kept = (data.parent / "kept.jsonl").read_bytes()
     again = evaluate(segue, data, "--tasks", "gpt2-table,ptb/tokenized", "--out", "kept.jsonl", *beside)
     assert again.code == 0, again
+    assert f"kept.jsonl: goes on after the {len(kept.splitlines()) - 3} results that it has" in again.out
     assert (data.parent / "kept.jsonl").read_bytes() == kept
 
 
@@ -68,6 +74,7 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
         (["--tasks", "lambada", "--table", "no/t.md"], "--table no/t.md: cannot be written"),
         (["--tasks", "lambada", "--out", "no/r.jsonl"], "--out no/r.jsonl: cannot be written"),
         (["--tasks", "lambada", "--json", "r.json"], "--json: is of held-out data alone; leave out --tasks"),
+        (["--tasks", "piqa"], "--tasks: none of them gave a number; what stands under the table says why"),
         (["--out", "r.jsonl"], "--data-dir: is of benchmark tasks alone; say which with --tasks"),
         (["--tasks", "lambada", "--beside", "kneser-ney:none.txt"], "there is no file none.txt"),
         (["--tasks", "lambada", "--memory-length", 5], "uniform:bytes: memory_length is of Segue's runs; leave it out"),

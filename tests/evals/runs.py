@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cluster.sampling import keep_tokenizer
 from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.text import TextConfig
 from pretrain import config, run_directory
@@ -39,3 +40,14 @@ def finished_run(directory: Path, recipe: str, *overrides: str, steps: int = 2) 
         pass
     save(trainer, experiment, directory)
     return experiment
+
+
+def run_of_two_checkpoints(directory: Path, recipe: str, *overrides: str) -> None:
+    """Of bytes, of steps 1 and 2, which are far apart."""
+    more = ["steps=2", "model.vocab_size=257", "model.initial_std=0.5", "optimizer.learning_rate=0.1"]
+    experiment = config.load(Experiment, config.recipe_path(recipe), [*more, *overrides])
+    run_directory.create(directory, experiment)
+    trainer = experiment.trainer(Group())
+    for _ in trainer.steps():
+        save(trainer, experiment, directory)
+    keep_tokenizer(experiment, directory)

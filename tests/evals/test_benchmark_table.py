@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from evals.benchmark_table import GPT2_TABLE, Column, Report, number, tables
+from evals.benchmark_table import GPT2_TABLE, Column, Report, measured, number, tables
 from evals.evaluate_tasks import TaskResult
 from evals.metric import Metric
 
@@ -62,6 +62,17 @@ def test_a_part_of_a_test_set_is_marked() -> None:
     made = Report("title", Column("mine", [TaskResult("wsc273", "", (part,))]), GPT2_TABLE)
     assert made.published()[0][2] == "5 ‡"
     assert made.notes() == ["‡ WSC273, partial: not the test set of the published numbers, whose n is 273"]
+
+
+def test_a_tokenizer_that_loses_blanks_is_marked_where_every_byte_counts() -> None:
+    lossy = {"task": "enwik8", "unknown_tokens": 0, "tokenizer_lossless": False}
+    bits = Metric("enwik8/bits_per_byte", 1.25, "bits/byte", "lower", 5_000_000, None, lossy)
+    words = replace(bits, name="enwik8/perplexity", unit="")
+    spelt = replace(bits, protocol=lossy | {"tokenizer_lossless": True})
+    assert [measured(one) for one in (bits, words, spelt)] == ["1.25 †", "1.25", "1.25"]
+    made = Report("title", Column("mine", [TaskResult("enwik8", "", (bits,))]), GPT2_TABLE)
+    assert made.published()[0][1] == "1.25 †"
+    assert made.notes()[0].startswith("† mine cannot spell all words (unknown: 0 of enwik8) or blanks")
 
 
 def test_numbers() -> None:

@@ -13,7 +13,7 @@ from cluster.huggingface_export import export_huggingface
 from cluster.inspection import export
 from cluster.sampling import keep_tokenizer
 from data_pipeline.config import BadInput, Corrupt
-from evals.backends.huggingface import HuggingFaceNetwork
+from evals.backends.huggingface import HuggingFaceNetwork, HuggingFaceTokenizer
 from evals.scoring.encoding import Request, encode_requests
 from evals.scoring.item import Item, score_items
 from evals.scoring.output_layer import LinearOutput, WholeOutput
@@ -53,8 +53,9 @@ def prepare_again(text: str) -> None:
     prepare(data, executor=LocalExecutor(1), report=lambda progress: None)
 
 
-def scores(target: str) -> list[list[float]]:
-    model, reader = Target(target).open()
+def scores(target: str, dtype: str | None = None) -> list[list[float]]:
+    """Nats of each token, and last whether all are the likeliest."""
+    model, reader = Target(target, dtype=dtype).open()
     encoded = encode_requests(PAIRS, reader.tokenizer, start=reader.start, max_length=reader.max_length)
     found = score_items(model, [one.item for one in encoded], 3)
     return [[*one.nats, float(one.greedy.all())] for one in found]
@@ -195,6 +196,33 @@ def test_a_dtype_stands_in_config_and_weights(run: Path) -> None:
     export_huggingface(run, exported, None, "bfloat16")
     assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"
     assert {tensor.dtype for tensor in load_file(exported / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_a_dtype_is_what_is_computed_in(run: Path) -> None:
+    exported = run.parent / "in bfloat16"
+    export_huggingface(run, exported, None, "float32")
+    target = f"hf:{exported}"
+    model, _ = Target(target, dtype="bfloat16").open()
+    assert model.identity()["dtype"] == "bfloat16"
+    assert {tensor.dtype for tensor in model.network.model.parameters()} == {torch.bfloat16}
+    wanted, found = (np.concatenate(scores(target, dtype)) for dtype in (None, "bfloat16"))
+    assert 1e-4 < (np.abs(found - wanted) / np.maximum(wanted, 1)).max() < 2**-6, "of eight bits"
+
+
+def test_tokenizers_that_change_the_text_are_found(run: Path) -> None:
+    exported = run.parent / "its tokenizer"
+    export_huggingface(run, exported, None, "float32")
+    from tokenizers import Tokenizer, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    found = {}
+    for name, change in (("as it is", None), ("small letters", normalizers.Lowercase()), ("NFKC", normalizers.NFKC())):
+        tokenizer = Tokenizer.from_file(str(exported / "tokenizer.json"))
+        if change is not None:
+            tokenizer.normalizer = change
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=tokenizer.id_to_token(0))
+        found[name] = HuggingFaceTokenizer(wrapped).lossless
+    assert found == {"as it is": True, "small letters": False, "NFKC": False}
 
 
 def test_a_mask_that_is_not_obeyed_is_noticed_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from cluster.inspection import export
-from cluster.sampling import keep_tokenizer
 from data_pipeline.tokenizers.stored import load_tokenizer
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
@@ -21,13 +20,11 @@ from evals.results_file import ResultsFile
 from evals.scoring.item import Item, TokenModel, score_items
 from evals.targets import Target
 from evals.tasks.data import DataSource
-from pretrain import config, run_directory
+from pretrain import config
 from pretrain.engines.engine import DTYPES
 from pretrain.experiment import Experiment
-from pretrain.group import Group
 from pretrain.run_directory import TOKENIZER
-from pretrain.saving import save
-from tests.evals.runs import prepared_text
+from tests.evals.runs import prepared_text, run_of_two_checkpoints
 
 CONTEXT, DEVICE = 16, torch.device("cpu")
 TEXT = "".join(f" {line} \n" for line in ("memory carries on", "segue é segue on", "on and on it carries memory") * 3)
@@ -41,21 +38,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("targets")
     data = prepared_text(place)
     for name in RUNS:
-        train(place / name, name, data)
+        run_of_two_checkpoints(place / name, name, data)
         export(place / name, place / f"{name}.safetensors", None, "float32")
     (place / "data" / "ptb").mkdir(parents=True)
     (place / "data" / "ptb" / "ptb.test.txt").write_text(TEXT, encoding="utf-8")
     return place
-
-
-def train(directory: Path, recipe: str, *overrides: str) -> None:
-    more = ["steps=2", "model.vocab_size=257", "model.initial_std=0.5", "optimizer.learning_rate=0.1"]
-    experiment = config.load(Experiment, config.recipe_path(recipe), [*more, *overrides])
-    run_directory.create(directory, experiment)
-    trainer = experiment.trainer(Group())
-    for _ in trainer.steps():
-        save(trainer, experiment, directory)
-    keep_tokenizer(experiment, directory)
 
 
 def measured(place: Path, name: str, **settings: Any) -> Metric:

@@ -6,8 +6,9 @@ import torch
 
 from data_pipeline.batch import TokenBatch
 from evals.backends.segue import token_model
+from evals.scoring import item as items_module
 from evals.scoring.encoding import windows
-from evals.scoring.item import Item, Segments, score_items
+from evals.scoring.item import Group, Item, Segments, batches_of, group_items, score_items
 from evals.scoring.output_layer import LinearOutput, score_positions
 from evals.scoring.window_model import hidden_from_each_other
 from pretrain.contract import Model
@@ -165,3 +166,52 @@ def test_stretches_of_text_have_the_scores_of_one_stream(memory_length: int, mon
         cut = windows(text, start=0, max_length=None, segments=shorter)
         found_T = np.concatenate([one.nats for one in score_items(model, cut, 3)])
         assert np.abs(found_T - whole.nats).max() > 1e-9, "less of what is before would not do"
+
+
+@pytest.mark.parametrize("most", [1, 30, 60, 1000])
+def test_batches_read_no_more_than_allowed(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Padded to its longest group; a group that is longer stands alone. Each is in one batch, in order of length."""
+    monkeypatch.setattr(items_module, "BATCH_TOKENS", most)
+    items = draw_items()
+    groups, _ = group_items(items, range(len(items)))
+    found = batches_of(groups, rows=4)
+    longest_first = sorted((group.num_read for group in groups), reverse=True)
+    assert [groups[place].num_read for batch in found for place in batch] == longest_first
+    assert sorted(place for batch in found for place in batch) == list(range(len(groups)))
+    for batch, following in zip(found, [*found[1:], []], strict=True):
+        longest = groups[batch[0]].num_read
+        assert len(batch) == 1 or (len(batch) <= 4 and len(batch) * longest <= most)
+        assert not following or len(batch) == 4 or (len(batch) + 1) * longest > most, "it is as full as it may be"
+
+
+@pytest.mark.parametrize("most", [1, 5, 9, 100])
+def test_continuations_that_are_long_do_not_share_a_row(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(items_module, "SHARED_TOKENS", most)
+    items = draw_items()
+    groups, places = group_items(items, [0] * len(items))
+    assert sorted(place for own in places for place in own) == list(range(len(items)))
+    for group, own in zip(groups, places, strict=True):
+        assert [items[place] for place in own] == list(group.items)
+        assert len(group.items) == 1 or sum(len(item.continuation) for item in group.items) <= most
+    contexts = [group.context.tobytes() for group in groups if len(group.context) > 1]
+    if most == 100:
+        assert len(contexts) == len(set(contexts)), "what fits together is read together"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_nats_of_running_text_without_all_logits(tied: bool) -> None:
+    """A vocabulary of clusters says the nats of labels alone: those of all its logits, of every cluster."""
+    config = TransformerXLConfig.model_validate({
+        "kind": "transformer_xl", "vocab_size": VOCABULARY, "num_layers": 1, "width": 8, "num_heads": 2,
+        "head_width": 4, "inner_width": 16, "segment_length": 5, "memory_length": 5, "initial_std": 0.4,
+        "vocabulary": {"kind": "adaptive", "cutoffs": [4, 9], "embedding_width": 8, "div_val": 2, "tied": tied},
+    })  # fmt: skip
+    model = token_model(config.build().double().eval(), {})
+    tokens = np.arange(4 * VOCABULARY) * 5 % VOCABULARY
+    items = windows(tokens, start=0, max_length=None)
+    (shortly,) = model.score([Group(items[0].context, tuple(items))])
+    at_length = [Item(item.context, item.continuation) for item in items]
+    (wanted,) = model.score([Group(items[0].context, tuple(at_length))])
+    assert set(tokens) == set(range(VOCABULARY))
+    np.testing.assert_allclose(shortly[0].nats, wanted[0].nats, rtol=1e-6)
+    assert not shortly[0].greedy.any(), "the shorter way does not know the likeliest"

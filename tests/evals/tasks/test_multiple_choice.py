@@ -180,5 +180,6 @@ def test_no_network_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route\nto host")
 
     fake_hub(monkeypatch, unreachable)
-    with pytest.raises(Missing, match=r"^piqa: the hub did not give it \(no route\); give --data-dir with piqa.jsonl$"):
+    wanted = r"^piqa: the hub did not give it \(ConnectionError: no route\); give --data-dir with piqa.jsonl$"
+    with pytest.raises(Missing, match=wanted):
         TASKS["piqa"].load(DataSource())

@@ -1,0 +1,95 @@
+"""Workers of an evaluation: all compute with the driver's checkpoint, each has a place of its own, one may die."""
+
+import multiprocessing
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from data_pipeline.config import GaveUp
+from evals import evaluate_tasks as module
+from evals.evaluate_tasks import TaskResult, evaluate_tasks
+from evals.results_file import ResultsFile
+from evals.targets import Target
+from evals.tasks.data import DataSource
+from pretrain.group import Group
+from tests.evals.runs import prepared_text, run_of_two_checkpoints
+
+RECIPE = "tiny_gpt"
+TEXT = 120 * " memory carries on \n segue é segue on \n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A run with checkpoints of steps 1 and 2, and a text."""
+    run_of_two_checkpoints(tmp_path / RECIPE, RECIPE, prepared_text(tmp_path))
+    (tmp_path / "data" / "ptb").mkdir(parents=True)
+    (tmp_path / "data" / "ptb" / "ptb.test.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class TrainsOn(DataSource):
+    """The run saves a checkpoint while the tasks are read."""
+
+    newer: Path = Path()
+    kept: Path = Path()
+
+    def read_bytes(self, task: str, names: Sequence[str], hub: object = None) -> tuple[str, bytes, str]:
+        if self.kept.exists():
+            self.kept.rename(self.newer)
+        return super().read_bytes(task, names)
+
+
+def results(target: Target, source: DataSource, workers: int) -> list[TaskResult]:
+    with closing(ResultsFile(None)) as kept:
+        return list(evaluate_tasks(target, ["ptb/tokenized"], source, kept, rows=2, workers=workers))
+
+
+def test_workers_open_the_checkpoint_that_the_driver_opened(place: Path) -> None:
+    newer, kept = place / RECIPE / "checkpoints" / "step-000000002", place / "not yet there"
+    source = TrainsOn(place / "data", newer, kept)
+    one, two = (results(Target(str(place / RECIPE), step), source, 1)[0].metrics for step in (1, 2))
+    newer.rename(kept)
+    found = results(Target(str(place / RECIPE)), source, 2)[0].metrics
+    assert newer.exists()
+    assert [metric.value for metric in found] == [metric.value for metric in one] != [metric.value for metric in two]
+    assert found[0].protocol["model"]["checkpoint"]["step"] == 1
+
+
+def test_each_worker_takes_an_accelerator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Group] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr("evals.targets.choose_device", lambda wanted, group: asked.append(group))
+    monkeypatch.setattr(Target, "open", lambda self: (self._device(), None))
+    monkeypatch.setattr(module, "one_thread", lambda: None)
+    opened = multiprocessing.get_context("spawn").Value("i", 0)
+    for _ in range(4):
+        module._open_target(Target("any"), opened)
+    assert [group.local_rank for group in asked] == [0, 1, 2, 0]
+
+
+def test_a_worker_that_dies_is_told_and_what_was_kept_goes_on(place: Path, tmp_path: Path) -> None:
+    whole, died = tmp_path / "whole.jsonl", tmp_path / "died.jsonl"
+    target, source = Target(str(place / RECIPE)), DataSource(place / "data")
+
+    def kill_one(task: str, done: int, total: int) -> None:
+        for child in psutil.Process().children() if done == 1 else []:
+            if any("spawn_main" in part for part in child.cmdline()):
+                child.kill()
+                child.wait()
+
+    def run(out: Path, progress: module.Progress) -> None:
+        with closing(ResultsFile(out)) as kept:
+            list(evaluate_tasks(target, ["ptb/tokenized"], source, kept, rows=2, workers=2, progress=progress))
+
+    run(whole, module.silent)
+    with pytest.raises(GaveUp, match=r"a worker of the evaluation died.* what --out has stays"):
+        run(died, kill_one)
+    assert 0 < died.read_bytes().count(b"\n") < whole.read_bytes().count(b"\n")
+    run(died, module.silent)
+    assert died.read_bytes() == whole.read_bytes()
