@@ -166,7 +166,7 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     if launcher == "inline" and workers != 1:
         raise BadInput(f"--launcher inline runs one worker in this process, not {workers}; use --launcher ray")
     check_divides(workers, experiment.batch.micro_batches)
-    experiment.check_vocabulary()
+    experiment.check_data()
     experiment.stream()
     if experiment.evaluate.every is not None:
         open_held_out = open_vectors if experiment.model.reads == "vectors" else open_split

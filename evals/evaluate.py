@@ -59,7 +59,7 @@ def evaluate_run(
     saved = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
     changed = {"model": saved.model, "kernels": experiment.kernels.changed(kernels)}  # data may have moved, not these
     experiment = experiment.model_copy(update=changed)
-    experiment.check_vocabulary()
+    experiment.check_data()
     asked = {"memory_length": memory_length, "clamp_length": clamp_length, "same_length": same_length}
     overrides = {name: value for name, value in asked.items() if value is not None}
     protocol: dict[str, Any] = {

@@ -11,8 +11,8 @@ import torch
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
-from data_pipeline.digits import DigitsConfig
 from data_pipeline.streams.vectors import Vectors
+from data_pipeline.vector_data import VectorData
 from evals.language_model import ALONE
 from pretrain.contract import Carry, Loss
 from pretrain.group import Group
@@ -32,8 +32,8 @@ class ObjectiveScore:
 
 def open_vectors(data: DataConfig, split: str) -> Vectors:
     """BadInput for data that is no vectors, or has no such split."""
-    if isinstance(data, DigitsConfig):
-        return data.vectors(split)
+    if isinstance(data, VectorData):
+        return data.vectors(split).fixed()
     raise BadInput(f"data.kind {data.kind} has no vectors to score")
 
 

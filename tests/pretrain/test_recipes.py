@@ -130,6 +130,6 @@ def test_batches_can_be_shared_by_two_workers(path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in PATHS if path.parent.name == "tiny"))
 def test_tiny_recipes_need_no_files_and_start_at_once(name: str) -> None:
     experiment = config.load(Experiment, config.recipe_path(name))
-    experiment.check_vocabulary()
+    experiment.check_data()
     assert experiment.stream().micro_batch(0, 0).rows == experiment.batch.rows
     assert experiment.steps == 20

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from data_pipeline.batch import VectorBatch
-from data_pipeline.config import Config
 from pretrain.contract import Carry, Loss, Model
 from pretrain.layers.precision import at_least_float32
+from pretrain.models.vectors import Accepts, VectorModelConfig
 
 
-class WGANConfig(Config):
+class WGANConfig(VectorModelConfig):
     """Two perceptrons and the game between them."""
 
     kind: Literal["wgan"]
@@ -38,16 +38,12 @@ class WGANConfig(Config):
     critic_steps: int = Field(default=5, gt=0)
     """Turns of the critic before each turn of the generator."""
 
-    reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "vectors"
+    accepts: ClassVar[Accepts] = "unit"
     players: ClassVar[tuple[str, ...]] = ("critic", "generator")
 
     @property
-    def length(self) -> int | None:
-        return None
-
-    @property
-    def vocabulary_size(self) -> int | None:
-        return None
+    def shape(self) -> tuple[int, ...]:
+        return (self.num_values,)
 
     def build(self) -> "WGAN":
         return WGAN(self)

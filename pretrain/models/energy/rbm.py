@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
-from data_pipeline.config import Config
 from pretrain.contract import Carry, Loss, Model
 from pretrain.layers.precision import at_least_float32
+from pretrain.models.vectors import Accepts, VectorModelConfig
 
 
-class RBMConfig(Config):
+class RBMConfig(VectorModelConfig):
     """The sizes of an RBM and how far its chains move in a step."""
 
     kind: Literal["rbm"]
@@ -36,16 +36,11 @@ class RBMConfig(Config):
     """Gibbs steps of every chain in a training step."""
     initial_std: float = Field(default=0.01, gt=0.0)
 
-    reads: ClassVar[Literal["lanes", "samples", "vectors"]] = "vectors"
-    players: ClassVar[tuple[str, ...]] = ("model",)
+    accepts: ClassVar[Accepts] = "unit"
 
     @property
-    def length(self) -> int | None:
-        return None
-
-    @property
-    def vocabulary_size(self) -> int | None:
-        return None
+    def shape(self) -> tuple[int, ...]:
+        return (self.num_visible,)
 
     def build(self) -> "RBM":
         return RBM(self)
@@ -55,6 +50,7 @@ class RBM(Model):
     """Binary visible and hidden units; its carry is the chains."""
 
     unit = "image"
+    sampling = "expensive"
     sampling_steps: ClassVar[int] = 1000
     """Gibbs steps from a random start to a sample."""
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from pretrain.contract import LanguageModel, capabilities
+from data_pipeline.config import BadInput
+from data_pipeline.streams.reading import Reads
+from pretrain.contract import LanguageModel, capabilities, exact_log_prob
 from pretrain.models import MODEL_CONFIGS, ModelConfig
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -101,9 +103,9 @@ def test_what_a_configuration_says_of_its_model(kind: str) -> None:
     assert isinstance(config, MODEL_CONFIGS[kind])
     assert config.players == model.players
     assert set(model.turns(0)) == set(model.players)
-    assert config.reads in ("lanes", "samples", "vectors")
-    assert (config.length is None) == (config.reads == "vectors") == (config.vocabulary_size is None)
-    assert isinstance(model, LanguageModel) == (config.reads != "vectors")
+    assert config.reads in get_args(Reads)
+    assert (config.length is None) == (config.vocabulary_size is None) == (config.reads not in ("lanes", "samples"))
+    assert isinstance(model, LanguageModel) == (config.reads in ("lanes", "samples"))
     assert model.flops_per_count() > 0
 
 
@@ -132,13 +134,25 @@ def test_unknown_keys_are_refused(kind: str) -> None:
 
 
 def test_capabilities() -> None:
+    """The table of Chorowski's lecture for the families that it has; the others by what they are."""
     table = {kind: capabilities(type(build(kind=kind, **SMALL[kind]))) for kind in MODEL_CONFIGS}
-    assert {kind: c.evaluate for kind, c in table.items()} == {
-        "transformer_xl": "exact",
-        "gpt": "exact",
-        "wgan": "no",
-        "rbm": "unnormalized",
+    assert {kind: (c.evaluate, c.sample, c.latents, c.control) for kind, c in table.items()} == {
+        "transformer_xl": AUTOREGRESSIVE,
+        "gpt": AUTOREGRESSIVE,
+        "wgan": ("no", "cheap", False, "n/a"),
+        "rbm": ("unnormalized", "expensive", True, "no"),
     }
-    assert all(c.sample for c in table.values())
-    assert [kind for kind, c in table.items() if c.latents] == ["rbm"]
-    assert [kind for kind, c in table.items() if c.control] == ["transformer_xl", "gpt"]
+
+
+AUTOREGRESSIVE = ("exact", "expensive", False, "n/a")
+
+
+@pytest.mark.parametrize("kind", MODEL_CONFIGS)
+def test_only_who_knows_log_prob_is_asked_for_it(kind: str) -> None:
+    model = build(kind=kind, **SMALL[kind])
+    if capabilities(type(model)).evaluate == "exact":
+        assert hasattr(model, "log_prob")
+        return
+    assert not hasattr(model, "log_prob")
+    with pytest.raises(BadInput, match=r"does not know log p\(x\): it "):
+        exact_log_prob(model, None)
