@@ -14,6 +14,7 @@ from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
+from evals.pairs import open_pairs, score_pairs
 from evals.result import MEMORY, NO_MEMORY, WINDOWS, EvaluationResult
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
@@ -77,6 +78,10 @@ def evaluate_run(
                 f"{directory}: model.kind {experiment.model.kind} reads no text, so lengths mean nothing to it"
             )
         return _evaluate_vectors(experiment, reader, protocol)
+    if experiment.model.reads == "pairs":
+        if overrides or segment_length or max_tokens:
+            raise BadInput(f"{directory}: model.kind {experiment.model.kind} reads no running text, but whole pairs")
+        return _evaluate_pairs(experiment, reader, protocol)
     held_out = open_split(experiment.data, split)
     length = segment_length or experiment.model.length or 1
     scores: dict[str, TextScore] = {}
@@ -209,6 +214,26 @@ def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol
             Metric(f"{player}/{name}", value, unit, "lower", found.count, None, protocol)
             for name, value in found.means.items()
         ]
+    return EvaluationResult(protocol, tuple(metrics), {})
+
+
+def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+    pairs = open_pairs(experiment.data, protocol["split"])
+    device = choose_device("auto", Group())
+    model = _load(experiment, reader, experiment.model, device)
+    with torch.no_grad():
+        found = score_pairs(
+            lambda batch: model(to_device(batch, device), None, player=model.players[-1], step=reader.step),
+            pairs,
+            rows=protocol["rows"],
+            seed=experiment.seed,
+        )
+    protocol |= {"data_fingerprint": pairs.fingerprint, "pairs": found.pairs, "mean": "over target tokens with the end"}
+    unit = {"nats_per_token": "nats/token", "lag": "source tokens"}
+    metrics = [
+        Metric(name, value, unit.get(name, "per token"), "lower", found.tokens, None, protocol)
+        for name, value in found.means.items()
+    ]
     return EvaluationResult(protocol, tuple(metrics), {})
 
 

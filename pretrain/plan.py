@@ -14,16 +14,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from data_pipeline.batch import Batch, TokenBatch, VectorBatch
+from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
 from pretrain.contract import Carry, Model
 from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineConfig
 from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import ModelConfig, RBMConfig, WGANConfig
+from pretrain.models import ModelConfig, RBMConfig, Seq2SeqConfig, WGANConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
+TYPICAL_LENGTH = 32
+"""Of sources and targets, whose configuration gives no length: a guess, on which count, operations and activations
+depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
         )
         return Placement(workers, stage, each, memory)
 
-    count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
+    count = micro_batches * model.count(batch) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
     checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes + probe
     return Plan(
@@ -192,6 +195,9 @@ def typical_batch(config: ModelConfig, rows: int) -> Batch:
     if isinstance(config, WGANConfig | RBMConfig):
         width = config.num_values if isinstance(config, WGANConfig) else config.num_visible
         return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
+    if isinstance(config, Seq2SeqConfig):
+        tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
+        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL, tokens_RL, ids_R)
     length = config.length or 1
     tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
     age_RL = torch.arange(length).expand(rows, -1)

@@ -8,8 +8,12 @@ from pretrain.models.adversarial.wgan import WGANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
+from pretrain.models.seq2seq.encoder_decoder import Seq2SeqConfig
 
-ModelConfig = Annotated[TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | Seq2SeqConfig,
+    Field(discriminator="kind"),
+]
 """Any model's configuration, told apart by `kind`."""
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
@@ -17,4 +21,12 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = [
+    "MODEL_CONFIGS",
+    "GPTConfig",
+    "ModelConfig",
+    "RBMConfig",
+    "Seq2SeqConfig",
+    "TransformerXLConfig",
+    "WGANConfig",
+]

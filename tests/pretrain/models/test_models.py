@@ -26,6 +26,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "gpt": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 8, "context_length": 6},
     "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
     "rbm": {"num_visible": 6, "num_hidden": 3},
+    "seq2seq": {
+        "vocab_size": 6,
+        "boundary": 5,
+        "embedding_width": 4,
+        "width": 6,
+        "attention": {"kind": "chunkwise", "width": 4, "chunk_width": 2},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -141,6 +148,7 @@ def test_capabilities() -> None:
         "gpt": AUTOREGRESSIVE,
         "wgan": ("no", "cheap", False, "n/a"),
         "rbm": ("unnormalized", "expensive", True, "no"),
+        "seq2seq": ("exact", "no", False, "n/a"),
     }
 
 
