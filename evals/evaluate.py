@@ -10,12 +10,14 @@ from torch import Tensor
 
 from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
+from data_pipeline.parallel_text import ParallelTextConfig
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
 from evals.pairs import open_pairs, score_pairs
 from evals.result import MEMORY, NO_MEMORY, WINDOWS, EvaluationResult
+from evals.translation import Translator, longest_output, streaming_nats, translate_pairs, translation_metrics
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
 from pretrain.checkpoint import CheckpointReader
@@ -234,6 +236,14 @@ def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: 
         Metric(name, value, unit.get(name, "per token"), "lower", found.tokens, None, protocol)
         for name, value in found.means.items()
     ]
+    if isinstance(model, Translator):
+        metrics.append(streaming_nats(model, pairs, rows=protocol["rows"], device=device, protocol=protocol))
+        metrics += translation_metrics(
+            translate_pairs(model, pairs, max_tokens=longest_output(pairs)),
+            tokens=f"of data.kind {experiment.data.kind}",
+            text=experiment.data.text if isinstance(experiment.data, ParallelTextConfig) else None,
+            protocol=protocol,
+        )
     return EvaluationResult(protocol, tuple(metrics), {})
 
 
