@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.batch import Batch, to_device
+from data_pipeline.batch import to_device
 from data_pipeline.config import BadInput
 from data_pipeline.streams.pairs import Pairs
 from evals.metric import Metric
@@ -40,7 +40,7 @@ class Translator(Protocol):
 
     def translate(self, source: Iterable[int], *, max_tokens: int) -> Output: ...
 
-    def log_prob(self, batch: Batch) -> Tensor: ...
+    def log_prob(self, batch: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)

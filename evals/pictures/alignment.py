@@ -33,7 +33,8 @@ def write_alignment(
         )
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=tuple(MARGIN + INCH_PER_TOKEN * size for size in (num_sources, num_targets)))
+    width, height = (MARGIN + INCH_PER_TOKEN * size for size in (num_sources, num_targets))
+    figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     axes.imshow(weights_TS.float().cpu().numpy(), cmap="Greys", vmin=0.0, vmax=1.0, aspect="equal")
     axes.set_xticks(range(num_sources), sources, rotation=90)
