@@ -197,7 +197,7 @@ def typical_batch(config: ModelConfig, rows: int) -> Batch:
         return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
     if isinstance(config, Seq2SeqConfig):
         tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
-        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL, tokens_RL, ids_R)
+        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL.clone(), tokens_RL.clone(), ids_R.clone())
     length = config.length or 1
     tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
     age_RL = torch.arange(length).expand(rows, -1)

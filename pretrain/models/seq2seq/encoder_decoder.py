@@ -61,6 +61,7 @@ class Seq2SeqConfig(Config):
     width: int = Field(gt=0)
     """Of the recurrent layers."""
     cell: Literal["gru", "lstm"] = "gru"
+    """An LSTM's activations may be more than planned, as oneDNN keeps some that no plan sees."""
     encoder_layers: int = Field(default=1, gt=0)
     writer_layers: int = Field(default=1, gt=0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
