@@ -45,9 +45,10 @@ class StoppingConfig(AttentionConfig, abc.ABC):
     """r at first: the lower, the further it reads before it has learned anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
-    """How the target positions read the source, in at least float32."""
+    """How the target positions read the source, in at least float32. No slots: ZeRO 3 looks into what modules return
+    by its `__dict__`."""
 
     weights: Tensor
     """[R, T, S]: the context is their sum over the memory. A row sums to its stops' sum, but for soft attention's,

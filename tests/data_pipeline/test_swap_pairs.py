@@ -1,5 +1,7 @@
 """Swapped pairs, the stream that shuffles them, and how they are padded."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -9,6 +11,7 @@ from data_pipeline.config import BadInput
 from data_pipeline.streams.pairs import Pairs, PairStream, Sequences
 from data_pipeline.streams.stream import Draws
 from data_pipeline.swap_pairs import SwapPairsConfig
+from evals.metrics.latency import ReadPath, differentiable_average_lagging
 
 CONFIG = SwapPairsConfig(kind="swap_pairs", num_symbols=5, min_length=2, max_length=8, num_pairs=400, num_held_out=50)
 
@@ -39,6 +42,16 @@ def test_splits_and_seeds_have_other_pairs_and_the_same_fields_the_same() -> Non
     assert CONFIG.model_copy().fingerprint() == CONFIG.fingerprint()
     with pytest.raises(BadInput, match="split 'dev'"):
         CONFIG.pairs("dev")
+
+
+def test_no_reader_that_knows_every_token_lags_by_less_than_two() -> None:
+    """Of all read paths of four tokens: y_i is x_i+1 or x_i-1, so every second read must be one ahead."""
+    paths = [reads for reads in product(range(1, 5), repeat=4) if list(reads) == sorted(reads)]
+    knowing = [reads for reads in paths if reads[0] >= 2 and reads[2] >= 4]
+    lags = [differentiable_average_lagging(ReadPath(reads, 4, 4)) for reads in knowing]
+    assert min(lags) == pytest.approx(2.0, abs=1e-12)
+    assert differentiable_average_lagging(ReadPath((2, 2, 4, 4), 4, 4)) == pytest.approx(2.0, abs=1e-12)
+    assert min(differentiable_average_lagging(ReadPath(reads, 4, 4)) for reads in paths) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

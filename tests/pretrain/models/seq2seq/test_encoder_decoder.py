@@ -218,11 +218,12 @@ def test_one_token_ahead_is_seen(attention: dict[str, Any], randomised: Randomis
 
 
 @every_attention
+@pytest.mark.parametrize("layers", [{"cell": "gru"}, {"cell": "lstm", "encoder_layers": 2, "writer_layers": 2}])
 @torch.no_grad()
 def test_a_stream_has_the_log_prob_weights_and_reads_of_the_whole_batch(
-    attention: dict[str, Any], randomised: Randomised
+    attention: dict[str, Any], layers: dict[str, Any], randomised: Randomised
 ) -> None:
-    model = build(randomised, attention)
+    model = build(randomised, attention, **layers)
     for tokens in sources(10, 7):
         found = model.translate(tokens, max_tokens=5)
         batch = pairs_of([tokens], [found.tokens])
