@@ -247,9 +247,17 @@ def evaluate(
         for path in tables or ():
             check_writable(path, "--table")
         asked = Target(
-            target, checkpoint, segment_length, memory_length, clamp_length, same_length, stride, tuple(kernel or ()),
-            None if model_dtype is None else model_dtype.value, context,
-        )  # fmt: skip
+            name=target,
+            checkpoint=checkpoint,
+            segment_length=segment_length,
+            memory_length=memory_length,
+            clamp_length=clamp_length,
+            same_length=same_length,
+            stride=stride,
+            kernels=tuple(kernel or ()),
+            dtype=None if model_dtype is None else model_dtype.value,
+            context=context,
+        )
         run_tasks(
             asked, tasks, console(), beside=beside or (), data_directory=data_directory, out=out, tables=tables or (),
             rows=rows, limit=limit, workers=workers or 1,
@@ -265,6 +273,12 @@ def evaluate(
         with_tasks=False,
     )
     directory = Path(target)
+    if not directory.is_dir():
+        from data_pipeline.config import BadInput
+
+        raise BadInput(
+            f"{target}: is no run's directory, and only runs have held-out data; say which benchmark tasks with --tasks"
+        )
     if json_file is not None:
         check_writable(json_file, "--json")
     result = evaluate_run(
