@@ -228,6 +228,9 @@ def evaluate(
     ] = None,
     rows: Annotated[int, typer.Option(help="Documents read side by side; text scores do not depend on it.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The first whole documents of no more tokens.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Draws of the latents for a bound of log p(x); 50, if not given.", min=1)
+    ] = None,
     kernel: KernelChoices = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
@@ -243,7 +246,9 @@ def evaluate(
         from cluster.evaluation import refuse_given, run_tasks
         from evals.targets import Target
 
-        refuse_given({"--max-tokens": max_tokens, "--json": json_file, "--split": split}, with_tasks=True)
+        refuse_given(
+            {"--max-tokens": max_tokens, "--json": json_file, "--split": split, "--samples": samples}, with_tasks=True
+        )
         for path in tables or ():
             check_writable(path, "--table")
         asked = Target(
@@ -291,6 +296,7 @@ def evaluate(
         same_length=same_length,
         rows=rows,
         max_tokens=max_tokens,
+        samples=samples,
         kernels=kernel or (),
     )
     say(result.lines()[0])
