@@ -58,7 +58,8 @@ def evaluate_run(
     Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
     off. Models of images and other vectors get what they say of log p(x) too, a bound of `samples` (50) draws of a
     row's latents. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation.
-    `kernels` are other choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data cannot be used.
+    `kernels` are other choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data
+    cannot be used.
     """
     experiment = read_experiment(directory)
     reader = open_checkpoint(directory, checkpoint)

@@ -66,7 +66,7 @@ def test_models(segue: Forks, tmp_path: Path) -> None:
     by_kind = {row["kind"]: row for row in rows}
     assert by_kind["gpt"] == {
         "kind": "gpt", "objective": "autoregressive", "data": "samples",
-        "evaluate": "exact", "sample": True, "latents": False, "control": True,
+        "evaluate": "exact", "sample": "expensive", "latents": False, "control": "n/a",
     }  # fmt: skip
     assert by_kind["rbm"]["evaluate"] == "unnormalized"
     assert by_kind["wgan"]["evaluate"] == "no"
