@@ -55,7 +55,7 @@ def test_every_verb_has_help() -> None:
     done = subprocess.run([sys.executable, LAUNCH, "--help"], capture_output=True, text=True, timeout=60)
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
-        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "export",
+        "prepare", "train", "resume", "evaluate", "sample", "report", "plan", "models", "recipes", "doctor", "data",
         "compare", "quickstart", "checkpoints",
     ]  # fmt: skip
 
@@ -169,3 +169,10 @@ def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
     text = segue.run("sample", "run", "--prompt", "x", cwd=tmp_path)
     assert text.code == 2
     assert "writes no text" in text.one_message()
+    told = segue.run("report", "run", cwd=tmp_path)
+    assert told.code == 0, told
+    page = (tmp_path / "run" / "report.html").read_text()
+    pictures = re.findall(r'img src="([^"]+)"', page)
+    assert {"loss.png", "report/samples.png"} <= set(pictures)
+    assert all((tmp_path / "run" / one).read_bytes().startswith(b"\x89PNG") for one in pictures)
+    assert "/objective</td>" in page
