@@ -6,10 +6,15 @@ from pydantic import Field
 
 from pretrain.models.adversarial.wgan import WGANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
+from pretrain.models.autoregressive.made import MADEConfig
+from pretrain.models.autoregressive.nade import NADEConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 
-ModelConfig = Annotated[TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | NADEConfig | MADEConfig,
+    Field(discriminator="kind"),
+]
 """Any model's configuration, told apart by `kind`."""
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
@@ -17,4 +22,13 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = [
+    "MODEL_CONFIGS",
+    "GPTConfig",
+    "MADEConfig",
+    "ModelConfig",
+    "NADEConfig",
+    "RBMConfig",
+    "TransformerXLConfig",
+    "WGANConfig",
+]
