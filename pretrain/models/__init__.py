@@ -8,8 +8,11 @@ from pretrain.models.adversarial.wgan import WGANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
+from pretrain.models.flow.flow import FlowConfig
 
-ModelConfig = Annotated[TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | FlowConfig, Field(discriminator="kind")
+]
 """Any model's configuration, told apart by `kind`."""
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
@@ -17,4 +20,4 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = ["MODEL_CONFIGS", "FlowConfig", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]

@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gpt": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 8, "context_length": 6},
     "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
     "rbm": {"num_visible": 6, "num_hidden": 3},
+    "flow": {"row_shape": [3], "bijections": {"kind": "maf", "num_layers": 1, "hidden_widths": [4]}},
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -141,6 +142,7 @@ def test_capabilities() -> None:
         "gpt": AUTOREGRESSIVE,
         "wgan": ("no", "cheap", False, "n/a"),
         "rbm": ("unnormalized", "expensive", True, "no"),
+        "flow": ("exact", "cheap", True, "no"),
     }
 
 
