@@ -9,9 +9,10 @@ from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
+from pretrain.models.latent.vae import VAEConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | FlowConfig, Field(discriminator="kind")
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | FlowConfig | VAEConfig, Field(discriminator="kind")
 ]
 """Any model's configuration, told apart by `kind`."""
 
@@ -20,4 +21,13 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "FlowConfig", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = [
+    "MODEL_CONFIGS",
+    "FlowConfig",
+    "GPTConfig",
+    "ModelConfig",
+    "RBMConfig",
+    "TransformerXLConfig",
+    "VAEConfig",
+    "WGANConfig",
+]

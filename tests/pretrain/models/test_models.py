@@ -27,6 +27,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
     "rbm": {"num_visible": 6, "num_hidden": 3},
     "flow": {"row_shape": [3], "bijections": {"kind": "maf", "num_layers": 1, "hidden_widths": [4]}},
+    "vae": {
+        "row_shape": [6],
+        "latent_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "posterior": {"kind": "gaussian"},
+        "output": {"kind": "bernoulli"},
+        "bound": {"kind": "elbo"},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -143,6 +152,7 @@ def test_capabilities() -> None:
         "wgan": ("no", "cheap", False, "n/a"),
         "rbm": ("unnormalized", "expensive", True, "no"),
         "flow": ("exact", "cheap", True, "no"),
+        "vae": ("bound", "cheap", True, "no"),
     }
 
 
