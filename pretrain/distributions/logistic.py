@@ -47,3 +47,15 @@ def draw_logistic_mixture(weight_logits: Tensor, means: Tensor, log_scales: Tens
     chance = torch.rand_like(mean).clamp(torch.finfo(mean.dtype).tiny, 1 - torch.finfo(mean.dtype).eps)
     drawn = mean + scale * (chance.log() - torch.log1p(-chance))
     return (drawn.clamp(0, 1) * (num_levels - 1)).round() / (num_levels - 1)
+
+
+def standard_logistic_log_prob(z: Tensor) -> Tensor:
+    """[..., Z] -> [...] nats of the density s'(z) = s(z) s(-z)."""
+    z = at_least_float32(z)
+    return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(-1)
+
+
+def draw_standard_logistic(like: Tensor) -> Tensor:
+    """Numbers of the shape, dtype and device of another tensor."""
+    chance = torch.rand_like(like).clamp(torch.finfo(like.dtype).tiny, 1 - torch.finfo(like.dtype).eps)
+    return torch.logit(chance)

@@ -10,9 +10,11 @@ from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
+from pretrain.models.flow.flow import FlowConfig
+from pretrain.models.latent.vae import VAEConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | NADEConfig | MADEConfig,
+    TransformerXLConfig | GPTConfig | MADEConfig | NADEConfig | FlowConfig | VAEConfig | WGANConfig | RBMConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -24,11 +26,13 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 
 __all__ = [
     "MODEL_CONFIGS",
+    "FlowConfig",
     "GPTConfig",
     "MADEConfig",
     "ModelConfig",
     "NADEConfig",
     "RBMConfig",
     "TransformerXLConfig",
+    "VAEConfig",
     "WGANConfig",
 ]

@@ -202,6 +202,8 @@ OVERFIT_STEPS = {
     "rbm": 150,
     "made": 60,
     "nade": 60,
+    "flow": 150,
+    "vae": 150,
 }
 
 

@@ -28,6 +28,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "rbm": {"num_visible": 6, "num_hidden": 3},
     "nade": {"num_values": 6, "num_hidden": 3, "classes": 3},
     "made": {"num_values": 6, "hidden_widths": [5, 4], "classes": 3, "direct": True},
+    "flow": {"row_shape": [3], "bijections": {"kind": "maf", "num_layers": 1, "hidden_widths": [4]}},
+    "vae": {
+        "row_shape": [6],
+        "latent_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "posterior": {"kind": "gaussian"},
+        "output": {"kind": "bernoulli"},
+        "bound": {"kind": "elbo"},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -145,6 +155,8 @@ def test_capabilities() -> None:
         "rbm": ("unnormalized", "expensive", True, "no"),
         "made": AUTOREGRESSIVE,
         "nade": AUTOREGRESSIVE,
+        "flow": ("exact", "cheap", True, "no"),
+        "vae": ("bound", "cheap", True, "no"),
     }
 
 
