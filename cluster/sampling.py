@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
+from data_pipeline.parallel_text import ParallelTextConfig
 from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ from pretrain.samplers.tokens import generate
 
 def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
     """Copy the tokenizer of the experiment's data, where it has one, into the run directory."""
-    if isinstance(experiment.data, TextConfig):
+    if isinstance(experiment.data, TextConfig | ParallelTextConfig):
         experiment.data.load_tokenizer().save(directory / TOKENIZER)
 
 

@@ -11,10 +11,19 @@ from pydantic import Field
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.markov import MarkovConfig
 from data_pipeline.mnist import MnistConfig
+from data_pipeline.parallel_text import ParallelTextConfig
 from data_pipeline.points import EightGaussiansConfig
 from data_pipeline.streams.reading import Reads as Reads
+from data_pipeline.swap_pairs import SwapPairsConfig
 from data_pipeline.text import TextConfig
 
 DataConfig = Annotated[
-    TextConfig | MarkovConfig | DigitsConfig | MnistConfig | EightGaussiansConfig, Field(discriminator="kind")
+    TextConfig
+    | MarkovConfig
+    | DigitsConfig
+    | MnistConfig
+    | EightGaussiansConfig
+    | SwapPairsConfig
+    | ParallelTextConfig,
+    Field(discriminator="kind"),
 ]

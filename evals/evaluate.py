@@ -10,13 +10,16 @@ from torch import Tensor
 
 from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
+from data_pipeline.parallel_text import ParallelTextConfig
 from data_pipeline.vector_data import VectorData
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.density import density_metrics
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
+from evals.pairs import open_pairs, score_pairs
 from evals.result import MEMORY, NO_MEMORY, WINDOWS, EvaluationResult
+from evals.translation import Translator, longest_output, streaming_nats, translate_pairs, translation_metrics
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
 from pretrain.checkpoint import CheckpointReader
@@ -86,6 +89,10 @@ def evaluate_run(
         return _evaluate_vectors(experiment, reader, protocol, samples or SAMPLES)
     if samples is not None:
         raise BadInput(f"{directory}: model.kind {experiment.model.kind} has no latents; leave samples out")
+    if experiment.model.reads == "pairs":
+        if overrides or segment_length or max_tokens:
+            raise BadInput(f"{directory}: model.kind {experiment.model.kind} reads no running text, but whole pairs")
+        return _evaluate_pairs(experiment, reader, protocol)
     held_out = open_split(experiment.data, split)
     length = segment_length or experiment.model.length or 1
     scores: dict[str, TextScore] = {}
@@ -230,6 +237,34 @@ def _evaluate_vectors(
             Metric(f"{player}/{name}", value, unit, "lower", found.count, None, protocol)
             for name, value in found.means.items()
         ]
+    return EvaluationResult(protocol, tuple(metrics), {})
+
+
+def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+    pairs = open_pairs(experiment.data, protocol["split"])
+    device = choose_device("auto", Group())
+    model = _load(experiment, reader, experiment.model, device)
+    with torch.no_grad():
+        found = score_pairs(
+            lambda batch: model(to_device(batch, device), None, player=model.players[-1], step=reader.step),
+            pairs,
+            rows=protocol["rows"],
+            seed=experiment.seed,
+        )
+    protocol |= {"data_fingerprint": pairs.fingerprint, "pairs": found.pairs, "mean": "over target tokens with the end"}
+    unit = {"nats_per_token": "nats/token", "lag": "source tokens"}
+    metrics = [
+        Metric(name, value, unit.get(name, "per token"), "lower", found.tokens, None, protocol)
+        for name, value in found.means.items()
+    ]
+    if isinstance(model, Translator):
+        metrics.append(streaming_nats(model, pairs, rows=protocol["rows"], device=device, protocol=protocol))
+        metrics += translation_metrics(
+            translate_pairs(model, pairs, max_tokens=longest_output(pairs)),
+            tokens=f"of data.kind {experiment.data.kind}",
+            text=experiment.data.text if isinstance(experiment.data, ParallelTextConfig) else None,
+            protocol=protocol,
+        )
     return EvaluationResult(protocol, tuple(metrics), {})
 
 

@@ -12,12 +12,13 @@ from pydantic import Field, model_validator
 
 from data_pipeline.config import BadInput, Config
 from data_pipeline.data import DataConfig
+from data_pipeline.pair_data import PairData
 from data_pipeline.streams import Stream
 from data_pipeline.vector_data import VectorData
 from pretrain.engines import EngineConfig
 from pretrain.group import Group, check_divides
 from pretrain.kernels_config import KernelsConfig
-from pretrain.models import ModelConfig
+from pretrain.models import ModelConfig, Seq2SeqConfig
 from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_everything
@@ -198,8 +199,13 @@ class Experiment(Config):
         return Plan(self.seed, self.steps, self.batch.micro_batches, self.batch.rows, self.trouble)
 
     def check_data(self) -> None:
-        """Raise BadInput unless the model can read the data: a row for every token, or vectors of its shape."""
+        """Raise BadInput unless the model can read the data: a row for every token, vectors of its shape, pairs
+        of its vocabulary."""
         if isinstance(self.model, VectorModelConfig) and isinstance(self.data, VectorData):
+            problem = self.model.problem(self.data)
+            if problem is not None:
+                raise BadInput(f"model.kind {self.model.kind} with data.kind {self.data.kind}: {problem}")
+        if isinstance(self.model, Seq2SeqConfig) and isinstance(self.data, PairData):
             problem = self.model.problem(self.data)
             if problem is not None:
                 raise BadInput(f"model.kind {self.model.kind} with data.kind {self.data.kind}: {problem}")

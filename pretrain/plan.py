@@ -15,17 +15,20 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from data_pipeline.batch import Batch, TokenBatch, VectorBatch
+from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
 from pretrain.contract import Carry, Model
 from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineConfig
 from pretrain.engines.engine import DTYPES, buffer_pieces, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import ModelConfig
+from pretrain.models import ModelConfig, Seq2SeqConfig
 from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
+TYPICAL_LENGTH = 32
+"""Of sources and targets, whose configuration gives no length: a guess, on which count, operations and activations
+depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
         )
         return Placement(workers, stage, each, memory)
 
-    count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
+    count = micro_batches * model.count(batch) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
     checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes + probe
     return Plan(
@@ -193,6 +196,9 @@ def typical_batch(config: ModelConfig, rows: int) -> Batch:
     ids_R = torch.zeros(rows, dtype=torch.int64)
     if isinstance(config, VectorModelConfig):
         return VectorBatch(torch.rand(rows, math.prod(config.shape)).round(), ids_R, ids_R)
+    if isinstance(config, Seq2SeqConfig):
+        tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
+        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL, tokens_RL, ids_R)
     length = config.length or 1
     tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
     age_RL = torch.arange(length).expand(rows, -1)

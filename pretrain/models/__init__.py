@@ -12,9 +12,18 @@ from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
 from pretrain.models.latent.vae import VAEConfig
+from pretrain.models.seq2seq.encoder_decoder import Seq2SeqConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | MADEConfig | NADEConfig | FlowConfig | VAEConfig | WGANConfig | RBMConfig,
+    TransformerXLConfig
+    | GPTConfig
+    | MADEConfig
+    | NADEConfig
+    | Seq2SeqConfig
+    | FlowConfig
+    | VAEConfig
+    | WGANConfig
+    | RBMConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -32,6 +41,7 @@ __all__ = [
     "ModelConfig",
     "NADEConfig",
     "RBMConfig",
+    "Seq2SeqConfig",
     "TransformerXLConfig",
     "VAEConfig",
     "WGANConfig",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.batch import Batch, TokenBatch
+from data_pipeline.batch import Batch, PairBatch, TokenBatch
 from pretrain import checkpoint, config
 from pretrain.checkpoint.piece import Piece
 from pretrain.contract import Loss
@@ -174,7 +174,7 @@ def test_loss_is_a_sum_over_the_count_it_states(kind: str) -> None:
     loss = _score(trainer, batch)
     assert loss.count == model.count(batch)
     assert loss.total.shape == ()
-    if isinstance(batch, TokenBatch):
+    if isinstance(batch, TokenBatch | PairBatch):
         one_by_one = [_score(trainer, _row(batch, r)) for r in range(batch.rows)]
         assert float(loss.total) == pytest.approx(sum(float(x.total) for x in one_by_one), rel=1e-5)
         assert loss.count == sum(x.count for x in one_by_one)
@@ -204,6 +204,7 @@ OVERFIT_STEPS = {
     "nade": 60,
     "flow": 150,
     "vae": 150,
+    "seq2seq": 100,
 }
 
 
@@ -224,7 +225,7 @@ class _Constant:
 
 def _misfit(trainer: Trainer, row: Batch) -> float:
     """Nats per token, or the mean absolute distance of samples from the one image."""
-    if isinstance(row, TokenBatch):
+    if isinstance(row, TokenBatch | PairBatch):
         return float(_score(trainer, row).total) / row.labels.numel()
     torch.manual_seed(2)
     trainer.engine.model.eval()

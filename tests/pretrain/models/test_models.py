@@ -38,6 +38,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "output": {"kind": "bernoulli"},
         "bound": {"kind": "elbo"},
     },
+    "seq2seq": {
+        "vocab_size": 6,
+        "boundary": 5,
+        "embedding_width": 4,
+        "width": 6,
+        "attention": {"kind": "chunkwise", "width": 4, "chunk_width": 2},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -157,6 +164,7 @@ def test_capabilities() -> None:
         "nade": AUTOREGRESSIVE,
         "flow": ("exact", "cheap", True, "no"),
         "vae": ("bound", "cheap", True, "no"),
+        "seq2seq": ("exact", "no", False, "n/a"),
     }
 
 
