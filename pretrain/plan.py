@@ -5,6 +5,7 @@ keeps is counted, not estimated: the sum of all storages that autograd saves, ea
 real, since models branch on it; its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -20,7 +21,8 @@ from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineCon
 from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import ModelConfig, RBMConfig, WGANConfig
+from pretrain.models import ModelConfig
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
@@ -189,9 +191,8 @@ def activation_bytes(model: Model, config: ModelConfig, rows: int, player: str) 
 def typical_batch(config: ModelConfig, rows: int) -> Batch:
     """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
     ids_R = torch.zeros(rows, dtype=torch.int64)
-    if isinstance(config, WGANConfig | RBMConfig):
-        width = config.num_values if isinstance(config, WGANConfig) else config.num_visible
-        return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
+    if isinstance(config, VectorModelConfig):
+        return VectorBatch(torch.rand(rows, math.prod(config.shape)), ids_R, ids_R)
     length = config.length or 1
     tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
     age_RL = torch.arange(length).expand(rows, -1)

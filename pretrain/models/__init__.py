@@ -4,12 +4,16 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from pretrain.models.adversarial.wgan import WGANConfig
+from pretrain.models.adversarial.acai import ACAIConfig
+from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 
-ModelConfig = Annotated[TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    TransformerXLConfig | GPTConfig | GANConfig | ACAIConfig | RBMConfig,
+    Field(discriminator="kind"),
+]
 """Any model's configuration, told apart by `kind`."""
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
@@ -17,4 +21,4 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig", "WGANConfig"]
+__all__ = ["MODEL_CONFIGS", "ACAIConfig", "GANConfig", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig"]

@@ -24,7 +24,21 @@ SMALL: dict[str, dict[str, Any]] = {
         "memory_length": 5,
     },
     "gpt": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 8, "context_length": 6},
-    "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
+    "gan": {
+        "row_shape": [6],
+        "values": "unit",
+        "latent_width": 2,
+        "generator": {"kind": "perceptron", "widths": [4]},
+        "critic": {"kind": "perceptron", "widths": [4]},
+        "game": {"kind": "wasserstein_penalty"},
+    },
+    "acai": {
+        "row_shape": [6],
+        "latent_width": 2,
+        "encoder": {"kind": "perceptron", "widths": [4]},
+        "decoder": {"kind": "perceptron", "widths": [4]},
+        "critic": {"kind": "perceptron", "widths": [4]},
+    },
     "rbm": {"num_visible": 6, "num_hidden": 3},
 }
 WIKITEXT_103 = [20000, 40000, 200000]
@@ -139,7 +153,8 @@ def test_capabilities() -> None:
     assert {kind: (c.evaluate, c.sample, c.latents, c.control) for kind, c in table.items()} == {
         "transformer_xl": AUTOREGRESSIVE,
         "gpt": AUTOREGRESSIVE,
-        "wgan": ("no", "cheap", False, "n/a"),
+        "gan": ("no", "cheap", False, "n/a"),
+        "acai": ("no", "no", True, "no"),
         "rbm": ("unnormalized", "expensive", True, "no"),
     }
 
