@@ -4,7 +4,8 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from pretrain.models.adversarial.wgan import WGANConfig
+from pretrain.models.adversarial.acai import ACAIConfig
+from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
@@ -22,7 +23,8 @@ ModelConfig = Annotated[
     | Seq2SeqConfig
     | FlowConfig
     | VAEConfig
-    | WGANConfig
+    | GANConfig
+    | ACAIConfig
     | RBMConfig,
     Field(discriminator="kind"),
 ]
@@ -35,7 +37,9 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 
 __all__ = [
     "MODEL_CONFIGS",
+    "ACAIConfig",
     "FlowConfig",
+    "GANConfig",
     "GPTConfig",
     "MADEConfig",
     "ModelConfig",
@@ -44,5 +48,4 @@ __all__ = [
     "Seq2SeqConfig",
     "TransformerXLConfig",
     "VAEConfig",
-    "WGANConfig",
 ]

@@ -69,7 +69,7 @@ def test_models(segue: Forks, tmp_path: Path) -> None:
         "evaluate": "exact", "sample": "expensive", "latents": False, "control": "n/a",
     }  # fmt: skip
     assert by_kind["rbm"]["evaluate"] == "unnormalized"
-    assert by_kind["wgan"]["evaluate"] == "no"
+    assert by_kind["gan"]["evaluate"] == "no"
     shown = segue.run("models", cwd=tmp_path).out
     assert all(kind in shown for kind in MODEL_CONFIGS)
 
@@ -150,7 +150,7 @@ def test_text_from_files_to_sample(segue: Forks, tmp_path: Path) -> None:
     assert "launch.py prepare" in refused.one_message()
 
 
-@pytest.mark.parametrize("recipe", ["tiny_wgan", "tiny_rbm"])
+@pytest.mark.parametrize("recipe", ["tiny_gan", "tiny_rbm"])
 def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
     trained = segue.run("train", recipe, "--run", "run", cwd=tmp_path)
     assert trained.code == 0, trained

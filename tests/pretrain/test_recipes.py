@@ -94,10 +94,10 @@ def test_every_field_is_written_out(path: Path) -> None:
 
 
 def test_a_field_left_out_is_found() -> None:
-    path = config.recipe_path("tiny_wgan")
+    path = config.recipe_path("tiny_gan")
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    del written["player_optimizers"]["generator"]["betas"], written["model"]["penalty"]
-    expected = ["model.penalty", "player_optimizers.generator.betas"]
+    del written["player_optimizers"]["generator"]["betas"], written["model"]["game"]["penalty"]
+    expected = ["model.game.penalty", "player_optimizers.generator.betas"]
     assert left_out(config.load(Experiment, path), written) == expected
 
 
