@@ -61,7 +61,7 @@ class FlowConfig(VectorModelConfig):
     def num_levels(self) -> int | None:
         return self.levels
 
-    def build(self) -> "Flow":
+    def build(self) -> "DensityFlow | DequantizedFlow":
         return DensityFlow(self) if self.levels is None else DequantizedFlow(self)
 
 
