@@ -8,11 +8,12 @@ from pretrain.models.adversarial.wgan import WGANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
+from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | NADEConfig | MADEConfig,
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | MADEConfig | NADEConfig | PixelCNNConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -28,6 +29,7 @@ __all__ = [
     "MADEConfig",
     "ModelConfig",
     "NADEConfig",
+    "PixelCNNConfig",
     "RBMConfig",
     "TransformerXLConfig",
     "WGANConfig",
