@@ -9,6 +9,7 @@ from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
+from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
@@ -20,6 +21,7 @@ ModelConfig = Annotated[
     | GPTConfig
     | MADEConfig
     | NADEConfig
+    | PixelCNNConfig
     | Seq2SeqConfig
     | FlowConfig
     | VAEConfig
@@ -36,14 +38,15 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 """The members of the union by `kind`."""
 
 __all__ = [
-    "MODEL_CONFIGS",
     "ACAIConfig",
     "FlowConfig",
     "GANConfig",
     "GPTConfig",
     "MADEConfig",
+    "MODEL_CONFIGS",
     "ModelConfig",
     "NADEConfig",
+    "PixelCNNConfig",
     "RBMConfig",
     "Seq2SeqConfig",
     "TransformerXLConfig",

@@ -202,6 +202,7 @@ OVERFIT_STEPS = {
     "acai": 100,
     "rbm": 150,
     "made": 60,
+    "pixelcnn": 60,
     "nade": 60,
     "flow": 150,
     "vae": 150,

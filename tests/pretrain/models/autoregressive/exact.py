@@ -67,11 +67,13 @@ def draws_fit(model: VisibleModel, num_values: int, num_levels: int = 2, count: 
 
 
 @torch.no_grad()
-def completions_fit(model: VisibleModel, known: Sequence[bool], state_D: Tensor, num_levels: int = 2) -> bool:
+def completions_fit(
+    model: VisibleModel, known: Sequence[bool], state_D: Tensor, num_levels: int = 2, count: int = 50_000
+) -> bool:
     """Whether completions of one row have the enumerated probabilities given what of it is known."""
     states_SD, known_D = all_states(len(state_D), num_levels), torch.tensor(known)
     agrees_S = (states_SD[:, known_D] == state_D[known_D]).all(-1)
     p_S = torch.where(agrees_S, model.log_prob(batch_of(states_SD)).exp(), torch.zeros(1, dtype=torch.float64))
-    drawn_ND = model.complete(state_D.expand(MANY // 4, -1), known_D.expand(MANY // 4, -1))
+    drawn_ND = model.complete(state_D.expand(count, -1), known_D.expand(count, -1))
     counts_S = counts_of(drawn_ND, num_levels)
     return bool((counts_S[~agrees_S] == 0).all()) and fits(counts_S[agrees_S], (p_S / p_S.sum())[agrees_S])
