@@ -10,9 +10,11 @@ from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
 from pretrain.models.latent.vae import VAEConfig
+from pretrain.models.latent.vq_vae import VQVAEConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | FlowConfig | VAEConfig, Field(discriminator="kind")
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | FlowConfig | VAEConfig | VQVAEConfig,
+    Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
 
@@ -29,5 +31,6 @@ __all__ = [
     "RBMConfig",
     "TransformerXLConfig",
     "VAEConfig",
+    "VQVAEConfig",
     "WGANConfig",
 ]

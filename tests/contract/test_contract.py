@@ -195,7 +195,7 @@ def test_one_batch_is_learned_by_heart(kind: str) -> None:
     assert after < 0.5 * before, f"{before:.4f} -> {after:.4f}"
 
 
-OVERFIT_STEPS = {"transformer_xl": 60, "gpt": 60, "wgan": 300, "rbm": 150, "flow": 150, "vae": 150}
+OVERFIT_STEPS = {"transformer_xl": 60, "gpt": 60, "wgan": 300, "rbm": 150, "flow": 150, "vae": 150, "vq_vae": 200}
 
 
 class _Constant:

@@ -36,6 +36,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "output": {"kind": "bernoulli"},
         "bound": {"kind": "elbo"},
     },
+    "vq_vae": {
+        "row_shape": [6],
+        "num_positions": 2,
+        "num_codes": 3,
+        "code_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "output": {"kind": "bernoulli"},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -153,6 +162,7 @@ def test_capabilities() -> None:
         "rbm": ("unnormalized", "expensive", True, "no"),
         "flow": ("exact", "cheap", True, "no"),
         "vae": ("bound", "cheap", True, "no"),
+        "vq_vae": ("bound", "cheap", True, "no"),
     }
 
 

@@ -329,8 +329,6 @@ def test_encode_decode_and_sample() -> None:
 def test_networks_lose_nothing_and_cost_what_torch_counts(kind: str) -> None:
     sizes = {"hidden_widths": [7]} if kind == "perceptron" else {"channels": [3, 4]}
     network = {"kind": kind, "activation": "tanh", **sizes}
-        {"hidden_widths": [7]} if kind == "perceptron" else {"channels": [3, 4]}
-    )
     output = {"kind": "logistic_mixture", "levels": 17, "num_components": 2}
     settings = {"row_shape": [2, 8, 4], "encoder": network, "decoder": network, "output": output, "posterior": FLOW}
     model = configure(bound={"kind": "iwae", "samples": 3}, **settings).build()
