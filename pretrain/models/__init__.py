@@ -14,6 +14,7 @@ from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
 from pretrain.models.latent.vae import VAEConfig
+from pretrain.models.latent.vq_vae import VQVAEConfig
 from pretrain.models.seq2seq.encoder_decoder import Seq2SeqConfig
 
 ModelConfig = Annotated[
@@ -25,6 +26,7 @@ ModelConfig = Annotated[
     | Seq2SeqConfig
     | FlowConfig
     | VAEConfig
+    | VQVAEConfig
     | GANConfig
     | ACAIConfig
     | RBMConfig,
@@ -38,12 +40,12 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 """The members of the union by `kind`."""
 
 __all__ = [
+    "MODEL_CONFIGS",
     "ACAIConfig",
     "FlowConfig",
     "GANConfig",
     "GPTConfig",
     "MADEConfig",
-    "MODEL_CONFIGS",
     "ModelConfig",
     "NADEConfig",
     "PixelCNNConfig",
@@ -51,4 +53,5 @@ __all__ = [
     "Seq2SeqConfig",
     "TransformerXLConfig",
     "VAEConfig",
+    "VQVAEConfig",
 ]

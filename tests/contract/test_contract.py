@@ -206,6 +206,7 @@ OVERFIT_STEPS = {
     "nade": 60,
     "flow": 150,
     "vae": 150,
+    "vq_vae": 200,
     "seq2seq": 100,
 }
 

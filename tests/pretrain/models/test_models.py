@@ -60,6 +60,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "width": 6,
         "attention": {"kind": "chunkwise", "width": 4, "chunk_width": 2},
     },
+    "vq_vae": {
+        "row_shape": [6],
+        "num_positions": 2,
+        "num_codes": 3,
+        "code_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "output": {"kind": "bernoulli"},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -182,6 +191,7 @@ def test_capabilities() -> None:
         "flow": ("exact", "cheap", True, "no"),
         "vae": ("bound", "cheap", True, "no"),
         "seq2seq": ("exact", "no", False, "n/a"),
+        "vq_vae": ("bound", "cheap", True, "no"),
     }
 
 
