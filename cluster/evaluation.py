@@ -25,7 +25,7 @@ def task_names(asked: Sequence[str]) -> tuple[list[str], list[benchmark_table.Ro
     """
     names: list[str] = []
     rows: list[benchmark_table.Row] = []
-    for name in (part.strip() for one in asked for part in one.split(",")):
+    for name in (part.strip() for one in asked for part in one.split(",") if part.strip()):
         chosen = benchmark_table.TASK_SETS.get(name)
         names += [find_task(name).name] if chosen is None else [row.task for row in chosen]
         published = benchmark_table.GPT2_TABLE if chosen is None else chosen
@@ -60,6 +60,8 @@ def run_tasks(
     tasks; what each keeps goes to a file beside `out`.
     """
     names, lines = task_names(tasks)
+    if not names:
+        raise BadInput("--tasks: names no task; `evaluate --list` names all")
     for path in tables:
         table_files.check_format(path)
         if out is not None and path.absolute() == out.absolute():
@@ -67,7 +69,7 @@ def run_tasks(
     if data_directory is not None and not data_directory.is_dir():
         raise BadInput(f"--data-dir {data_directory}: there is no such directory")
     for name in beside:
-        Target(name).open()  # a wrong one is found before hours are spent
+        Target(name).check()  # a wrong one is found before hours are spent
     source = DataSource(data_directory)
     columns: list[benchmark_table.Column] = []
     targets = (target, *map(Target, beside))
@@ -84,12 +86,13 @@ def run_tasks(
         columns.append(benchmark_table.Column(names_shown[number], found))
     title = f"zero-shot, {target.short_name}" + ("" if limit is None else f", the first {limit} examples of each")
     report = benchmark_table.Report(title, columns[0], lines, columns[1:])
+    for path in tables:
+        table_files.write(path, report)
     for table in benchmark_table.tables(report, console.width):
         console.print(table)
     for line in (benchmark_table.LEGEND, *report.notes()):
         console.print(line, highlight=False, soft_wrap=True)
     for path in tables:
-        table_files.write(path, report)
         console.print(f"{path}: the table", highlight=False)
     if not report.main.metrics():
         raise BadInput("--tasks: none of them gave a number; what stands under the table says why")

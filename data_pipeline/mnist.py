@@ -94,8 +94,7 @@ def read_idx(path: Path) -> np.ndarray:
     num_dimensions = magic & 0xFF
     sizes = [int.from_bytes(content[4 * place : 4 * place + 4], "big") for place in range(1, num_dimensions + 1)]
     begin = 4 + 4 * num_dimensions
-    if len(content) - begin != int(np.prod(sizes, dtype=np.int64)):
-        raise BadInput(
-            f"{path}: has {len(content) - begin:,} bytes of values, its sizes {sizes} need others; get it again"
-        )
+    found, wanted = len(content) - begin, int(np.prod(sizes, dtype=np.int64))
+    if found != wanted:
+        raise BadInput(f"{path}: has {found:,} bytes of values, its sizes {sizes} need {wanted:,}; get it again")
     return np.frombuffer(content, np.uint8, offset=begin).reshape(sizes)

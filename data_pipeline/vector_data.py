@@ -41,6 +41,11 @@ class VectorData(Config, abc.ABC):
         """Labels are 0 .. num_classes - 1; None: there are none."""
         return None
 
+    @property
+    def sample_rate(self) -> int | None:
+        """Of waves: samples a second."""
+        return None
+
     def vectors(self, split: str) -> Vectors:
         """All of a split; BadInput where there is no such split."""
         check_split(self.kind, split, self.splits)

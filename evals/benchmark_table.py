@@ -8,6 +8,7 @@ table 3, and OpenAI's announcement of it, which has the people's column); Dai et
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -33,6 +34,8 @@ class Row:
     """The best of the paper, trained on the corpus."""
     count: int | None = None
     """The n of the whole test set, where it is known for certain."""
+    border: int = 0
+    """By how much it may differ: bytes that a character at the border of a split may take from it."""
 
 
 GPT2_TABLE = (
@@ -43,7 +46,7 @@ GPT2_TABLE = (
     Row("CBT named entities", "cbt_ne", "accuracy", "89.05", "82.3", "92", count=2000),
     Row("Penn Treebank", "ptb", "perplexity/words_and_line_ends", "35.76", "46.54", "", "54.5", count=82430),
     Row("WikiText-2", "wikitext2", "perplexity/words_and_line_ends", "18.34", "39.14", count=245_569),
-    Row("enwik8 bits/byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99", count=5_000_000),
+    Row("enwik8 bits/byte", "enwik8", "bits_per_byte", "0.93", "0.99", "", "0.99", count=5_000_000, border=3),
     Row("text8 bits/character", "text8", "bits_per_character", "0.98", "1.08", "", "1.08", count=5_000_000),
     Row("WikiText-103", "wikitext103", "perplexity/words_and_line_ends", "17.48", "18.3", "", "18.3", count=245_569),
     Row("One Billion Word", "one_billion_word", "perplexity/words_and_sentence_ends", "42.16", "21.8", "", "21.8"),
@@ -57,8 +60,6 @@ LEGEND = (
     "LAMBADA accuracy: of the last token, stop words filtered. Perplexities: per word or end of line"
 )
 UNSPELT, PARTIAL = "†", "‡"
-BORDER = 3
-"""Bytes that a character at the border of a split may take from it."""
 
 
 def number(value: float) -> str:
@@ -73,8 +74,9 @@ def measured(metric: Metric, *, with_error: bool = True) -> str:
     return f"{number(metric.value)}{unit}{error}" + (f" {UNSPELT}" if _incomplete(metric) else "")
 
 
-def _is_part(row: Row, metric: Metric) -> bool:
-    return row.count is not None and abs(metric.count - row.count) > BORDER
+def is_part(row: Row, metric: Metric) -> bool:
+    """Whether the number is of another set than the published ones: a part of it, or another file."""
+    return row.count is not None and abs(metric.count - row.count) > row.border
 
 
 def _incomplete(metric: Metric) -> bool:
@@ -93,6 +95,29 @@ class Column:
 
     def metrics(self) -> dict[str, Metric]:
         return {metric.name: metric for result in self.results for metric in result.metrics}
+
+    def cell(self, name: str) -> str:
+        """The number of that name, or why there is none."""
+        metric = self.metrics().get(name)
+        if metric is not None:
+            return measured(metric, with_error=False)
+        own = max((one for one in self.results if name.startswith(f"{one.task}/")), key=_length, default=None)
+        return "" if own is None or own.missing is None else own.missing.partition(":")[0]
+
+    def reads(self) -> str | None:
+        """How much of a text it sees at a time; None where it has no number, or is no network."""
+        protocol: dict[str, Any] = next((dict(metric.protocol) for metric in self.metrics().values()), {})
+        model = protocol.get("model", {})
+        if "target_length" in model:
+            return f"reads {model['target_length']} tokens at a time, with a memory of {model['memory_length']}"
+        if "context" in model:
+            return f"reads {model['context']} tokens at a time, in running text with a stride of {protocol['stride']}"
+        return None
+
+
+def _length(result: TaskResult) -> int:
+    """Of its task's name: the longest that fits is the one that is meant."""
+    return len(result.task)
 
 
 @dataclass(frozen=True)
@@ -119,7 +144,7 @@ class Report:
                 found.append((row.title, reasons[row.task].partition(":")[0], "", *self._beside(name), *others))
             elif name in metrics:
                 value, count, *beside = self._own(metrics[name])
-                mark = f" {PARTIAL}" if _is_part(row, metrics[name]) else ""
+                mark = f" {PARTIAL}" if is_part(row, metrics[name]) else ""
                 found.append((row.title, value, count + mark, *beside, *others))
         return found
 
@@ -131,14 +156,20 @@ class Report:
             if result.missing is not None and result.task not in {row.task for row in self.rows}:
                 found.append((result.task, result.missing.partition(":")[0], "", *self._beside(None)))
             found += [(metric.name, *self._own(metric)) for metric in result.metrics if metric.name not in shown]
+            if result.missing is not None:
+                reason = result.missing.partition(":")[0]
+                found += [(name, reason, "", *self._beside(name)) for name in sorted(self._others(result.task) - shown)]
         return found
+
+    def _others(self, task: str) -> set[str]:
+        """The numbers that targets beside have of a task."""
+        return {one.name for column in self.beside for one in column.metrics().values() if one.protocol["task"] == task}
 
     def _own(self, metric: Metric) -> tuple[str, ...]:
         return measured(metric), f"{metric.count:,}", *self._beside(metric.name)
 
     def _beside(self, name: str | None) -> list[str]:
-        metrics = (column.metrics().get(name or "") for column in self.beside)
-        return ["" if metric is None else measured(metric, with_error=False) for metric in metrics]
+        return [column.cell(name or "") for column in self.beside]
 
     def notes(self) -> list[str]:
         """What the numbers need to be read."""
@@ -146,10 +177,12 @@ class Report:
         metrics = self.main.metrics()
         for row in self.rows:
             metric = metrics.get(f"{row.task}/{row.value}")
-            if metric is not None and _is_part(row, metric):
+            if metric is not None and is_part(row, metric):
                 found.append(
                     f"{PARTIAL} {row.title}: not the test set of the published numbers, whose n is {row.count:,}"
                 )
+        if len({column.reads() for column in (self.main, *self.beside)} - {None}) > 1:
+            found += [f"{column.name} {column.reads()}" for column in (self.main, *self.beside) if column.reads()]
         for column in (self.main, *self.beside):
             own = [one.missing for one in column.results if one.missing is not None]
             found += [f"{column.name}: {why}" for why in own if why not in found]

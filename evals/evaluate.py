@@ -11,7 +11,9 @@ from torch import Tensor
 from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
 from data_pipeline.parallel_text import ParallelTextConfig
+from data_pipeline.vector_data import VectorData
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
+from evals.density import density_metrics
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
@@ -30,6 +32,8 @@ from pretrain.run_directory import read_experiment
 from pretrain.units import LN2
 
 ROWS = 16
+SAMPLES = 50
+"""Of the latents of a row, for a bound of its log p."""
 
 
 class ScoresTokens(Protocol):
@@ -49,13 +53,16 @@ def evaluate_run(
     same_length: bool | None = None,
     rows: int = ROWS,
     max_tokens: int | None = None,
+    samples: int | None = None,
     kernels: Sequence[str] = (),
 ) -> EvaluationResult:
     """Scores with the newest good checkpoint, or that of step `checkpoint`, in the run's precision.
 
     Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
-    off. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. `kernels` are other
-    choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data cannot be used.
+    off. Models of images and other vectors get what they say of log p(x) too, a bound of `samples` (50) draws of a
+    row's latents. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation.
+    `kernels` are other choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data
+    cannot be used.
     """
     experiment = read_experiment(directory)
     reader = open_checkpoint(directory, checkpoint)
@@ -79,7 +86,9 @@ def evaluate_run(
             raise BadInput(
                 f"{directory}: model.kind {experiment.model.kind} reads no text, so lengths mean nothing to it"
             )
-        return _evaluate_vectors(experiment, reader, protocol)
+        return _evaluate_vectors(experiment, reader, protocol, samples or SAMPLES)
+    if samples is not None:
+        raise BadInput(f"{directory}: model.kind {experiment.model.kind} has no latents; leave samples out")
     if experiment.model.reads == "pairs":
         if overrides or segment_length or max_tokens:
             raise BadInput(f"{directory}: model.kind {experiment.model.kind} reads no running text, but whole pairs")
@@ -197,12 +206,24 @@ def text_metrics(name: str, score: TextScore, protocol: dict[str, Any]) -> list[
     return found
 
 
-def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+def _evaluate_vectors(
+    experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any], samples: int
+) -> EvaluationResult:
     vectors = open_vectors(experiment.data, protocol["split"])
     protocol |= {"data_fingerprint": vectors.fingerprint, "seed": experiment.seed, "carry": "fresh in every batch"}
     device = choose_device("auto", Group())
     model = _load(experiment, reader, experiment.model, device)
-    metrics: list[Metric] = []
+    assert isinstance(experiment.data, VectorData), "open_vectors refuses any other"
+    metrics = density_metrics(
+        model,
+        experiment.data,
+        vectors,
+        rows=protocol["rows"],
+        samples=samples,
+        seed=experiment.seed,
+        device=device,
+        protocol=protocol,
+    )
     for player in model.players:
         found = score_vectors(
             vector_score(model, player, reader.step, device),

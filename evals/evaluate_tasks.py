@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any, Protocol
 
-from data_pipeline.config import BadInput, GaveUp
+from data_pipeline.config import BadInput, GaveUp, SegueError
 from evals.metric import Metric
 from evals.results_file import ResultsFile
 from evals.scoring.encoding import CannotBeAsked
@@ -69,11 +69,14 @@ def evaluate_tasks(
         model, reader = target.open()
         identity, score = model.identity(), _alone(model)
         if workers > 1:
-            score = stack.enter_context(_Workers(target.pinned(model), workers)).score
+            pinned = target.pinned(model)
+            stack.enter_context(pinned.held())
+            score = stack.enter_context(_Workers(pinned, workers)).score
             del model  # it has told who it is; the workers have their own
         asked = [_Asked.of(task, reader, identity, source, rows, limit) for task in chosen]
         for one in asked:
-            results.check(one.task.name, one.protocol)
+            if one.missing is None:
+                results.check(one.task.name, one.protocol)
         for one in asked:
             yield one.missing or _evaluate(one, results, score, progress)
 
@@ -188,17 +191,23 @@ class _Workers:
 
 
 _model: TokenModel | None = None
+_failure: SegueError | None = None
 
 
 def _open_target(target: Target, opened: Any) -> None:
-    global _model
+    global _model, _failure
     one_thread()
     with opened.get_lock():
         number = opened.value
         opened.value += 1
-    _model, _ = replace(target, worker=number).open()
+    try:
+        _model, _ = replace(target, worker=number).open()
+    except SegueError as error:
+        _failure = error  # raised here it would be lost, and the worker seem to have died
 
 
 def _score_groups(groups: list[Group]) -> list[list[ItemScore]]:
+    if _failure is not None:
+        raise _failure
     assert _model is not None
     return _model.score(groups)

@@ -30,6 +30,10 @@ def _difference(there: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | 
     return None if there == now else (name, there, now)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 class ResultsFile:
     """Open for one evaluation; `None` keeps nothing on disk."""
 
@@ -68,7 +72,7 @@ class ResultsFile:
 
     def _take(self, line: bytes, place: str) -> None:
         try:
-            found = json.loads(line)
+            found = json.loads(line, parse_constant=_refuse)
             task = found.pop("task")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise BadInput(f"{place}: is no line of results; give --out another file") from error

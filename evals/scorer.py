@@ -52,7 +52,9 @@ class Scorer:
 
     def _answers(self, requests: Sequence[Request], owners: Sequence[int]) -> list[Answer]:
         r = self.reader
-        encoded = encode_requests(requests, r.tokenizer, start=r.start, max_length=r.max_length, owners=owners)
+        encoded = encode_requests(
+            requests, r.tokenizer, start=r.start, max_length=r.max_length, owners=owners, prefix=r.prefix
+        )
         scores = score_items(self.model, [one.item for one in encoded], self.rows)
         return [
             Answer(tuple(score.nats.tolist()), tuple(score.greedy.tolist()), score.greedy_barred, one.dropped)

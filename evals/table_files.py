@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import BadInput
-from evals.benchmark_table import LEGEND, Report
+from evals.benchmark_table import LEGEND, Report, is_part
 
 FORMATS = (".md", ".json", ".csv", ".png")
 FIELDS = ("target", "task", "metric", "value", "stderr", "count", "unit", "better", "missing")
+CAVEATS = ("limit", "unknown_tokens", "tokenizer_lossless", "whole_test_set")
+"""Of the protocol, and what the table's marks say; `whole_test_set` is empty where the published n is not known."""
 PUBLISHED = ("gpt2", "record", "human", "transformer_xl")
 
 
@@ -22,7 +25,7 @@ def write(path: Path, report: Report) -> None:
     body = [(*line, *([""] * (len(header) - len(line)))) for line in (*report.published(), *report.further())]
     try:
         if path.suffix == ".png":
-            _write_png(path, header, body, report.title)
+            _write_png(path, header, body, report)
         elif path.suffix == ".json":
             path.write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
         elif path.suffix == ".csv":
@@ -65,7 +68,7 @@ def _csv(report: Report) -> str:
     """A line for each number of each target, none of them rounded; what was published beside it."""
     rows = {f"{row.task}/{row.value}": row for row in report.rows}
     kept = io.StringIO()
-    lines = csv.DictWriter(kept, (*FIELDS, *PUBLISHED), lineterminator="\n")
+    lines = csv.DictWriter(kept, (*FIELDS, *CAVEATS, *PUBLISHED), lineterminator="\n")
     lines.writeheader()
     for column in (report.main, *report.beside):
         for one in column.results:
@@ -76,20 +79,27 @@ def _csv(report: Report) -> str:
                 row = rows.get(metric.name)
                 published = {} if row is None else {name: getattr(row, name) for name in PUBLISHED}
                 fields = {name: getattr(metric, name) for name in ("value", "stderr", "count", "unit", "better")}
-                lines.writerow(found | {"metric": metric.name} | fields | published)
+                caveats = {name: metric.protocol.get(name) for name in CAVEATS[:-1]}
+                if row is not None and row.count is not None:
+                    caveats["whole_test_set"] = not is_part(row, metric)
+                lines.writerow(found | {"metric": metric.name} | fields | caveats | published)
     return kept.getvalue()
 
 
-def _write_png(path: Path, header: Sequence[str], body: Sequence[Sequence[str]], title: str) -> None:
+def _write_png(path: Path, header: Sequence[str], body: Sequence[Sequence[str]], report: Report) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 0.6 + 0.28 * (len(body) + 1)), layout="constrained")
+    notes = [part for line in (LEGEND, *report.notes()) for part in textwrap.wrap(line, 150)]
+    figure = Figure(figsize=(13, 0.6 + 0.28 * (len(body) + 1) + 0.17 * len(notes)))
     axes = figure.add_subplot()
     axes.axis("off")
-    axes.set_title(title, loc="left")
+    axes.set_title(report.title, loc="left")
     short = [[cell if len(cell) < 60 else cell[:57] + "..." for cell in line] for line in body]
     made = axes.table(cellText=short, colLabels=header, loc="upper left", cellLoc="left")
     made.auto_set_font_size(False)
     made.set_fontsize(8)
     made.auto_set_column_width(list(range(len(header))))
+    figure.canvas.draw()
+    below = made.get_window_extent().transformed(axes.transAxes.inverted()).y0
+    axes.text(0, below - 0.02, "\n".join(notes), fontsize=7, va="top", transform=axes.transAxes)
     figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -6,6 +6,8 @@ wrote (`NAME.safetensors`, or a directory with a GPT-2's config.json) is read by
 (`evals.backends.baselines`).
 """
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from evals.backends.baselines import KNESER_NEY, UNIFORM, open_baseline
+from evals.backends.baselines import KNESER_NEY, UNIFORM, baseline_file, open_baseline
 from evals.backends.huggingface import open_huggingface
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
@@ -24,6 +26,7 @@ from evals.exports import SUFFIX, is_export, open_export
 from evals.scoring.item import TokenModel
 from evals.zero_shot import Reader
 from pretrain import config
+from pretrain.checkpoint import CheckpointReader
 from pretrain.contract import Model
 from pretrain.engines.engine import DTYPES, choose_device
 from pretrain.experiment import Experiment
@@ -82,11 +85,33 @@ class Target:
             self.stride,
             unknown=tokenizer.unknown,
             lossless=tokenizer.lossless,
+            prefix=tokenizer.prefix,
         )
 
     def _device(self) -> torch.device:
         count = torch.cuda.device_count()
         return choose_device("auto", Group(local_rank=self.worker % count if count else 0))
+
+    def check(self) -> None:
+        """BadInput for a name that stands for nothing here, without loading any weights."""
+        place = Path(self.name)
+        if self.name == UNIFORM:
+            return
+        if self.name.startswith(KNESER_NEY):
+            baseline_file(self.name)
+        elif not self.name.startswith(HUGGING_FACE) and not is_export(place):
+            with closing(open_checkpoint(self._run(place), self.checkpoint)) as reader:
+                self._experiment_of(reader)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The checkpoint of a run stays where it is meanwhile, for those who open it later."""
+        place = Path(self.name)
+        if not (place / EXPERIMENT).is_file():
+            yield
+            return
+        with closing(open_checkpoint(place, self.checkpoint)):
+            yield
 
     def pinned(self, model: TokenModel) -> "Target":
         """The same with the checkpoint that `model` was opened with: a run that trains on may have a newer one."""
@@ -101,26 +126,35 @@ class Target:
         if given or self.kernels:
             raise BadInput(f"{self.name}: {(*given, 'kernel')[0]} is of Segue's runs; leave it out")
 
-    def _open_run(self, directory: Path) -> tuple[TokenModel, Reader]:
-        if is_export(directory):
-            return self._open_export(directory)
+    def _run(self, directory: Path) -> Path:
         if not (directory / EXPERIMENT).is_file():
             raise BadInput(
                 f"{self.name}: is no run ({EXPERIMENT} is missing), no export (FILE{SUFFIX}, or a directory with "
                 f"config.json), no {HUGGING_FACE}NAME of transformers, no {KNESER_NEY}FILE and not {UNIFORM}"
             )
-        reader = open_checkpoint(directory, self.checkpoint)
-        experiment = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
         if not (directory / TOKENIZER).is_dir():
             raise BadInput(f"{directory}: has no tokenizer, so no text can be asked of it; tasks need a model of text")
-        device, dtype = self._device(), DTYPES[experiment.engine.precision]
-        kernels = experiment.kernels.changed(self.kernels)
-        model_config = self._changed(experiment.model)
-        model = load_model(reader, model_config, dtype=dtype, device=device, kernels=kernels)
+        return directory
+
+    @staticmethod
+    def _experiment_of(reader: CheckpointReader) -> Experiment:
+        return config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
+
+    def _open_run(self, directory: Path) -> tuple[TokenModel, Reader]:
+        if is_export(directory):
+            return self._open_export(directory)
+        with closing(open_checkpoint(self._run(directory), self.checkpoint)) as reader:
+            experiment = self._experiment_of(reader)
+            device, dtype = self._device(), DTYPES[experiment.engine.precision]
+            kernels, model_config = experiment.kernels.changed(self.kernels), self._changed(experiment.model)
+            model = load_model(reader, model_config, dtype=dtype, device=device, kernels=kernels)
+            checkpoint = {"step": reader.step, "hash": checkpoint_hash(reader)}
         identity: dict[str, Any] = {
             "model": experiment.name,
             "kind": experiment.model.kind,
-            "checkpoint": {"step": reader.step, "hash": checkpoint_hash(reader)},
+            "checkpoint": checkpoint,
+            "kernels": kernels.model_dump(mode="json"),
+            "device": device.type,
         }
         return self._read_by(model, load_tokenizer(directory / TOKENIZER), identity, dtype)
 
@@ -136,8 +170,10 @@ class Target:
             model.load_state_dict(found.weights)
         except RuntimeError as error:
             raise Corrupt(f"{path}: its weights are not those of its experiment ({error}); export it anew") from error
-        found.kernels.changed(self.kernels).tell(model, device, torch.float32)
-        return self._read_by(model.to(device).eval(), found.tokenizer, found.identity, torch.float32)
+        kernels = found.kernels.changed(self.kernels)
+        kernels.tell(model, device, torch.float32)
+        identity = found.identity | {"kernels": kernels.model_dump(mode="json"), "device": device.type}
+        return self._read_by(model.to(device).eval(), found.tokenizer, identity, torch.float32)
 
     def _read_by(
         self, model: Model, tokenizer: Tokenizer, identity: dict[str, Any], dtype: torch.dtype

@@ -42,6 +42,8 @@ class Reader:
     """The token of what the vocabulary cannot spell."""
     lossless: bool = True
     """Whether tokens say the whole text, blanks and ends of lines too."""
+    prefix: tuple[int, ...] = ()
+    """Tokens that its tokenizer puts before every text, and so before every context."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,13 @@ def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | 
     owners = [place for place in with_requests for _ in asked[place].requests]
     requests = [request for place in with_requests for request in asked[place].requests]
     found = encode_requests(
-        requests, reader.tokenizer, start=reader.start, max_length=reader.max_length, barred=barred, owners=owners
+        requests,
+        reader.tokenizer,
+        start=reader.start,
+        max_length=reader.max_length,
+        barred=barred,
+        owners=owners,
+        prefix=reader.prefix,
     )
     by_owner: dict[int, list[Encoded]] = {}
     for place, one in zip(owners, found, strict=True):
@@ -183,7 +191,8 @@ def records(
             owner = work.owner[item]
             if not np.isfinite(one.nats).all():
                 raise NotNumbers(
-                    f"{task.name}: example {work.examples[owner].name} has log-likelihoods that are not finite"
+                    f"{task.name}: example {work.examples[owner].name} has log-likelihoods that are nan or infinite; "
+                    "a model whose weights are finite gives none: take an earlier checkpoint"
                 )
             if owner in wanted:
                 found[item] = one
@@ -226,6 +235,7 @@ def plain_protocol(task: Task, data: TaskData, work: Work, reader: Reader, model
         "unknown_tokens": work.num_unknown,
         "tokenizer_lossless": reader.lossless,
         "stride": reader.stride or reader.max_length,
+        "context_prefix": list(reader.prefix),
         "starts_from": f"token {reader.start}, where nothing is before: running text, and requests without a context",
         "model": model,
         "computed_by": f"torch {torch.__version__}",

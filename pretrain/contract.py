@@ -157,6 +157,11 @@ class Decoder(Protocol):
         """[N, D]; the mean, where they are a distribution."""
 
 
+@runtime_checkable
+class Autoencoder(Encoder, Decoder, Protocol):
+    """To latents and back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The four columns of the README's capability table."""

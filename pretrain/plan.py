@@ -5,6 +5,7 @@ keeps is counted, not estimated: the sum of all storages that autograd saves, ea
 real, since models branch on it; its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,10 +18,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
 from pretrain.contract import Carry, Model
 from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineConfig
-from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
+from pretrain.engines.engine import DTYPES, buffer_pieces, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import ModelConfig, RBMConfig, Seq2SeqConfig, WGANConfig
+from pretrain.models import ModelConfig, Seq2SeqConfig
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
@@ -119,7 +121,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
     activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
     sizes = [parameter.numel() for parameter in model.parameters()]
 
-    buffers = sum(_bytes(buffer) for buffer in model.buffers())
+    buffers = sum(_bytes(piece.tensor) for piece in buffer_pieces(model))
     with torch.random.fork_rng():
         batch = typical_batch(experiment.model, rows)
     probe = sum(_bytes(getattr(batch, field.name)) for field in fields(batch))
@@ -192,9 +194,8 @@ def activation_bytes(model: Model, config: ModelConfig, rows: int, player: str) 
 def typical_batch(config: ModelConfig, rows: int) -> Batch:
     """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
     ids_R = torch.zeros(rows, dtype=torch.int64)
-    if isinstance(config, WGANConfig | RBMConfig):
-        width = config.num_values if isinstance(config, WGANConfig) else config.num_visible
-        return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
+    if isinstance(config, VectorModelConfig):
+        return VectorBatch(torch.rand(rows, math.prod(config.shape)).round(), ids_R, ids_R)
     if isinstance(config, Seq2SeqConfig):
         tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
         return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL.clone(), tokens_RL.clone(), ids_R.clone())

@@ -77,13 +77,20 @@ class BaselineModel:
         return ItemScore(nats_T, greedy_T, first)
 
 
+def baseline_file(name: str) -> Path:
+    """The text of a baseline of n-grams; BadInput where there is none."""
+    path = Path(name.removeprefix(KNESER_NEY))
+    if not path.is_file():
+        problem = "is no file" if path.exists() and name != KNESER_NEY else "does not exist"
+        raise BadInput(f"{name}: {str(path)!r} {problem}; give the text that the n-grams are counted in")
+    return path
+
+
 def open_baseline(name: str) -> tuple[BaselineModel, WordTokenizer | ByteTokenizer, int]:
     """Model, tokenizer, and the token that stands for a start; BadInput where the file cannot be read."""
     if name == UNIFORM:
         return BaselineModel(BYTES, {"kind": "uniform over bytes"}, 0), ByteTokenizer(), 0
-    path = Path(name.removeprefix(KNESER_NEY))
-    if not path.is_file():
-        raise BadInput(f"{name}: there is no file {path}; give the text that the n-grams are counted in")
+    path = baseline_file(name)
     lines = read_lines(path)
     words = Words.of(lines)
     model = KneserNey(ORDER).fit(words.ids(lines), vocabulary_size=words.size, end_of_line=words.end_of_line)

@@ -19,6 +19,8 @@ from evals.scoring.window_model import WindowModel, hidden_from_each_other
 
 OWN_MASKS = ("sliding_window", "attention_chunk_size", "window_size", "attention_types", "local_attention", "alibi")
 """Settings of models that mask, or weigh by distance, in ways of their own."""
+OWN_LENGTHS = ("longrope", "dynamic")
+"""Rotary encodings that depend on the length of a batch, so that each row is computed alone."""
 PROBED = 600
 """Tokens of a context that is tried."""
 
@@ -43,7 +45,8 @@ class HuggingFaceNetwork:
         if not self._gives_its_logits():
             self._body = lambda **given: model(**given).logits
             self.output = WholeOutput(self.output.vocab_size, lambda logits_NV: logits_NV.float())
-        self.shares_contexts = self._takes_masks()
+        self.rows_alone = _rotary(model.config) in OWN_LENGTHS
+        self.shares_contexts = not self.rows_alone and self._takes_masks()
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
         given: dict[str, Any] = {"input_ids": tokens_RL, "use_cache": False}
@@ -73,7 +76,7 @@ class HuggingFaceNetwork:
     @torch.no_grad()
     def _takes_masks(self) -> bool:
         """Whether a context and two continuations in one row are read as apart, over a distance that shows windows."""
-        if any(getattr(self.model.config, name, None) for name in OWN_MASKS):
+        if any(getattr(_text_config(self.model.config), name, None) for name in OWN_MASKS):
             return False  # a mask of ours would take the place of its own
         size = min(PROBED, self.max_length - 2)
         tokens_1L = self._some_tokens(size + 4)
@@ -104,11 +107,28 @@ def _linear_output(head: Any, config: Any) -> LinearOutput:
 
 
 def _length(model: Any, given: int | None) -> int:
-    named = (getattr(model.config, name, None) for name in ("n_positions", "max_position_embeddings"))
-    known = [limit for limit in (given, *named) if limit is not None]
-    if not known:
+    settings = _text_config(model.config)
+    named = (getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings"))
+    most = next((int(limit) for limit in named if limit is not None), None)
+    if most is None and given is None:
         raise BadInput(f"{type(model).__name__} does not say how many tokens it reads at a time: say so with --context")
-    return int(known[0])
+    if given is not None and not 1 <= given <= (most or given):
+        raise BadInput(
+            f"context {given}: must be from 1 to {most or 'what it can read'}, what the model can read at a time"
+        )
+    return int(most or 0) if given is None else given
+
+
+def _text_config(config: Any) -> Any:
+    """Of a model of images and text, the part that is of text."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _rotary(config: Any) -> str | None:
+    """The kind of its rotary encoding."""
+    settings = _text_config(config)
+    scaling = getattr(settings, "rope_parameters", None) or getattr(settings, "rope_scaling", None) or {}
+    return scaling.get("rope_type", scaling.get("type"))
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -137,11 +157,18 @@ class HuggingFaceTokenizer:
         else:
             content = str(sorted(tokenizer.get_vocab().items()))
         self.lossless = self._spells(HOSTILE)
+        self.prefix = self._prefix()
         self.hash = sha256(content.encode()).hexdigest()
 
     def _spells(self, text: str) -> bool:
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return bool(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text)
+
+    def _prefix(self) -> tuple[int, ...]:
+        """What it puts before a text by itself."""
+        bare, whole = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+        begins = (start for start in range(len(whole)) if whole[start : start + len(bare)] == bare)
+        return tuple(whole[: next(begins, 0)])
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
@@ -183,14 +210,14 @@ def open_huggingface(
     identity = {
         "model": str(place),
         "kind": type(model).__name__,
-        "weights_hash": _weights_hash(model),
+        "weights_hash": weights_hash(model),
         "tokenizer_hash": words.hash,
         "dtype": str(dtype).removeprefix("torch."),
     }
     return WindowModel(HuggingFaceNetwork(model, identity, max_length=context)), words
 
 
-def _weights_hash(model: Any) -> str:
+def weights_hash(model: Any) -> str:
     """XXH3 of all weights with their names."""
     seen = xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):

@@ -34,7 +34,7 @@ class GPTNetwork:
         self.model, self._identity = model, identity
         self.output = output_layer(model.vocabulary, model.config.vocab_size)
         self.max_length = context or model.config.context_length
-        self.device, self.shares_contexts = model.positions.device, True
+        self.device, self.shares_contexts, self.rows_alone = model.positions.device, True, False
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
         if positions_RL is None or masked_R1LL is None:

@@ -47,13 +47,15 @@ def encode_requests(
     max_length: int | None,
     barred: frozenset[int] = frozenset(),
     owners: Sequence[int] | None = None,
+    prefix: Sequence[int] = (),
 ) -> list[Encoded]:
     """Each request as an item, encoded as one text: spaces at the end of a context belong to the continuation.
 
     The boundary is where the context alone would end in tokens, as in EleutherAI's lm-evaluation-harness, whose numbers
     these are to be compared with. `owners`: a context that several continuations of one owner share is cut by the
-    longest of them, so that it stays one; None, as there: each by its own. CannotBeAsked where a continuation has no
-    token, or more than `max_length`.
+    longest of them, so that it stays one; None, as there: each by its own. `prefix` are the tokens that the model's
+    tokenizer puts before every text: before every context here, which loses them first. CannotBeAsked where a
+    continuation has no token, or more than `max_length`.
     """
     moved = [_without_trailing_space(request) for request in requests]
     contexts = list(dict.fromkeys(request.context for request in moved if request.context))
@@ -62,8 +64,9 @@ def encode_requests(
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     boundaries: list[bool] = []
     for request, whole in zip(moved, wholes, strict=True):
-        context = tokens_of[request.context].astype(np.int64) if request.context else np.array([start])
-        continuation = whole.astype(np.int64)[len(context) if request.context else 0 :]
+        before = tokens_of[request.context].astype(np.int64) if request.context else np.empty(0, dtype=np.int64)
+        context = np.concatenate([np.array(prefix, dtype=np.int64), before]) if len(before) else np.array([start])
+        continuation = whole.astype(np.int64)[len(before) :]
         if not request.context and len(continuation) and continuation[0] == start:
             continuation = continuation[1:]
         if not len(continuation):
@@ -71,7 +74,7 @@ def encode_requests(
                 f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}"
             )
         pairs.append((context, continuation))
-        boundaries.append(bool(request.context) and not np.array_equal(whole[: len(context)], context))
+        boundaries.append(not np.array_equal(whole[: len(before)], before))
     together = range(len(pairs)) if owners is None else owners
     longest: dict[tuple[int, bytes], int] = {}
     for owner, (context, continuation) in zip(together, pairs, strict=True):

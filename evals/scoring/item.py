@@ -103,9 +103,12 @@ def group_items(items: Sequence[Item], owners: Sequence[int]) -> tuple[list[Grou
     room: dict[tuple[int, bytes], int] = {}
     places: list[list[int]] = []
     for place, (item, owner) in enumerate(zip(items, owners, strict=True)):
+        if item.running:
+            places.append([place])
+            continue
         key = (owner, item.context.tobytes())
         size = len(item.continuation)
-        if item.running or len(item.context) == 1 or room.get(key, 0) < size:
+        if len(item.context) == 1 or room.get(key, 0) < size:
             open_rows[key], room[key] = [], SHARED_TOKENS
             places.append(open_rows[key])
         open_rows[key].append(place)

@@ -70,12 +70,17 @@ class MemoryModel:
         carry = self._read_to_the_end(before)
         row_of = [row for row, group in enumerate(groups) for _ in group.items]
         items = [item for group in groups for item in group.items]
-        rows = [np.concatenate([item.context[-1:], item.continuation[:-1]]) for item in items]
-        seen = np.array([len(before[row]) for row in row_of])
-        places = torch.tensor(row_of, device=self.network.device)
-        each = {name: value[places] for name, value in carry.items()}
-        found = iter(self._read(rows, [0] * len(rows), items, each, seen))
-        return [[next(found) for _ in group.items] for group in groups]
+        longest_first = sorted(range(len(items)), key=lambda place: (-len(items[place].continuation), place))
+        found: dict[int, ItemScore] = {}
+        for first in range(0, len(items), len(groups)):  # as many memories at a time as there are contexts
+            places = longest_first[first : first + len(groups)]
+            own, chosen = [row_of[place] for place in places], [items[place] for place in places]
+            each = {name: value[torch.tensor(own, device=self.network.device)] for name, value in carry.items()}
+            rows = [np.concatenate([item.context[-1:], item.continuation[:-1]]) for item in chosen]
+            seen = np.array([len(before[row]) for row in own])
+            found |= dict(zip(places, self._read(rows, [0] * len(rows), chosen, each, seen), strict=True))
+        left = iter(found[place] for place in range(len(items)))
+        return [[next(left) for _ in group.items] for group in groups]
 
     def _read_to_the_end(self, rows: Sequence[np.ndarray]) -> Carry:
         """The memory after rows that all end together: what stands before a row's beginning is never seen."""
@@ -101,8 +106,9 @@ class MemoryModel:
         if not rows:
             return []
         order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
-        places = torch.tensor(order, device=self.network.device)
-        carry = {name: value[places] for name, value in carry.items()}
+        if order != list(range(len(rows))):
+            places = torch.tensor(order, device=self.network.device)
+            carry = {name: value[places] for name, value in carry.items()}
         seen_R1 = np.broadcast_to(np.asarray(seen), (len(rows),))[order][:, None]
         scores = _Scores(self.network.output, items)
         for offset in range(0, len(rows[order[0]]), self.segment_length):

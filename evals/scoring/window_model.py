@@ -26,6 +26,8 @@ class Network(Protocol):
     device: torch.device
     shares_contexts: bool
     """Whether positions and mask of ours are obeyed; else `None` is given for them."""
+    rows_alone: bool
+    """Whether a row's numbers depend on the length of others, so that each is computed alone."""
 
     def hidden(self, tokens_RL: Tensor, positions_RL: Tensor | None, masked_R1LL: Tensor | None) -> Tensor:
         """[R, L, W] what goes into the output layer. None: positions in order, and the future masked."""
@@ -51,8 +53,9 @@ class WindowModel:
             return self._score_rows(groups)
         alone = [Group(group.context, (item,)) for group in groups for item in group.items]
         found: list[ItemScore] = []
-        for first in range(0, len(alone), len(groups)):
-            found += [scores[0] for scores in self._score_rows(alone[first : first + len(groups)])]
+        rows = 1 if self.network.rows_alone else len(groups)
+        for first in range(0, len(alone), rows):
+            found += [scores[0] for scores in self._score_rows(alone[first : first + rows])]
         left = iter(found)
         return [[next(left) for _ in group.items] for group in groups]
 

@@ -20,10 +20,8 @@ LOWEST_LOG_SCALE = -7.0
 """Of a component: bins are much wider than a thousandth, so narrower ones say nothing new."""
 
 
-def logistic_mixture_log_prob(
-    values: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor, num_levels: int
-) -> Tensor:
-    """[...] levels in [0, 1], [..., M] three times -> [...] nats, at least float32."""
+def logistic_log_prob(values: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
+    """[...] levels in [0, 1], [..., M] twice -> [..., M] nats of each component, at least float32."""
     x = at_least_float32(values)[..., None]
     log_scales = at_least_float32(log_scales).clamp(min=LOWEST_LOG_SCALE)
     inverse, centred = (-log_scales).exp(), x - at_least_float32(means)
@@ -34,8 +32,15 @@ def logistic_mixture_log_prob(
     inside = (x >= half) & (x <= 1 - half)
     width = 2 * half * inverse
     between = torch.where(inside, torch.log(-torch.expm1(-width)), torch.zeros_like(width))
+    return below + above + between
+
+
+def logistic_mixture_log_prob(
+    values: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor, num_levels: int
+) -> Tensor:
+    """[...] levels in [0, 1], [..., M] three times -> [...] nats, at least float32."""
     weights = at_least_float32(weight_logits).log_softmax(-1)
-    return torch.logsumexp(weights + below + above + between, -1)
+    return torch.logsumexp(weights + logistic_log_prob(values, means, log_scales, num_levels), -1)
 
 
 def draw_logistic_mixture(weight_logits: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
@@ -47,3 +52,15 @@ def draw_logistic_mixture(weight_logits: Tensor, means: Tensor, log_scales: Tens
     chance = torch.rand_like(mean).clamp(torch.finfo(mean.dtype).tiny, 1 - torch.finfo(mean.dtype).eps)
     drawn = mean + scale * (chance.log() - torch.log1p(-chance))
     return (drawn.clamp(0, 1) * (num_levels - 1)).round() / (num_levels - 1)
+
+
+def standard_logistic_log_prob(z: Tensor) -> Tensor:
+    """[..., Z] -> [...] nats of the density s'(z) = s(z) s(-z)."""
+    z = at_least_float32(z)
+    return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(-1)
+
+
+def draw_standard_logistic(like: Tensor) -> Tensor:
+    """Numbers of the shape, dtype and device of another tensor."""
+    chance = torch.rand_like(like).clamp(torch.finfo(like.dtype).tiny, 1 - torch.finfo(like.dtype).eps)
+    return torch.logit(chance)

@@ -4,14 +4,32 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from pretrain.models.adversarial.wgan import WGANConfig
+from pretrain.models.adversarial.acai import ACAIConfig
+from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
+from pretrain.models.autoregressive.made import MADEConfig
+from pretrain.models.autoregressive.nade import NADEConfig
+from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.energy.rbm import RBMConfig
+from pretrain.models.flow.flow import FlowConfig
+from pretrain.models.latent.vae import VAEConfig
+from pretrain.models.latent.vq_vae import VQVAEConfig
 from pretrain.models.seq2seq.encoder_decoder import Seq2SeqConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | Seq2SeqConfig,
+    TransformerXLConfig
+    | GPTConfig
+    | MADEConfig
+    | NADEConfig
+    | PixelCNNConfig
+    | Seq2SeqConfig
+    | FlowConfig
+    | VAEConfig
+    | VQVAEConfig
+    | GANConfig
+    | ACAIConfig
+    | RBMConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -23,10 +41,17 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 
 __all__ = [
     "MODEL_CONFIGS",
+    "ACAIConfig",
+    "FlowConfig",
+    "GANConfig",
     "GPTConfig",
+    "MADEConfig",
     "ModelConfig",
+    "NADEConfig",
+    "PixelCNNConfig",
     "RBMConfig",
     "Seq2SeqConfig",
     "TransformerXLConfig",
-    "WGANConfig",
+    "VAEConfig",
+    "VQVAEConfig",
 ]

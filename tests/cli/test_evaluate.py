@@ -57,6 +57,8 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
     (line,) = (one for one in lines if one["metric"] == words["name"] and one["target"] == "uniform:bytes")
     assert (float(line["value"]), int(line["count"])) == (words["value"], words["count"]), "to the last digit"
     assert "no data: wsc273" in next(one["missing"] for one in lines if one["task"] == "wsc273")
+    assert (line["unknown_tokens"], line["tokenizer_lossless"], line["limit"]) == ("0", "True", "")
+    assert {one["whole_test_set"] for one in lines if one["metric"] == "lambada/perplexity"} == {"False"}
     assert [one["gpt2"] for one in lines if one["metric"] == "lambada/perplexity"] == ["8.63"] * 2
     kept = (data.parent / "kept.jsonl").read_bytes()
     again = evaluate(segue, data, "--tasks", "gpt2-table,ptb/tokenized", "--out", "kept.jsonl", *beside)
@@ -75,8 +77,9 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
         (["--tasks", "lambada", "--out", "no/r.jsonl"], "--out no/r.jsonl: cannot be written"),
         (["--tasks", "lambada", "--json", "r.json"], "--json: is of held-out data alone; leave out --tasks"),
         (["--tasks", "piqa"], "--tasks: none of them gave a number; what stands under the table says why"),
+        (["--tasks", ","], "--tasks: names no task; `evaluate --list` names all"),
         (["--out", "r.jsonl"], "--data-dir: is of benchmark tasks alone; say which with --tasks"),
-        (["--tasks", "lambada", "--beside", "kneser-ney:none.txt"], "there is no file none.txt"),
+        (["--tasks", "lambada", "--beside", "kneser-ney:none.txt"], "'none.txt' does not exist; give the text"),
         (["--tasks", "lambada", "--memory-length", 5], "uniform:bytes: memory_length is of Segue's runs; leave it out"),
     ],
 )
@@ -84,6 +87,12 @@ def test_bad_input_is_answered(segue: Forks, data: Path, arguments: list[object]
     refused = evaluate(segue, data, *arguments)
     assert refused.code == 2, refused
     assert message in refused.one_message()
+
+
+def test_only_runs_have_held_out_data(segue: Forks, tmp_path: Path) -> None:
+    refused = segue.run("evaluate", "uniform:bytes", cwd=tmp_path)
+    assert refused.code == 2, refused
+    assert "uniform:bytes: is no run's directory, and only runs have held-out data; say which" in refused.one_message()
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_fewer_steps_than_the_run_has_taken(segue: Forks, tmp_path: Path, undist
     assert "steps=30: the run has reached step 60 already" in result.err
 
 
+@pytest.mark.slow
 def test_gives_up_with_code_6(tmp_path: Path) -> None:
     """Workers that are killed again and again, before there is a checkpoint."""
     run = tmp_path / "run"

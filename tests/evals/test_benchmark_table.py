@@ -36,7 +36,7 @@ def shown(made: Report, width: int) -> str:
 def test_lines_have_their_published_numbers() -> None:
     wsc, text8 = report("kneser-ney:a").published()
     assert wsc == ("WSC273, partial", "61.25% ± 3.00", "273", "50.50% †", "70.70", "63.7", "92+", "")
-    assert text8 == ("text8 bits/character", "no data", "", "", "0.98", "1.08", "", "1.08")
+    assert text8 == ("text8 bits/character", "no data", "", "no data", "0.98", "1.08", "", "1.08")
     assert report().further() == [("wsc273/accuracy/full", "59.50% ± 3.00", "273")]
 
 
@@ -47,12 +47,37 @@ def test_reasons_are_given_once_and_unknown_words_are_told() -> None:
     assert report().notes() == [first]
 
 
+def test_who_has_no_number_leaves_those_of_others_and_says_why() -> None:
+    gone = TaskResult("wsc273", "", missing="not asked: wsc273: too long")
+    has = TaskResult("wsc273", "", (metric("wsc273/accuracy/partial", 50.5), metric("wsc273/accuracy/full", 40.0)))
+    made = Report("title", Column("mine", [gone]), GPT2_TABLE, [Column("theirs", [has])])
+    assert made.published()[0][1:4] == ("not asked", "", "50.50%")
+    assert made.further() == [("wsc273/accuracy/full", "not asked", "", "40.00%")]
+    turned = Report("title", Column("theirs", [has]), GPT2_TABLE, [Column("mine", [gone])])
+    assert turned.published()[0][1:4] == ("50.50% ± 3.00", "273", "not asked")
+    assert turned.further() == [("wsc273/accuracy/full", "40.00% ± 3.00", "273", "not asked")]
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_no_number_is_cut_at_any_width(width: int) -> None:
     text = shown(report("kneser-ney:one.txt", "kneser-ney:another.txt"), width)
     for value in ("61.25% ± 3.00", "50.50% †", "59.50% ± 3.00", "70.70", "92+", "1.08", "no data"):
         assert value in text, (width, text)
     assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_targets_that_read_otherwise_are_told_apart() -> None:
+    def column(name: str, **reads: object) -> Column:
+        number = metric("wsc273/accuracy/partial", 50.5)
+        number = replace(number, protocol={**number.protocol, "stride": 32, "model": reads})
+        return Column(name, [TaskResult("wsc273", "", (number,))])
+
+    window, memory = column("a", context=64), column("b", target_length=8, memory_length=16)
+    assert Report("title", window, GPT2_TABLE, [memory]).notes() == [
+        "a reads 64 tokens at a time, in running text with a stride of 32",
+        "b reads 8 tokens at a time, with a memory of 16",
+    ]
+    assert Report("title", window, GPT2_TABLE, [column("c", context=64)]).notes() == []
 
 
 def test_a_part_of_a_test_set_is_marked() -> None:

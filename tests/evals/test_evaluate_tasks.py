@@ -151,6 +151,19 @@ def test_killed_in_the_middle_and_gone_on_with(place: Path, tmp_path: Path) -> N
     assert killed.read_bytes() == whole.read_bytes()
 
 
+def test_data_that_are_gone_are_a_line_when_it_goes_on(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    wanted = evaluate(place, "tiny_gpt", out)
+    file = place / "data" / "lambada" / "lambada_test.jsonl"
+    file.rename(tmp_path / "away")
+    try:
+        gone, ptb = evaluate(place, "tiny_gpt", out)
+    finally:
+        (tmp_path / "away").rename(file)
+    assert (gone.missing or "").startswith("no data: lambada")
+    assert printed([ptb]) == printed(wanted[1:])
+
+
 def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     evaluate(place, "tiny_gpt", out)
@@ -163,6 +176,9 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
         with pytest.raises(BadInput, match=r"is no line of results|is none of results"):
             evaluate(place, "tiny_gpt", out)
         assert out.read_text() == kept
+    out.write_text('{"task": "lambada", "example": "0000", "nats": NaN}\n')
+    with pytest.raises(BadInput, match=r"out.jsonl:1: is no line of results"):
+        evaluate(place, "tiny_gpt", out)
     out.write_text("no results\n")
     with pytest.raises(BadInput, match=r"out.jsonl:1: is no line of results; give --out another file"):
         evaluate(place, "tiny_gpt", out)

@@ -13,7 +13,7 @@ from cluster.huggingface_export import export_huggingface
 from cluster.inspection import export
 from cluster.sampling import keep_tokenizer
 from data_pipeline.config import BadInput, Corrupt
-from evals.backends.huggingface import HuggingFaceNetwork, HuggingFaceTokenizer
+from evals.backends.huggingface import HuggingFaceNetwork, HuggingFaceTokenizer, weights_hash
 from evals.scoring.encoding import Request, encode_requests
 from evals.scoring.item import Item, score_items
 from evals.scoring.output_layer import LinearOutput, WholeOutput
@@ -137,6 +137,40 @@ def others() -> dict[str, tuple[Any, bool]]:
         "slopes of attention": (BloomForCausalLM(bloom), False),
         "local attention": (GPTNeoForCausalLM(neo), False),
     }
+
+
+def test_a_rotary_encoding_by_the_length_of_a_batch_is_read_row_by_row() -> None:
+    """Phi-3's factors are those of the longest row; so a row beside a long one has other numbers than alone."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [5.0, 7.0, 9.0, 11.0]}
+    torch.manual_seed(0)
+    model = Phi3ForCausalLM(Phi3Config(
+        **SIZES, **MORE | {"max_position_embeddings": 64}, original_max_position_embeddings=16, pad_token_id=0,
+        rope_parameters=factors | {"rope_theta": 10_000.0, "original_max_position_embeddings": 16},
+        initializer_range=0.5,
+    )).eval()  # fmt: skip
+    network = HuggingFaceNetwork(model, {})
+    generator = np.random.default_rng(0)
+    items = [Item(generator.integers(50, size=size), generator.integers(50, size=3)) for size in (6, 30)]
+    alone, together = (score_items(WindowModel(network), items, rows=rows) for rows in (1, 2))
+    assert [score.total for score in together] == [score.total for score in alone]
+    network.rows_alone = False
+    assert score_items(WindowModel(network), items, rows=2)[0].total != pytest.approx(alone[0].total, rel=1e-3)
+
+
+@pytest.mark.parametrize("context", [0, -3, 33])
+def test_no_context_is_longer_than_what_a_model_reads(context: int) -> None:
+    model, _ = others()["nothing"]
+    with pytest.raises(BadInput, match=rf"context {context}: must be from 1 to 32, what the model can read at a time"):
+        HuggingFaceNetwork(model, {}, max_length=context)
+
+
+def test_weights_of_other_names_have_another_hash() -> None:
+    one, other = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    names = [torch.nn.ModuleDict({"a": one, "b": other}), torch.nn.ModuleDict({"b": one, "c": other})]
+    assert weights_hash(names[0]) == weights_hash(torch.nn.ModuleDict({"a": one, "b": other}))
+    assert weights_hash(names[0]) != weights_hash(names[1])
 
 
 @pytest.mark.parametrize("name", ["nothing", "rotary positions", "soft caps, a sliding window", "scaled logits",

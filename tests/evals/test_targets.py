@@ -163,10 +163,18 @@ def test_a_checkpoint_is_the_one_asked_for_and_named_by_its_hash(place: Path, na
         model = found[step].protocol["model"]
         assert model["checkpoint"] == {"step": newest, "hash": checkpoint_hash(checkpoint)}
         assert model["tokenizer_hash"] == load_tokenizer(run / TOKENIZER).hash
+        assert (model["device"], model["kernels"]["default"]) == ("cpu", "auto")
         assert (model["kind"], model["dtype"]) == (name.removeprefix("tiny_"), "float32")
     assert found[1].protocol["model"]["checkpoint"]["hash"] != found[2].protocol["model"]["checkpoint"]["hash"]
     assert found[None].value == found[2].value
     assert nats(found[1]) != pytest.approx(nats(found[2]), rel=1e-4)
+
+
+def test_other_kernels_are_another_protocol(place: Path) -> None:
+    name = str(place / "tiny_gpt")
+    plain, chosen = (measured(place, name, kernels=choice) for choice in ((), ("linear_cross_entropy=reference",)))
+    assert plain.protocol["model"]["kernels"] != chosen.protocol["model"]["kernels"]
+    assert plain.protocol["model"]["kernels"] == measured(place, f"{name}.safetensors").protocol["model"]["kernels"]
 
 
 @pytest.mark.parametrize("name", RUNS)

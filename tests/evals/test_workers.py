@@ -10,7 +10,8 @@ import psutil
 import pytest
 import torch
 
-from data_pipeline.config import GaveUp
+from cluster.inspection import prune
+from data_pipeline.config import BadInput, GaveUp
 from evals import evaluate_tasks as module
 from evals.evaluate_tasks import TaskResult, evaluate_tasks
 from evals.results_file import ResultsFile
@@ -59,6 +60,29 @@ def test_workers_open_the_checkpoint_that_the_driver_opened(place: Path) -> None
     assert newer.exists()
     assert [metric.value for metric in found] == [metric.value for metric in one] != [metric.value for metric in two]
     assert found[0].protocol["model"]["checkpoint"]["step"] == 1
+
+
+def test_a_checkpoint_is_held_until_the_workers_have_it(place: Path) -> None:
+    """Retention may want it gone while the tasks are read."""
+
+    class Prunes(DataSource):
+        def read_bytes(self, task: str, names: Sequence[str], hub: object = None) -> tuple[str, bytes, str]:
+            removed.extend(prune(place / RECIPE, 1, dry_run=False))
+            return super().read_bytes(task, names)
+
+    removed: list[str] = []
+    old = Target(str(place / RECIPE), 1)
+    (found,) = results(old, Prunes(place / "data"), 2)
+    assert (place / RECIPE / "checkpoints" / "step-000000001").is_dir(), removed
+    assert found.metrics
+    assert any("removed" in line for line in prune(place / RECIPE, 1, dry_run=False))
+    assert not (place / RECIPE / "checkpoints" / "step-000000001").exists(), "and no longer"
+
+
+def test_why_a_worker_cannot_open_the_target_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Target, "pinned", lambda self, model: Target(str(place / "gone")))
+    with pytest.raises(BadInput, match=r"gone: is no run"):
+        results(Target(str(place / RECIPE)), DataSource(place / "data"), 2)
 
 
 def test_each_worker_takes_an_accelerator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

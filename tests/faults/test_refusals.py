@@ -249,6 +249,7 @@ READERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bomb",
     [

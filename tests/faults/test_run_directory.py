@@ -21,6 +21,7 @@ from tests.cli.conftest import segue  # noqa: F401
 LONG = ("tiny_rbm", "steps=1000000", "checkpoint.every=20", "evaluate.every=null", "log.every=1000")
 
 
+@pytest.mark.slow
 def test_22_two_jobs_on_one_directory(segue: Forks, tmp_path: Path) -> None:  # noqa: F811
     """The second is refused and changes nothing; after kill -9 of the first, the same command goes on."""
     run = tmp_path / "run"

@@ -197,6 +197,7 @@ train(recipe, Path("run"), workers=2, console=console(), injector=FailOnce(os.pa
 """
 
 
+@pytest.mark.slow
 def test_42_workers_and_their_errors(tmp_path: Path) -> None:
     """A worker raises with secrets in its error: in its log, in the event and on the screen they are left out."""
     done = subprocess.run(

@@ -115,6 +115,7 @@ def alone(run: Path, marker: Path, moment: str, step: int) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Path, console: Console) -> None:
     run = tmp_path / "run"
     ended = alone(run, tmp_path / "hung", "data", 7)
@@ -129,6 +130,7 @@ def test_a_hung_worker_without_a_driver_ends_itself_with_its_stack(tmp_path: Pat
     assert events(run)[2]["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_hung_read_without_a_driver_ends_the_worker_too(tmp_path: Path, console: Console) -> None:
     """Row 11, of reads."""
     run = tmp_path / "run"

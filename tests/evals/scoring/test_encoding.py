@@ -51,6 +51,31 @@ def test_an_empty_context_is_the_start() -> None:
     assert encode("", "ab") == ([START], ids("ab"), 0)
 
 
+class Nothing:
+    """Has no token for a blank, and one of its own that begins a text."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([START if word == "<s>" else len(word) for word in text.split()]) for text in texts]
+
+
+def test_a_context_without_a_token_is_the_start_and_a_start_is_never_scored() -> None:
+    for context, continuation, wanted in (
+        ("  ", "a bcd", [1, 3]),
+        ("", "<s> a bcd", [1, 3]),
+        ("", "a <s>", [1, START]),
+    ):
+        (one,) = encode_requests([Request(context, continuation)], Nothing(), start=START, max_length=None)
+        assert (one.item.context.tolist(), one.item.continuation.tolist()) == ([START], wanted)
+
+
+def test_what_a_tokenizer_puts_before_texts_stands_before_contexts_and_is_dropped_first() -> None:
+    requests = [Request("ab", " cd"), Request("", "cd"), Request("abc", "de")]
+    found = encode_requests(requests, Characters(), start=START, max_length=5, prefix=(7, 8))
+    contexts = [one.item.context.tolist() for one in found]
+    assert contexts == [[7, 8, *ids("ab")], [START], [8, *ids("abc")]]
+    assert [one.dropped for one in found] == [0, 0, 1]
+
+
 def test_what_does_not_fit_is_dropped_from_the_beginning_and_counted() -> None:
     assert encode("abcdef", "gh", max_length=4) == (ids("def"), ids("gh"), 3)
     assert encode("abc", "gh", max_length=4) == (ids("abc"), ids("gh"), 0)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from data_pipeline.batch import TokenBatch
-from evals.backends.segue import token_model
+from evals.backends.segue import TransformerXLNetwork, token_model
 from evals.scoring import item as items_module
 from evals.scoring.encoding import windows
 from evals.scoring.item import Group, Item, Segments, batches_of, group_items, score_items
+from evals.scoring.memory_model import MemoryModel
 from evals.scoring.output_layer import LinearOutput, score_positions
 from evals.scoring.window_model import hidden_from_each_other
 from pretrain.contract import Model
@@ -94,6 +95,47 @@ def test_short_memory_forgets_the_same_in_every_batch(order: int) -> None:
     for rows in (3, 32):
         for one, other in zip(score_items(model, items, rows), wanted, strict=True):
             np.testing.assert_allclose(one.nats, other.nats, rtol=0, atol=1e-12)
+
+
+def test_contexts_are_read_in_segments_that_end_where_they_end() -> None:
+    """By hand: the context's segments from its end backwards, then the continuation's from its own beginning."""
+    model, size = transformer_xl(memory_length=3), 5
+    scores = score_items(token_model(model, {}), draw_items(), rows=4)
+    for item, score in zip(draw_items(), scores, strict=True):
+        before, read = item.context[:-1], np.concatenate([item.context[-1:], item.continuation[:-1]])
+        first = len(before) % size
+        cuts = [before[:first], *(before[start : start + size] for start in range(first, len(before), size))]
+        parts = [*cuts, *(read[start : start + size] for start in range(0, len(read), size))]
+        carry, seen, hidden = model.initial_carry(1), 0, []
+        for part in [one for one in parts if len(one)]:
+            age = torch.arange(seen, seen + len(part))[None]
+            with torch.no_grad():
+                found, carry = model.hidden(torch.from_numpy(part)[None], age, carry)
+            hidden.append(found[0])
+            seen += len(part)
+        logits = model.vocabulary.logits(torch.cat(hidden)[len(before) :])
+        wanted = -logits.log_softmax(-1)[torch.arange(len(read)), torch.from_numpy(item.continuation)]
+        np.testing.assert_allclose(score.nats, wanted.detach().numpy(), rtol=0, atol=1e-9)
+
+
+def test_no_more_memories_are_held_than_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten candidates of each context are read in turns, whatever their lengths."""
+    network, most = TransformerXLNetwork(transformer_xl(), {}), 0
+    plain = network.hidden
+
+    def hidden(tokens: torch.Tensor, age: torch.Tensor, carry: dict[str, torch.Tensor]) -> object:
+        nonlocal most
+        most = max(most, len(tokens), *(len(value) for value in carry.values()))
+        return plain(tokens, age, carry)
+
+    monkeypatch.setattr(network, "hidden", hidden)
+    generator = np.random.default_rng(1)
+    contexts = [generator.integers(VOCABULARY, size=size) for size in (8, 6, 7)]
+    items = [Item(one, generator.integers(VOCABULARY, size=1 + k % 4)) for one in contexts for k in range(10)]
+    scores = score_items(MemoryModel(network, 5), items, rows=3)
+    assert most == 3
+    wanted = score_items(MemoryModel(network, 5), items, rows=1)
+    assert [score.total for score in scores] == pytest.approx([score.total for score in wanted], abs=1e-12)
 
 
 def test_continuations_that_see_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ def test_equals_the_local_engine(one: dict[str, Any], precision: str, stage: int
     assert furthest([got.probe, *got.likelihood], [expected.probe, *expected.likelihood]) < limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stage", [None, *STAGES])
 def test_does_not_depend_on_the_number_of_workers(
@@ -34,6 +35,7 @@ def test_does_not_depend_on_the_number_of_workers(
     assert furthest(got.norms, expected.norms[:HALF]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stage", [None, *STAGES])
 def test_resume_is_bit_exact_at_the_same_size(
@@ -53,6 +55,7 @@ def assert_same_bits(got: Run, expected: Run) -> None:
         assert torch.equal(got.memory.tensors[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stage", [None, *STAGES])
 def test_resumes_at_two_workers_and_again_at_one(
@@ -70,11 +73,13 @@ def test_resumes_at_two_workers_and_again_at_one(
         torch.testing.assert_close(last.memory.tensors[name], whole.memory.tensors[name], rtol=0, atol=rounding)
 
 
+@pytest.mark.slow
 def test_changes_its_stage_in_the_middle(two: dict[str, Any]) -> None:
     losses = [loss for run in two["chain"] for loss in run.losses]
     assert furthest(losses, two["matrix"]["float32", 0, "whole"].losses) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pieces_tile_every_tensor_and_are_the_same_for_all_engines(
     one: dict[str, Any], two: dict[str, Any], workers: int
@@ -94,6 +99,7 @@ def test_learns(one: dict[str, Any], precision: str, stage: int | None) -> None:
     assert losses[-1] < losses[0] - 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], stage: int) -> None:
     expected = one["game"][None, "whole"]
@@ -105,6 +111,7 @@ def test_game_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], 
         assert max(float(weight.abs().max()) for weight in weights) <= 0.25  # what after_turn clips them to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_wgan_equals_the_local_engine(one: dict[str, Any], two: dict[str, Any], stage: int) -> None:
     for runs in (one["game"], two["game"]):
