@@ -12,9 +12,12 @@ from data_pipeline.digits import DigitsConfig
 from data_pipeline.markov import MarkovConfig
 from data_pipeline.mnist import MnistConfig
 from data_pipeline.points import EightGaussiansConfig
+from data_pipeline.spoken_digits import SpokenDigitsConfig
 from data_pipeline.streams.reading import Reads as Reads
 from data_pipeline.text import TextConfig
+from data_pipeline.waves import WavesConfig
 
 DataConfig = Annotated[
-    TextConfig | MarkovConfig | DigitsConfig | MnistConfig | EightGaussiansConfig, Field(discriminator="kind")
+    TextConfig | MarkovConfig | DigitsConfig | MnistConfig | EightGaussiansConfig | WavesConfig | SpokenDigitsConfig,
+    Field(discriminator="kind"),
 ]

@@ -10,10 +10,11 @@ from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
 from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
+from pretrain.models.autoregressive.wavenet import WaveNetConfig
 from pretrain.models.energy.rbm import RBMConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | MADEConfig | NADEConfig | PixelCNNConfig,
+    TransformerXLConfig | GPTConfig | WGANConfig | RBMConfig | MADEConfig | NADEConfig | PixelCNNConfig | WaveNetConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -33,4 +34,5 @@ __all__ = [
     "RBMConfig",
     "TransformerXLConfig",
     "WGANConfig",
+    "WaveNetConfig",
 ]

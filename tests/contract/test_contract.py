@@ -201,6 +201,7 @@ OVERFIT_STEPS = {
     "wgan": 300,
     "rbm": 150,
     "made": 60,
+    "wavenet": 300,
     "pixelcnn": 60,
     "nade": 60,
 }

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rbm": {"num_visible": 6, "num_hidden": 3},
     "nade": {"num_values": 6, "num_hidden": 3, "classes": 3},
     "pixelcnn": {"height": 2, "width": 2, "features": 4, "output_features": 4, "num_layers": 1, "classes": 3},
+    "wavenet": {"length_of_wave": 4, "residual_features": 3, "skip_features": 2, "dilations": [1, 2], "classes": 3},
     "made": {"num_values": 6, "hidden_widths": [5, 4], "classes": 3, "direct": True},
 }
 WIKITEXT_103 = [20000, 40000, 200000]
@@ -145,6 +146,7 @@ def test_capabilities() -> None:
         "wgan": ("no", "cheap", False, "n/a"),
         "rbm": ("unnormalized", "expensive", True, "no"),
         "made": AUTOREGRESSIVE,
+        "wavenet": AUTOREGRESSIVE,
         "pixelcnn": AUTOREGRESSIVE,
         "nade": AUTOREGRESSIVE,
     }
