@@ -51,35 +51,36 @@ class LayerCache:
         self.start_NG = bias_G.expand(rows, -1)
         if layer.class_table is not None:
             self.start_NG = self.start_NG + layer.class_table(labels_N)
-        self.skip, self.residual, self.features = layer.skip, layer.residual, layer.features
+        self.residual = None if layer.residual is None else (layer.residual.weight, layer.residual.bias)
         self.ring = list(weight_GFK.new_zeros(self.span, rows, layer.features).unbind(0))
 
     def advance(self, h_NF: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """[N, F] and [N, S] of sample t."""
+        """[N, F] of sample t: the next layer's input, and what the skip connection reads."""
         a_NG = torch.addmm(self.start_NG, h_NF, self.taps_FG[-1])
         for tap, weight_FG in enumerate(self.taps_FG[:-1]):
             a_NG = torch.addmm(a_NG, self.ring[(t + tap * self.dilation) % self.span], weight_FG)
         self.ring[t % self.span] = h_NF
-        z_NF = a_NG[:, : self.features].tanh() * a_NG[:, self.features :].sigmoid()
-        return h_NF if self.residual is None else h_NF + self.residual(z_NF), self.skip(z_NF)
+        signal_NF, opening_NF = a_NG.chunk(2, dim=1)
+        z_NF = signal_NF.tanh() * opening_NF.sigmoid()
+        return h_NF if self.residual is None else h_NF + F.linear(z_NF, *self.residual), z_NF
 
 
 class WaveNetCache:
-    """All layers in the middle of so many waves."""
+    """All layers in the middle of so many waves; all skip connections are one product."""
 
     def __init__(self, layers: Sequence[DilatedLayer], rows: int, labels_N: Tensor | None) -> None:
         self.layers = [LayerCache(layer, rows, labels_N) for layer in layers]
-        weight_GFK = layers[0].taps.weight
-        self.silence_NF = weight_GFK.new_zeros(rows, layers[0].features)
+        self.skip_weight = torch.cat([layer.skip.weight for layer in layers], dim=1)
+        self.skip_bias_S = torch.stack([layer.skip.bias for layer in layers]).sum(0)
+        self.silence_NF = layers[0].taps.weight.new_zeros(rows, layers[0].features)
         self.t = 0
 
     def advance(self, h_NF: Tensor | None) -> Tensor:
-        """[N, S] for the next sample's distribution, given the first layer's output of the sample before it."""
+        """[N, S] for the next sample's distribution, given the first layer's input of the sample before it."""
         h_NF = self.silence_NF if h_NF is None else h_NF
-        skip_NS = None
+        skipped = []
         for layer in self.layers:
-            h_NF, out_NS = layer.advance(h_NF, self.t)
-            skip_NS = out_NS if skip_NS is None else skip_NS + out_NS
+            h_NF, z_NF = layer.advance(h_NF, self.t)
+            skipped.append(z_NF)
         self.t += 1
-        assert skip_NS is not None
-        return skip_NS
+        return F.linear(torch.cat(skipped, dim=1), self.skip_weight, self.skip_bias_S)
