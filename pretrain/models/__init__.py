@@ -11,6 +11,7 @@ from pretrain.models.autoregressive.made import MADEConfig
 from pretrain.models.autoregressive.nade import NADEConfig
 from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
+from pretrain.models.autoregressive.wavenet import WaveNetConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
 from pretrain.models.latent.vae import VAEConfig
@@ -23,6 +24,7 @@ ModelConfig = Annotated[
     | MADEConfig
     | NADEConfig
     | PixelCNNConfig
+    | WaveNetConfig
     | Seq2SeqConfig
     | FlowConfig
     | VAEConfig
@@ -54,4 +56,5 @@ __all__ = [
     "TransformerXLConfig",
     "VAEConfig",
     "VQVAEConfig",
+    "WaveNetConfig",
 ]

@@ -202,6 +202,7 @@ OVERFIT_STEPS = {
     "acai": 100,
     "rbm": 150,
     "made": 60,
+    "wavenet": 300,
     "pixelcnn": 60,
     "nade": 60,
     "flow": 150,

@@ -8,6 +8,7 @@ Shape legend: R rows of a batch, N samples, D values of a row.
 """
 
 import abc
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from pretrain.models.vectors import VectorModelConfig
 class VisibleModel(Model):
     """Exact likelihood, samples value by value."""
 
-    unit = "image"
+    unit: ClassVar[Literal["token", "image", "row"]] = "image"
     sampling = "expensive"
 
     def __init__(self, config: VectorModelConfig, num_values: int) -> None:

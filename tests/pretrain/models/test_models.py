@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rbm": {"num_visible": 6, "num_hidden": 3},
     "nade": {"num_values": 6, "num_hidden": 3, "classes": 3},
     "pixelcnn": {"height": 2, "width": 2, "features": 4, "output_features": 4, "num_layers": 1, "classes": 3},
+    "wavenet": {"length_of_wave": 4, "residual_features": 3, "skip_features": 2, "dilations": [1, 2], "classes": 3},
     "made": {"num_values": 6, "hidden_widths": [5, 4], "classes": 3, "direct": True},
     "flow": {"row_shape": [3], "bijections": {"kind": "maf", "num_layers": 1, "hidden_widths": [4]}},
     "vae": {
@@ -186,6 +187,7 @@ def test_capabilities() -> None:
         "acai": ("no", "no", True, "no"),
         "rbm": ("unnormalized", "expensive", True, "no"),
         "made": AUTOREGRESSIVE,
+        "wavenet": AUTOREGRESSIVE,
         "pixelcnn": AUTOREGRESSIVE,
         "nade": AUTOREGRESSIVE,
         "flow": ("exact", "cheap", True, "no"),
