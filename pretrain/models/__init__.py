@@ -8,10 +8,11 @@ from pretrain.models.adversarial.acai import ACAIConfig
 from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.gpt import GPTConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
+from pretrain.models.energy.energy_based import EnergyBasedConfig
 from pretrain.models.energy.rbm import RBMConfig
 
 ModelConfig = Annotated[
-    TransformerXLConfig | GPTConfig | GANConfig | ACAIConfig | RBMConfig,
+    TransformerXLConfig | GPTConfig | GANConfig | ACAIConfig | RBMConfig | EnergyBasedConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -21,4 +22,13 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 }
 """The members of the union by `kind`."""
 
-__all__ = ["MODEL_CONFIGS", "ACAIConfig", "GANConfig", "GPTConfig", "ModelConfig", "RBMConfig", "TransformerXLConfig"]
+__all__ = [
+    "MODEL_CONFIGS",
+    "ACAIConfig",
+    "EnergyBasedConfig",
+    "GANConfig",
+    "GPTConfig",
+    "ModelConfig",
+    "RBMConfig",
+    "TransformerXLConfig",
+]

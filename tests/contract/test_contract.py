@@ -195,7 +195,7 @@ def test_one_batch_is_learned_by_heart(kind: str) -> None:
     assert after < 0.5 * before, f"{before:.4f} -> {after:.4f}"
 
 
-OVERFIT_STEPS = {"transformer_xl": 60, "gpt": 60, "gan": 300, "acai": 100, "rbm": 150}
+OVERFIT_STEPS = {"transformer_xl": 60, "gpt": 60, "gan": 300, "acai": 100, "energy_based": 100, "rbm": 150}
 
 
 class _Constant:

@@ -40,6 +40,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "critic": {"kind": "perceptron", "widths": [4]},
     },
     "rbm": {"num_visible": 6, "num_hidden": 3},
+    "energy_based": {
+        "row_shape": [6],
+        "network": {"kind": "perceptron", "widths": [4]},
+        "chains": {"low": 0.0, "high": 1.0, "steps": 2, "step_size": 0.1},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -156,6 +161,7 @@ def test_capabilities() -> None:
         "gan": ("no", "cheap", False, "n/a"),
         "acai": ("no", "no", True, "no"),
         "rbm": ("unnormalized", "expensive", True, "no"),
+        "energy_based": ("unnormalized", "expensive", False, "n/a"),
     }
 
 
