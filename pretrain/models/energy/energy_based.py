@@ -83,6 +83,10 @@ class EnergyBasedConfig(VectorModelConfig):
     def shape(self) -> tuple[int, ...]:
         return self.row_shape
 
+    @property
+    def reads_whole_weights(self) -> str | None:
+        return "spectral_penalty" if self.spectral_penalty > 0 else None
+
     @model_validator(mode="after")
     def _check(self) -> "EnergyBasedConfig":
         problem = self.network.problem(self.row_shape)
