@@ -156,6 +156,12 @@ class Experiment(Config):
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
             )
+        whole = self.model.reads_whole_weights if isinstance(self.model, VectorModelConfig) else None
+        if stage == 3 and whole is not None:
+            raise ValueError(
+                f"engine.zero_stage=3 leaves no worker a whole weight outside of its layer, which model.{whole} reads; "
+                f"use engine.zero_stage 0, 1 or 2, or set model.{whole}=0"
+            )
         if stage == 3 and self.evaluate.tasks:
             raise ValueError(
                 "evaluate.tasks needs all weights on each worker, which engine.zero_stage=3 does not give; "

@@ -238,7 +238,9 @@ def _stages(experiment: Experiment) -> tuple[int, ...]:
     """The ZeRO stages at which the experiment could run."""
     if isinstance(experiment.engine, LocalEngineConfig):
         return (0,)
-    return (0, 1, 2, 3) if len(experiment.model.players) == 1 else (0, 1, 2)
+    model = experiment.model
+    whole = model.reads_whole_weights if isinstance(model, VectorModelConfig) else None
+    return (0, 1, 2, 3) if len(model.players) == 1 and whole is None else (0, 1, 2)
 
 
 def _is_embedding(name: str) -> bool:

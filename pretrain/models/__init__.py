@@ -12,6 +12,7 @@ from pretrain.models.autoregressive.nade import NADEConfig
 from pretrain.models.autoregressive.pixelcnn import PixelCNNConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXLConfig
 from pretrain.models.autoregressive.wavenet import WaveNetConfig
+from pretrain.models.energy.energy_based import EnergyBasedConfig
 from pretrain.models.energy.rbm import RBMConfig
 from pretrain.models.flow.flow import FlowConfig
 from pretrain.models.latent.vae import VAEConfig
@@ -31,7 +32,8 @@ ModelConfig = Annotated[
     | VQVAEConfig
     | GANConfig
     | ACAIConfig
-    | RBMConfig,
+    | RBMConfig
+    | EnergyBasedConfig,
     Field(discriminator="kind"),
 ]
 """Any model's configuration, told apart by `kind`."""
@@ -44,6 +46,7 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 __all__ = [
     "MODEL_CONFIGS",
     "ACAIConfig",
+    "EnergyBasedConfig",
     "FlowConfig",
     "GANConfig",
     "GPTConfig",

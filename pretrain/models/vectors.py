@@ -42,6 +42,11 @@ class VectorModelConfig(Config, abc.ABC):
         """Labels that it is told; None: it reads none."""
         return None
 
+    @property
+    def reads_whole_weights(self) -> str | None:
+        """The setting for which forward reads weights outside of their layers, where ZeRO stage 3 has cut them."""
+        return None
+
     def problem(self, data: VectorData) -> str | None:
         """Why it cannot read this data, and what to do, or None."""
         if math.prod(self.shape) != math.prod(data.shape) or (len(self.shape) > 1 and self.shape != data.shape):

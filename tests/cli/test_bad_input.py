@@ -32,6 +32,11 @@ CASES = {
     "ZeRO-3 with two players": (
         [GAN, "engine={kind: deepspeed, zero_stage: 3}"], 2, ["zero_stage=3", "critic, generator", "0, 1 or 2"],
     ),
+    "ZeRO-3 with weights read whole": (
+        ["tiny_energy_based", "model.spectral_penalty=0.1", "engine={kind: deepspeed, zero_stage: 3}"],
+        2,
+        ["zero_stage=3", "model.spectral_penalty=0", "0, 1 or 2"],
+    ),
     "negative memory": ([XL, "model.memory_length=-1"], 2, ["model.memory_length", "greater than or equal to 0", "-1"]),
     "workers do not divide": (
         [XL, "--workers", "3"], 2, ["workers=3", "batch.micro_batches=2", "one of 1, 2 workers"],

@@ -200,6 +200,7 @@ OVERFIT_STEPS = {
     "gpt": 60,
     "gan": 300,
     "acai": 100,
+    "energy_based": 100,
     "rbm": 150,
     "made": 60,
     "wavenet": 300,

@@ -70,6 +70,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "decoder": {"kind": "perceptron", "hidden_widths": [4]},
         "output": {"kind": "bernoulli"},
     },
+    "energy_based": {
+        "row_shape": [6],
+        "network": {"kind": "perceptron", "widths": [4]},
+        "chains": {"low": 0.0, "high": 1.0, "steps": 2, "step_size": 0.1},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -194,6 +199,7 @@ def test_capabilities() -> None:
         "vae": ("bound", "cheap", True, "no"),
         "seq2seq": ("exact", "no", False, "n/a"),
         "vq_vae": ("bound", "cheap", True, "no"),
+        "energy_based": ("unnormalized", "expensive", False, "n/a"),
     }
 
 
