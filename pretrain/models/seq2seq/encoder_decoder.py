@@ -70,7 +70,7 @@ class Seq2SeqConfig(Config):
     latency_weight: float = Field(default=0.0, ge=0.0)
     """Nats per target token for a source token of lag; of soft attention, which reads everything, a constant."""
     latency_warmup_steps: int = Field(default=0, ge=0)
-    """Over which the weight rises linearly from 0: before it has learned what the source is for, it learns not to wait."""
+    """Over which the weight rises linearly from 0; else it may learn not to wait before it learns what to wait for."""
 
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "pairs"
     players: ClassVar[tuple[str, ...]] = ("model",)
