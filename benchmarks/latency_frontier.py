@@ -22,7 +22,7 @@ from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.models.seq2seq.encoder_decoder import Seq2Seq
 
-WEIGHTS = (0.0, 0.05, 0.3, 1.0, 3.0)
+WEIGHTS = (0.0, 0.05, 0.1, 0.3, 1.0)
 STEPS = 1200
 PAIRS = 200
 SHOWN = {
@@ -70,7 +70,7 @@ def swap_pairs(experiment: Experiment) -> SwapPairsConfig:
 def possible(accuracy: float, lagging: float, symbols: int) -> bool:
     """Whether a reader that sees no further than it says can be so right; four standard errors of its guesses beyond.
 
-    Below a DAL of 2 some token is a guess; at 1 or below every other one is.
+    Below a DAL of 2 some token is a guess (one may be right by luck); at 1 or below every other one is.
     """
     if lagging >= 2 - 1e-9:
         return True

@@ -69,6 +69,8 @@ class Seq2SeqConfig(Config):
     attention: AnyAttention
     latency_weight: float = Field(default=0.0, ge=0.0)
     """Nats per target token for a source token of lag; of soft attention, which reads everything, a constant."""
+    latency_warmup_steps: int = Field(default=0, ge=0)
+    """Over which the weight rises linearly from 0; else it may learn not to wait before it learns what to wait for."""
 
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "pairs"
     players: ClassVar[tuple[str, ...]] = ("model",)
@@ -173,7 +175,13 @@ class Seq2Seq(Model):
         nats = token_nats(logits_RTV, batch.labels).sum()
         lag = self._lag(batch, reading).sum()
         metrics = {"nats": nats.detach(), "lag": lag.detach()}
-        return Loss(nats + self.config.latency_weight * lag, self.count(batch), metrics=metrics)
+        return Loss(nats + self.latency_weight(step) * lag, self.count(batch), metrics=metrics)
+
+    def latency_weight(self, step: int) -> float:
+        """Nats per target token and source token of lag, at a step."""
+        warmup = self.config.latency_warmup_steps
+        risen = min(1.0, step / warmup) if warmup else 1.0
+        return self.config.latency_weight * risen
 
     def count(self, batch: PairBatch) -> int:
         """Target tokens, each target's end included."""

@@ -286,6 +286,15 @@ def test_the_objective_is_nats_and_so_many_times_the_lag(attention: dict[str, An
     assert float(waiting) == pytest.approx(4 * 4 + 3 * 2, abs=1e-9)
 
 
+@torch.no_grad()
+def test_the_weight_of_the_lag_rises_linearly(randomised: Randomised) -> None:
+    model = build(randomised, STOPPING[2], latency_weight=0.4, latency_warmup_steps=8)
+    batch = pairs_of(sources(3), sources(3))
+    for step, weight in ((0, 0.0), (2, 0.1), (8, 0.4), (100, 0.4)):
+        loss = model(batch, None, player="model", step=step)
+        assert float(loss.total - loss.metrics["nats"]) == pytest.approx(weight * float(loss.metrics["lag"]), abs=1e-9)
+
+
 def test_bad_input(randomised: Randomised) -> None:
     model = build(randomised, ATTENTIONS[0])
     with pytest.raises(BadInput, match=r"source token 3 at 1: must be from 0 to 2"):
