@@ -12,7 +12,7 @@ from pretrain.models.autoregressive.wavenet_layers import LayerCache
 from pretrain.quantizers.mu_law import mu_law_codes, mu_law_values
 from tests.pretrain.models.autoregressive.exact import all_states, batch_of, completions_fit, counts_of, draws_fit, fits
 
-SIZES = {"residual_features": 6, "skip_features": 5, "dilations": (1, 2, 1)}
+SIZES = {"residual_features": 6, "skip_features": 16, "dilations": (1, 2, 1)}
 MU_LAW = {"output": "mu_law", "num_codes": 4, "length_of_wave": 4}
 LOGISTIC = {"output": "logistic", "num_components": 3, "levels": 4, "length_of_wave": 4}
 both = pytest.mark.parametrize("settings", [MU_LAW, LOGISTIC], ids=["mu_law", "logistic"])
@@ -47,7 +47,7 @@ def test_probabilities_sum_to_one(settings: dict[str, Any], randomised: Any) -> 
     model = randomised(build(classes=2, **settings))
     assert [total(model, label) for label in range(2)] == pytest.approx([1, 1], abs=1e-9)
     mutant = randomised(SeesItself(WaveNetConfig(kind="wavenet", **SIZES, **settings)))
-    assert abs(total(mutant) - 1) > 1e-3
+    assert abs(total(mutant) - 1) > 1e-7
 
 
 @pytest.mark.parametrize("output", ["mu_law", "logistic"])
@@ -64,7 +64,8 @@ def test_one_sample_sums_to_one_over_all_its_levels(output: str, randomised: Any
 @pytest.mark.parametrize(("kernel", "dilations", "wanted"), [(2, (1, 2, 4, 8, 1, 2, 4, 8), 31), (3, (1, 2, 4), 15)])
 def test_receptive_field_by_gradient(kernel: int, dilations: tuple[int, ...], wanted: int, randomised: Any) -> None:
     length = 40
-    model = randomised(build(output="logistic", length_of_wave=length, kernel=kernel, dilations=dilations))
+    sizes = {"length_of_wave": length, "kernel": kernel, "dilations": dilations, "skip_features": 40}
+    model = randomised(build(output="logistic", **sizes))
     x_RT = torch.rand(1, length, dtype=torch.float64, requires_grad=True)
     (slope_RT,) = torch.autograd.grad(model.parameters_of(x_RT, None)[0, 36].sum(), x_RT)
     seen = slope_RT[0].nonzero()[:, 0].tolist()
@@ -99,7 +100,7 @@ def test_cached_sampling_equals_the_full_forward(
     labels_N = torch.tensor([2, 0, 1])
     assert difference_from_full_forward(model, labels_N) < 1e-12
     forgets_when(monkeypatch)
-    assert difference_from_full_forward(model, labels_N) > 1e-6
+    assert difference_from_full_forward(model, labels_N) > 1e-8
 
 
 def test_a_drawn_sample_costs_one_step_of_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
