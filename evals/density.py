@@ -2,7 +2,8 @@
 
     exact          nll, and bits_per_dimension where the data has levels
     bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8)
-    unnormalized   mean unnormalized_log_prob, which says nothing across models
+    unnormalized   mean unnormalized_log_prob, which says nothing across models; of an RBM nll through log Z, exact
+                   where few enough units can be enumerated, else nll_by_log_z by annealed importance sampling
 
 Shape legend: R rows of a batch.
 """
@@ -20,9 +21,15 @@ from data_pipeline.vector_data import VectorData
 from evals.metric import Metric
 from evals.metrics.average import average
 from evals.metrics.likelihood import bits_per_dimension, negative_log_likelihood
+from evals.metrics.partition import normalized_nll
+from evals.metrics.rbm_partition import rbm_log_partition
 from evals.vectors import batch_of
 from pretrain.contract import BoundedLikelihood, ExactLikelihood, Model, UnnormalizedDensity
+from pretrain.models.energy.rbm import MOST_ENUMERATED, RBM
 from pretrain.rng import seed_everything
+
+TEMPERATURES, CHAINS = 1000, 500
+"""Of annealed importance sampling."""
 
 
 def density_metrics(
@@ -50,11 +57,25 @@ def density_metrics(
         return found
     if isinstance(model, BoundedLikelihood):
         return [_bound(model, each, number, known) for number in dict.fromkeys((1, samples))]
+    if isinstance(model, RBM):
+        return _of_rbm(model, data, list(each(model.unnormalized_log_prob)), known)
     if isinstance(model, UnnormalizedDensity):
         energies = each(model.unnormalized_log_prob)
         known["value_is"] = "log p(x) + log Z"
         return [average("unnormalized_log_prob", energies, unit="nats/example", better="higher", protocol=known)]
     return []
+
+
+def _of_rbm(model: RBM, data: VectorData, energies: list[Tensor], protocol: Mapping[str, Any]) -> list[Metric]:
+    if min(len(model.visible_bias_D), len(model.hidden_bias_H)) <= MOST_ENUMERATED:
+        log_z = model.log_partition()
+        known = {**protocol, "log_z": log_z, "log_z_is": "exact, by enumeration"}
+        return [negative_log_likelihood([energy_R - log_z for energy_R in energies], protocol=known)]
+    train_ND = torch.from_numpy(data.vectors("train").fixed().values).to(model.weight_DH.device)
+    partition = rbm_log_partition(
+        model, train_ND, temperatures=TEMPERATURES, chains=CHAINS, seed=protocol["seed"], protocol=protocol
+    )
+    return [normalized_nll(energies, partition[0], protocol=protocol), *partition]
 
 
 def _bound(

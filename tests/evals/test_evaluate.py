@@ -146,7 +146,7 @@ def test_documents_that_training_joins_are_one_lane(text: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("recipe", "names"), [
-    ("tiny_rbm", ["unnormalized_log_prob", "model/objective", "model/reconstruction_nats"]),
+    ("tiny_rbm", ["nll", "model/objective", "model/reconstruction_nats"]),
     ("tiny_gan", ["critic/objective", "critic/wasserstein", "critic/gradient_norm", "generator/objective"]),
 ])  # fmt: skip
 def test_images_are_scored_by_their_objectives(recipe: str, names: list[str], tmp_path: Path) -> None:
