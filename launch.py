@@ -228,6 +228,9 @@ def evaluate(
     ] = None,
     rows: Annotated[int, typer.Option(help="Documents read side by side; text scores do not depend on it.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The first whole documents of no more tokens.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Draws of the latents for a bound of log p(x); 50, if not given.", min=1)
+    ] = None,
     kernel: KernelChoices = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
 ) -> None:
@@ -243,7 +246,9 @@ def evaluate(
         from cluster.evaluation import refuse_given, run_tasks
         from evals.targets import Target
 
-        refuse_given({"--max-tokens": max_tokens, "--json": json_file, "--split": split}, with_tasks=True)
+        refuse_given(
+            {"--max-tokens": max_tokens, "--json": json_file, "--split": split, "--samples": samples}, with_tasks=True
+        )
         for path in tables or ():
             check_writable(path, "--table")
         asked = Target(
@@ -291,6 +296,7 @@ def evaluate(
         same_length=same_length,
         rows=rows,
         max_tokens=max_tokens,
+        samples=samples,
         kernels=kernel or (),
     )
     say(result.lines()[0])
@@ -313,14 +319,15 @@ def sample(
     checkpoint: CheckpointStep = None,
     kernel: KernelChoices = None,
 ) -> None:
-    """Write text with a language model, or draw images (a PNG, and an .npy beside it) with another."""
-    from cluster.sampling import sample_text, sample_vectors, write_images
+    """Write text with a language model; with another draw images, points or waves (a PNG, .npy, and .wav of waves)."""
+    from cluster.sampling import sample_text, sample_vectors, write_vectors
 
     if out is not None:
         check_writable(out, "--out", make_directory=prompt is None)
     if prompt is None:
         path = out or directory / "samples.png"
-        write_images(sample_vectors(directory, count=count, seed=seed, step=checkpoint, kernels=kernel or ()), path)
+        values_ND, data = sample_vectors(directory, count=count, seed=seed, step=checkpoint, kernels=kernel or ())
+        write_vectors(values_ND, path, data)
         say(f"{count} samples: {path} and {path.with_suffix('.npy')}")
         return
     text = sample_text(
@@ -337,6 +344,18 @@ def sample(
     print(text)
     if out is not None:
         write_text(out, "--out", text)
+
+
+@app.command()
+def report(
+    directory: RunDirectory,
+    split: Annotated[str, typer.Option(help="Of the held-out scores and pictures.")] = "valid",
+    checkpoint: CheckpointStep = None,
+) -> None:
+    """A run on one page: loss, held-out scores, and every picture that its model can give."""
+    from cluster.report import write_report
+
+    say(f"{write_report(directory, split=split, step=checkpoint)}: the report")
 
 
 @app.command()

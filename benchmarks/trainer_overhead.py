@@ -37,7 +37,7 @@ def experiment(engine: str) -> Experiment:
             f"engine={{kind: {engine}, precision: bfloat16}}",
         ),
     )
-    recipe.check_vocabulary()
+    recipe.check_data()
     return recipe
 
 

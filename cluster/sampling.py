@@ -1,9 +1,8 @@
 """Samples of a run: its newest good checkpoint's weights, on one process.
 
-Shape legend: N images, D values of one, H rows and W columns of its pixels, T tokens written.
+Shape legend: N rows, D values of one, T tokens written, or samples of a wave.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +11,16 @@ import torch
 from torch import Tensor
 
 from data_pipeline.config import BadInput
+from data_pipeline.data import DataConfig
+from data_pipeline.parallel_text import ParallelTextConfig
 from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.vector_data import VectorData
 from evals.checkpointed import load_model, open_checkpoint
+from evals.pictures.images import grid_of, images_of, write_png
+from evals.pictures.points import write_points
+from evals.pictures.waves import write_spectrograms, write_wav
 from pretrain import config
 from pretrain.contract import LanguageModel, Model, Sampler
 from pretrain.engines.engine import choose_device
@@ -28,7 +33,7 @@ from pretrain.samplers.tokens import generate
 
 def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
     """Copy the tokenizer of the experiment's data, where it has one, into the run directory."""
-    if isinstance(experiment.data, TextConfig):
+    if isinstance(experiment.data, TextConfig | ParallelTextConfig):
         experiment.data.load_tokenizer().save(directory / TOKENIZER)
 
 
@@ -88,40 +93,36 @@ def _encode(prompt: str, tokenizer: Tokenizer | None, experiment: Experiment) ->
 @torch.no_grad()
 def sample_vectors(
     directory: Path, *, count: int, seed: int = 0, step: int | None = None, kernels: Sequence[str] = ()
-) -> Tensor:
-    """[count, D] float32 draws of a model that samples whole rows; raises BadInput where it does not."""
+) -> tuple[Tensor, DataConfig]:
+    """[count, D] float32 draws of a model that samples whole rows, and the data that it was trained on; raises BadInput
+    where it does not."""
     model, experiment = saved_model(directory, step, kernels)
     if not isinstance(model, Sampler):
         raise BadInput(f"{directory}: {experiment.model.kind} draws no images; give it a --prompt")
     if count < 1:
         raise BadInput(f"--count {count}: must be at least 1")
     seed_everything(seed, "sample")
-    return model.sample(count).float().cpu()
+    return model.sample(count).float().cpu(), experiment.data
 
 
-def write_images(values_ND: Tensor, path: Path) -> None:
-    """A PNG of square grey images, row by row, and the values as .npy beside it; raises BadInput where it cannot be."""
-    side = math.isqrt(values_ND.shape[1])
-    if side * side != values_ND.shape[1]:
-        raise BadInput(f"rows of {values_ND.shape[1]} values are no square images")
-    from matplotlib.image import imsave
-
+def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) -> Path:
+    """A picture by the data's shape, and the values as .npy beside it: a grid of images; points beside the data's;
+    spectrograms, and a .wav of each wave. BadInput where there is no picture of such rows, or it cannot be written."""
+    if not isinstance(data, VectorData):
+        raise BadInput(f"data.kind {data.kind} is no data of images, points or waves")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path.with_suffix(".npy"), values_ND.numpy())
-        imsave(path, grid_of(values_ND.view(-1, side, side)).numpy(), format="png", cmap="gray", vmin=0.0, vmax=1.0)
     except OSError as error:
         raise BadInput(f"--out {path}: cannot be written: {error.strerror}") from error
-
-
-def grid_of(images_NHW: Tensor, *, scale: int = 8) -> Tensor:
-    """[rows of images, columns of images] in [0, 1] with white lines between them, each pixel `scale` wide."""
-    count, height, width = images_NHW.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    grid = torch.ones(rows * (height + 1) + 1, columns * (width + 1) + 1)
-    for index, image_HW in enumerate(images_NHW):
-        row, column = divmod(index, columns)
-        top, left = row * (height + 1) + 1, column * (width + 1) + 1
-        grid[top : top + height, left : left + width] = image_HW
-    return grid.clamp(0.0, 1.0).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    if len(data.shape) == 3:
+        write_png(path, grid_of(images_of(values_ND, data.shape)))
+    elif data.shape == (2,):
+        write_points(path, values_ND, torch.from_numpy(data.vectors("valid").values))
+    elif data.sample_rate is not None:
+        write_spectrograms(path, values_ND, data.sample_rate)
+        for number, wave_T in enumerate(values_ND):
+            write_wav(path.with_name(f"{path.stem}-{number}.wav"), wave_T, data.sample_rate)
+    else:
+        raise BadInput(f"rows of shape {list(data.shape)} are no images, points or waves")
+    return path

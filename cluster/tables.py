@@ -1,7 +1,7 @@
 """Results as tables for a terminal."""
 
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -70,14 +70,16 @@ def model_rows() -> list[dict[str, Any]]:
     """What every model of the union can do, read from its class."""
     rows = []
     for kind, config in MODEL_CONFIGS.items():
-        model = get_type_hints(config.build)["return"]
-        can = capabilities(model)
+        built = get_type_hints(config.build)["return"]
+        classes = get_args(built) or (built,)
+        every = [capabilities(model) for model in classes]
+        can = every[0]
         rows.append(
             {
                 "kind": kind,
-                "objective": model.__module__.split(".")[2],
+                "objective": classes[0].__module__.split(".")[2],
                 "data": config.reads,
-                "evaluate": can.evaluate,
+                "evaluate": " or ".join(dict.fromkeys(one.evaluate for one in every)),
                 "sample": can.sample,
                 "latents": can.latents,
                 "control": can.control,

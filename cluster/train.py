@@ -1,7 +1,7 @@
 """Training from the driver's side: check everything, claim the run directory, start the workers, tell how it went."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,11 @@ from cluster.stop import StopSignals
 from cluster.tables import bytes_text, show_plan
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
+from data_pipeline.data import DataConfig
 from data_pipeline.shard_stamps import RECORD, ShardStamps
 from evals.held_out import open_split
 from evals.in_training import check_tasks
+from evals.pairs import open_pairs
 from evals.vectors import open_vectors
 from pretrain import checkpoint, config
 from pretrain.experiment import Experiment
@@ -166,11 +168,11 @@ def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> 
     if launcher == "inline" and workers != 1:
         raise BadInput(f"--launcher inline runs one worker in this process, not {workers}; use --launcher ray")
     check_divides(workers, experiment.batch.micro_batches)
-    experiment.check_vocabulary()
+    experiment.check_data()
     experiment.stream()
     if experiment.evaluate.every is not None:
-        open_held_out = open_vectors if experiment.model.reads == "vectors" else open_split
-        open_held_out(experiment.data, experiment.evaluate.split)
+        openers: dict[str, Callable[[DataConfig, str], object]] = {"vectors": open_vectors, "pairs": open_pairs}
+        openers.get(experiment.model.reads, open_split)(experiment.data, experiment.evaluate.split)
         check_tasks(experiment)
 
 

@@ -1,6 +1,6 @@
 """What a stream hands a model: the rows of one micro-batch.
 
-Shape legend: R rows, L positions of a segment, D features.
+Shape legend: R rows, L positions of a segment, D features, S source and T target positions.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,27 @@ class VectorBatch:
         return self.values.shape[0]
 
 
-Batch = TokenBatch | VectorBatch
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Source sequences and the target sequences that belong to them; both are padded at their ends."""
+
+    sources: Tensor
+    """[R, S] int64; what stands behind a source's length means nothing."""
+    source_lengths: Tensor
+    """[R] int64, at least 1."""
+    inputs: Tensor
+    """[R, T] int64: the token that begins a target, then the target."""
+    labels: Tensor
+    """[R, T] int64: the target, then the token that ends it, then `IGNORED`."""
+    sample_ids: Tensor
+    """[R] int64."""
+
+    @property
+    def rows(self) -> int:
+        return self.sources.shape[0]
+
+
+Batch = TokenBatch | VectorBatch | PairBatch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -10,7 +10,24 @@ from pydantic import Field
 
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.markov import MarkovConfig
+from data_pipeline.mnist import MnistConfig
+from data_pipeline.parallel_text import ParallelTextConfig
+from data_pipeline.points import EightGaussiansConfig
+from data_pipeline.spoken_digits import SpokenDigitsConfig
 from data_pipeline.streams.reading import Reads as Reads
+from data_pipeline.swap_pairs import SwapPairsConfig
 from data_pipeline.text import TextConfig
+from data_pipeline.waves import WavesConfig
 
-DataConfig = Annotated[TextConfig | MarkovConfig | DigitsConfig, Field(discriminator="kind")]
+DataConfig = Annotated[
+    TextConfig
+    | MarkovConfig
+    | DigitsConfig
+    | MnistConfig
+    | EightGaussiansConfig
+    | WavesConfig
+    | SpokenDigitsConfig
+    | SwapPairsConfig
+    | ParallelTextConfig,
+    Field(discriminator="kind"),
+]

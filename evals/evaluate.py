@@ -10,11 +10,16 @@ from torch import Tensor
 
 from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
+from data_pipeline.parallel_text import ParallelTextConfig
+from data_pipeline.vector_data import VectorData
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
+from evals.density import density_metrics
 from evals.held_out import HeldOut, open_split
 from evals.language_model import Score, TextScore, score_documents
 from evals.metric import Metric
+from evals.pairs import open_pairs, score_pairs
 from evals.result import MEMORY, NO_MEMORY, WINDOWS, EvaluationResult
+from evals.translation import Translator, longest_output, streaming_nats, translate_pairs, translation_metrics
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
 from pretrain.checkpoint import CheckpointReader
@@ -27,6 +32,8 @@ from pretrain.run_directory import read_experiment
 from pretrain.units import LN2
 
 ROWS = 16
+SAMPLES = 50
+"""Of the latents of a row, for a bound of its log p."""
 
 
 class ScoresTokens(Protocol):
@@ -46,20 +53,23 @@ def evaluate_run(
     same_length: bool | None = None,
     rows: int = ROWS,
     max_tokens: int | None = None,
+    samples: int | None = None,
     kernels: Sequence[str] = (),
 ) -> EvaluationResult:
     """Scores with the newest good checkpoint, or that of step `checkpoint`, in the run's precision.
 
     Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
-    off. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. `kernels` are other
-    choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data cannot be used.
+    off. Models of images and other vectors get what they say of log p(x) too, a bound of `samples` (50) draws of a
+    row's latents. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation.
+    `kernels` are other choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data
+    cannot be used.
     """
     experiment = read_experiment(directory)
     reader = open_checkpoint(directory, checkpoint)
     saved = config.parse(Experiment, dict(reader.manifest.experiment), source=str(reader.path))
     changed = {"model": saved.model, "kernels": experiment.kernels.changed(kernels)}  # data may have moved, not these
     experiment = experiment.model_copy(update=changed)
-    experiment.check_vocabulary()
+    experiment.check_data()
     asked = {"memory_length": memory_length, "clamp_length": clamp_length, "same_length": same_length}
     overrides = {name: value for name, value in asked.items() if value is not None}
     protocol: dict[str, Any] = {
@@ -76,7 +86,13 @@ def evaluate_run(
             raise BadInput(
                 f"{directory}: model.kind {experiment.model.kind} reads no text, so lengths mean nothing to it"
             )
-        return _evaluate_vectors(experiment, reader, protocol)
+        return _evaluate_vectors(experiment, reader, protocol, samples or SAMPLES)
+    if samples is not None:
+        raise BadInput(f"{directory}: model.kind {experiment.model.kind} has no latents; leave samples out")
+    if experiment.model.reads == "pairs":
+        if overrides or segment_length or max_tokens:
+            raise BadInput(f"{directory}: model.kind {experiment.model.kind} reads no running text, but whole pairs")
+        return _evaluate_pairs(experiment, reader, protocol)
     held_out = open_split(experiment.data, split)
     length = segment_length or experiment.model.length or 1
     scores: dict[str, TextScore] = {}
@@ -190,12 +206,24 @@ def text_metrics(name: str, score: TextScore, protocol: dict[str, Any]) -> list[
     return found
 
 
-def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+def _evaluate_vectors(
+    experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any], samples: int
+) -> EvaluationResult:
     vectors = open_vectors(experiment.data, protocol["split"])
     protocol |= {"data_fingerprint": vectors.fingerprint, "seed": experiment.seed, "carry": "fresh in every batch"}
     device = choose_device("auto", Group())
     model = _load(experiment, reader, experiment.model, device)
-    metrics: list[Metric] = []
+    assert isinstance(experiment.data, VectorData), "open_vectors refuses any other"
+    metrics = density_metrics(
+        model,
+        experiment.data,
+        vectors,
+        rows=protocol["rows"],
+        samples=samples,
+        seed=experiment.seed,
+        device=device,
+        protocol=protocol,
+    )
     for player in model.players:
         found = score_vectors(
             vector_score(model, player, reader.step, device),
@@ -209,6 +237,34 @@ def _evaluate_vectors(experiment: Experiment, reader: CheckpointReader, protocol
             Metric(f"{player}/{name}", value, unit, "lower", found.count, None, protocol)
             for name, value in found.means.items()
         ]
+    return EvaluationResult(protocol, tuple(metrics), {})
+
+
+def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
+    pairs = open_pairs(experiment.data, protocol["split"])
+    device = choose_device("auto", Group())
+    model = _load(experiment, reader, experiment.model, device)
+    with torch.no_grad():
+        found = score_pairs(
+            lambda batch: model(to_device(batch, device), None, player=model.players[-1], step=reader.step),
+            pairs,
+            rows=protocol["rows"],
+            seed=experiment.seed,
+        )
+    protocol |= {"data_fingerprint": pairs.fingerprint, "pairs": found.pairs, "mean": "over target tokens with the end"}
+    unit = {"nats_per_token": "nats/token", "lag": "source tokens"}
+    metrics = [
+        Metric(name, value, unit.get(name, "per token"), "lower", found.tokens, None, protocol)
+        for name, value in found.means.items()
+    ]
+    if isinstance(model, Translator):
+        metrics.append(streaming_nats(model, pairs, rows=protocol["rows"], device=device, protocol=protocol))
+        metrics += translation_metrics(
+            translate_pairs(model, pairs, max_tokens=longest_output(pairs)),
+            tokens=f"of data.kind {experiment.data.kind}",
+            text=experiment.data.text if isinstance(experiment.data, ParallelTextConfig) else None,
+            protocol=protocol,
+        )
     return EvaluationResult(protocol, tuple(metrics), {})
 
 

@@ -16,6 +16,7 @@ from evals.backends.segue import token_model
 from evals.evaluate_tasks import find_task, of_batch
 from evals.held_out import open_split
 from evals.language_model import TextScore, score_documents
+from evals.pairs import PairsScore, open_pairs, score_pairs
 from evals.scoring.encoding import CannotBeAsked
 from evals.scoring.item import ItemScore
 from evals.tasks.data import DataSource, Missing
@@ -37,6 +38,8 @@ def score_held_out(trainer: Trainer, experiment: Experiment) -> dict[str, float]
     split = experiment.evaluate.split
     if experiment.model.reads == "vectors":
         return {f"{split}/{name}": value for name, value in _vector_scores(trainer, experiment).items()}
+    if experiment.model.reads == "pairs":
+        return {f"{split}/{name}": value for name, value in _pair_score(trainer, experiment).means.items()}
     found = _text_score(trainer, experiment)
     scores = {"nats_per_token": found.nats_per_token, "perplexity": found.perplexity}
     if found.num_bytes:
@@ -75,6 +78,17 @@ def _vector_scores(trainer: Trainer, experiment: Experiment) -> dict[str, float]
         )
         means |= {f"{player}/{name}": value for name, value in found.means.items()}
     return means
+
+
+def _pair_score(trainer: Trainer, experiment: Experiment) -> PairsScore:
+    score = EngineScore(trainer, trainer.engine.model.players[-1])
+    return score_pairs(
+        lambda batch: score(batch, None),
+        open_pairs(experiment.data, experiment.evaluate.split),
+        rows=experiment.batch.rows,
+        seed=experiment.seed,
+        group=trainer.engine.group,
+    )
 
 
 _plans: WeakKeyDictionary[Trainer, dict[str, Work]] = WeakKeyDictionary()

@@ -11,8 +11,8 @@ import torch
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
-from data_pipeline.digits import DigitsConfig
 from data_pipeline.streams.vectors import Vectors
+from data_pipeline.vector_data import VectorData
 from evals.language_model import ALONE
 from pretrain.contract import Carry, Loss
 from pretrain.group import Group
@@ -32,8 +32,8 @@ class ObjectiveScore:
 
 def open_vectors(data: DataConfig, split: str) -> Vectors:
     """BadInput for data that is no vectors, or has no such split."""
-    if isinstance(data, DigitsConfig):
-        return data.vectors(split)
+    if isinstance(data, VectorData):
+        return data.vectors(split).fixed()
     raise BadInput(f"data.kind {data.kind} has no vectors to score")
 
 
@@ -56,7 +56,7 @@ def score_vectors(
     for turn in range(most):
         number = share[turn] if turn < len(share) else 0
         seed_everything(seed, "evaluate", number)
-        batch = _batch(vectors, starts[number], rows)
+        batch = batch_of(vectors, starts[number], rows)
         loss = score(batch, new_carry(batch.rows))
         for name, value in {"objective": loss.total, **loss.metrics}.items():
             sums[name] = sums.get(name, 0.0) + (float(value) if turn < len(share) else 0.0)
@@ -66,7 +66,8 @@ def score_vectors(
     return ObjectiveScore(dict(zip(names, (summed / count).tolist(), strict=True)), count)
 
 
-def _batch(vectors: Vectors, start: int, rows: int) -> VectorBatch:
+def batch_of(vectors: Vectors, start: int, rows: int) -> VectorBatch:
+    """The rows from `start` on."""
     chosen = slice(start, start + rows)
     labels_R = torch.from_numpy(vectors.labels[chosen])
     ids_R = torch.arange(start, start + len(labels_R))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from data_pipeline.batch import Batch
+from data_pipeline.config import BadInput
 
 Carry = dict[str, Tensor]
 """State by row: name -> tensor whose first dimension is the rows of the micro-batch; its shape never changes."""
@@ -42,6 +43,12 @@ class Model(nn.Module, abc.ABC):
 
     unit: ClassVar[Literal["token", "image", "row"]] = "row"
     """What one count is, for the logs (nats/token, images/s)."""
+
+    sampling: ClassVar[Literal["cheap", "expensive"]] = "cheap"
+    """What a sample costs: one pass, or one for each value or step of a chain."""
+
+    controls_latents: ClassVar[bool] = False
+    """Whether the design says how much goes through the latents, as where a decoder of its own models the rest."""
 
     @abc.abstractmethod
     def forward(self, batch: Any, carry: Carry | None, *, player: str, step: int) -> Loss:
@@ -87,6 +94,14 @@ class ExactLikelihood(Protocol):
 
 
 @runtime_checkable
+class BoundedLikelihood(Protocol):
+    """A lower bound of log p(x), in nats, per row: the mean of many draws is below log p(x), never above."""
+
+    def log_prob_bound(self, batch: Batch, samples: int) -> Tensor:
+        """[R] log 1/K sum_k w_k of K `samples` of the latents (Burda et al. 2016, equation 8): for one, the ELBO."""
+
+
+@runtime_checkable
 class UnnormalizedDensity(Protocol):
     """log p(x) + log Z, in nats, per row."""
 
@@ -112,10 +127,39 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class ConditionalSampler(Protocol):
+    """Draws whole samples of given classes."""
+
+    def sample_of(self, labels_N: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Completer(Protocol):
+    """Draws what is missing, given the rest."""
+
+    def complete(self, values_ND: Tensor, known_ND: Tensor) -> Tensor:
+        """[N, D]: the values where `known` is true, draws where it is not."""
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Latents of data."""
 
-    def encode(self, batch: Batch) -> Tensor: ...
+    def encode(self, batch: Batch) -> Tensor:
+        """[R, Z]; the mean, where they are a distribution."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Data of latents."""
+
+    def decode(self, latents_NZ: Tensor) -> Tensor:
+        """[N, D]; the mean, where they are a distribution."""
+
+
+@runtime_checkable
+class Autoencoder(Encoder, Decoder, Protocol):
+    """To latents and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +167,44 @@ class Capabilities:
     """The four columns of the README's capability table."""
 
     evaluate: Literal["exact", "bound", "unnormalized", "no"]
-    sample: bool
+    """p(x)."""
+    sample: Literal["cheap", "expensive", "no"]
     latents: bool
-    control: bool
+    """Can be extracted."""
+    control: Literal["yes", "no", "n/a"]
+    """Of what information is in the latents."""
 
 
 def capabilities(model: type[Model]) -> Capabilities:
     """Read from a model's class what it can do: which of the protocols above it has."""
-    evaluate: Literal["exact", "unnormalized", "no"] = (
-        "exact" if hasattr(model, "log_prob") else "unnormalized" if hasattr(model, "unnormalized_log_prob") else "no"
-    )
+    evaluate: Literal["exact", "bound", "unnormalized", "no"] = "no"
+    for name, kind in EVALUATES.items():
+        if hasattr(model, name):
+            evaluate = kind
+            break
+    latents = hasattr(model, "encode")
     return Capabilities(
         evaluate=evaluate,
-        sample=hasattr(model, "sample") or hasattr(model, "advance"),
-        latents=hasattr(model, "encode"),
-        control=hasattr(model, "advance"),
+        sample=model.sampling if hasattr(model, "sample") or hasattr(model, "advance") else "no",
+        latents=latents,
+        control="n/a" if not latents else "yes" if model.controls_latents else "no",
     )
+
+
+EVALUATES: dict[str, Literal["exact", "bound", "unnormalized"]] = {
+    "log_prob": "exact",
+    "log_prob_bound": "bound",
+    "unnormalized_log_prob": "unnormalized",
+}
+
+
+def exact_log_prob(model: Model, batch: Batch) -> Tensor:
+    """[R] log p(x) in nats; BadInput from a model that does not know it."""
+    if isinstance(model, ExactLikelihood):
+        return model.log_prob(batch)
+    instead = {
+        "bound": "it has a lower bound of it, log_prob_bound",
+        "unnormalized": "it has log p(x) + log Z, unnormalized_log_prob",
+        "no": "it only draws samples",
+    }[capabilities(type(model)).evaluate]
+    raise BadInput(f"{type(model).__name__} does not know log p(x): {instead}")

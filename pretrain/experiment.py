@@ -12,11 +12,14 @@ from pydantic import Field, model_validator
 
 from data_pipeline.config import BadInput, Config
 from data_pipeline.data import DataConfig
+from data_pipeline.pair_data import PairData
 from data_pipeline.streams import Stream
+from data_pipeline.vector_data import VectorData
 from pretrain.engines import EngineConfig
 from pretrain.group import Group, check_divides
 from pretrain.kernels_config import KernelsConfig
-from pretrain.models import ModelConfig
+from pretrain.models import ModelConfig, Seq2SeqConfig
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_everything
 from pretrain.schedules import ScheduleConfig
@@ -153,6 +156,12 @@ class Experiment(Config):
                 f"engine.zero_stage=3 cuts one model's parameters, but model.kind={self.model.kind} has the players "
                 f"{', '.join(players)}; use engine.zero_stage 0, 1 or 2"
             )
+        whole = self.model.reads_whole_weights if isinstance(self.model, VectorModelConfig) else None
+        if stage == 3 and whole is not None:
+            raise ValueError(
+                f"engine.zero_stage=3 leaves no worker a whole weight outside of its layer, which model.{whole} reads; "
+                f"use engine.zero_stage 0, 1 or 2, or set model.{whole}=0"
+            )
         if stage == 3 and self.evaluate.tasks:
             raise ValueError(
                 "evaluate.tasks needs all weights on each worker, which engine.zero_stage=3 does not give; "
@@ -195,8 +204,17 @@ class Experiment(Config):
     def plan(self) -> Plan:
         return Plan(self.seed, self.steps, self.batch.micro_batches, self.batch.rows, self.trouble)
 
-    def check_vocabulary(self) -> None:
-        """Raise BadInput unless the model has a row for every token of the prepared data."""
+    def check_data(self) -> None:
+        """Raise BadInput unless the model can read the data: a row for every token, vectors of its shape, pairs
+        of its vocabulary."""
+        if isinstance(self.model, VectorModelConfig) and isinstance(self.data, VectorData):
+            problem = self.model.problem(self.data)
+            if problem is not None:
+                raise BadInput(f"model.kind {self.model.kind} with data.kind {self.data.kind}: {problem}")
+        if isinstance(self.model, Seq2SeqConfig) and isinstance(self.data, PairData):
+            problem = self.model.problem(self.data)
+            if problem is not None:
+                raise BadInput(f"model.kind {self.model.kind} with data.kind {self.data.kind}: {problem}")
         needed, has = self.data.vocab_size(), self.model.vocabulary_size
         if needed is not None and has is not None and needed != has:
             raise BadInput(
@@ -217,7 +235,7 @@ class Experiment(Config):
     def trainer(self, group: Group) -> Trainer:
         """A trainer at step 0: initial weights and carry drawn from the run's seed."""
         check_divides(group.world_size, self.batch.micro_batches)
-        self.check_vocabulary()
+        self.check_data()
         seed_everything(self.seed, INITIAL_WEIGHTS)
         engine = self.engine.build(self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches)
         self.kernels.tell(engine.model, engine.device, getattr(torch, self.engine.precision))

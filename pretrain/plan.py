@@ -5,6 +5,7 @@ keeps is counted, not estimated: the sum of all storages that autograd saves, ea
 real, since models branch on it; its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,16 +15,20 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from data_pipeline.batch import Batch, TokenBatch, VectorBatch
+from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
 from pretrain.contract import Carry, Model
 from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineConfig
-from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
+from pretrain.engines.engine import DTYPES, buffer_pieces, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
 from pretrain.group import check_divides
-from pretrain.models import ModelConfig, RBMConfig, WGANConfig
+from pretrain.models import ModelConfig, Seq2SeqConfig
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
+TYPICAL_LENGTH = 32
+"""Of sources and targets, whose configuration gives no length: a guess, on which count, operations and activations
+depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
     activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
     sizes = [parameter.numel() for parameter in model.parameters()]
 
-    buffers = sum(_bytes(buffer) for buffer in model.buffers())
+    buffers = sum(_bytes(piece.tensor) for piece in buffer_pieces(model))
     with torch.random.fork_rng():
         batch = typical_batch(experiment.model, rows)
     probe = sum(_bytes(getattr(batch, field.name)) for field in fields(batch))
@@ -134,7 +139,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
         )
         return Placement(workers, stage, each, memory)
 
-    count = micro_batches * rows * (experiment.model.length or 1) * len(model.turns(0))
+    count = micro_batches * model.count(batch) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
     checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes + probe
     return Plan(
@@ -189,9 +194,11 @@ def activation_bytes(model: Model, config: ModelConfig, rows: int, player: str) 
 def typical_batch(config: ModelConfig, rows: int) -> Batch:
     """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
     ids_R = torch.zeros(rows, dtype=torch.int64)
-    if isinstance(config, WGANConfig | RBMConfig):
-        width = config.num_values if isinstance(config, WGANConfig) else config.num_visible
-        return VectorBatch(torch.rand(rows, width), ids_R, ids_R)
+    if isinstance(config, VectorModelConfig):
+        return VectorBatch(torch.rand(rows, math.prod(config.shape)).round(), ids_R, ids_R)
+    if isinstance(config, Seq2SeqConfig):
+        tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
+        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL.clone(), tokens_RL.clone(), ids_R.clone())
     length = config.length or 1
     tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
     age_RL = torch.arange(length).expand(rows, -1)
@@ -231,7 +238,9 @@ def _stages(experiment: Experiment) -> tuple[int, ...]:
     """The ZeRO stages at which the experiment could run."""
     if isinstance(experiment.engine, LocalEngineConfig):
         return (0,)
-    return (0, 1, 2, 3) if len(experiment.model.players) == 1 else (0, 1, 2)
+    model = experiment.model
+    whole = model.reads_whole_weights if isinstance(model, VectorModelConfig) else None
+    return (0, 1, 2, 3) if len(model.players) == 1 and whole is None else (0, 1, 2)
 
 
 def _is_embedding(name: str) -> bool:

@@ -9,8 +9,9 @@ from data_pipeline.streams.lanes import LaneStream
 from data_pipeline.streams.samples import SampleStream
 from data_pipeline.streams.stream import Draws, Stream
 
-Reads = Literal["lanes", "samples", "vectors"]
-"""Continued rows of tokens (for recurrent models), independent rows of tokens, or independent feature vectors."""
+Reads = Literal["lanes", "samples", "vectors", "pairs"]
+"""Continued rows of tokens (for recurrent models), independent rows of tokens, independent feature vectors, or pairs of
+token sequences."""
 
 
 def token_stream(
@@ -24,7 +25,7 @@ def token_stream(
     separate_documents: bool,
 ) -> Stream:
     """A stream of tokens; BadInput if the model reads something else, gives no length, or wants more than there is."""
-    if reads == "vectors":
+    if reads not in ("lanes", "samples"):
         raise cannot_be_read(kind, reads, "lanes", "samples")
     if length is None or length < 1:
         raise BadInput(f"length {length}: data.kind {kind} is read in segments of tokens; give a length of 1 or more")

@@ -1,7 +1,7 @@
 """Independent feature vectors held in memory, in a permuted order each epoch.
 
-Legend: N vectors, D features. A draw has the next G * R of the epoch's order; each epoch leaves out the N mod (G * R)
-vectors that fill no draw, others each time.
+Legend: N vectors, D features, R rows of a micro-batch. A draw has the next G * R of the epoch's order; each epoch
+leaves out the N mod (G * R) vectors that fill no draw, others each time.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from data_pipeline.batch import VectorBatch
+from data_pipeline.mixing import keys, mix, uniform
 from data_pipeline.streams.permutation import Permutation
 from data_pipeline.streams.stream import Draws, no_whole_draw
 
@@ -23,14 +24,30 @@ class Vectors:
     """[N, D] float32."""
     labels: np.ndarray
     """[N] int64: the class, or `IGNORED`."""
+    dynamic: bool = False
+    """Values are probabilities of a one, which is drawn anew in each epoch."""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over values and labels."""
-        digest = hashlib.sha256(repr(self.values.shape).encode())
+        digest = hashlib.sha256(repr(self.values.shape).encode() + b"dynamic" * self.dynamic)
         digest.update(np.ascontiguousarray(self.values, dtype="<f4").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
+
+    def fixed(self) -> "Vectors":
+        """The same with one draw of what is drawn anew, as for scores."""
+        return Vectors(binary_draw(self.values, "held out"), self.labels) if self.dynamic else self
+
+
+def binary_draw(values_ND: np.ndarray, *path: int | str, rows: np.ndarray | None = None) -> np.ndarray:
+    """[N, D] float32 ones with the probabilities `values_ND`: a function of `path`, row (0 .. N - 1, if not given) and
+    column."""
+    numbers_N = np.arange(len(values_ND)) if rows is None else rows
+    num_values = values_ND.shape[1]
+    places_ND = numbers_N.astype(np.uint64)[:, None] * np.uint64(num_values) + np.arange(num_values, dtype=np.uint64)
+    drawn: np.ndarray = (uniform(mix(places_ND, keys(1, "binary", *path)[0])) < values_ND).astype(np.float32)
+    return drawn
 
 
 class VectorStream:
@@ -50,8 +67,11 @@ class VectorStream:
         epoch, number = divmod(draw, self.draws_per_epoch)
         place_R = self._draws.rows_of(draw, micro_batch) + number * self._draws.total
         row_R = Permutation(self._num_vectors, self._draws.seed, epoch, "vectors")(place_R)
+        values_RD = self._vectors.values[row_R]
+        if self._vectors.dynamic:
+            values_RD = binary_draw(values_RD, self._draws.seed, epoch, rows=row_R)
         return VectorBatch(
-            values=torch.from_numpy(self._vectors.values[row_R]),
+            values=torch.from_numpy(values_RD),
             labels=torch.from_numpy(self._vectors.labels[row_R]),
             sample_ids=torch.from_numpy(epoch * self._num_vectors + row_R),
         )

@@ -23,14 +23,19 @@ log: {{tensorboard: false}}
 """
 
 XL = "tiny_transformer_xl"
-WGAN = "tiny_wgan"
+GAN = "tiny_gan"
 
 CASES = {
     "misspelt key": ([XL, "model.num_layer=3"], 2, ["model.num_layer", "did you mean 'num_layers'"]),
     "misspelt top-level key": ([XL, "step=3"], 2, ["step: there is no such key", "did you mean 'steps'"]),
     "wrong type": ([XL, "steps=many"], 2, ["steps", "integer", "'many'"]),
     "ZeRO-3 with two players": (
-        [WGAN, "engine={kind: deepspeed, zero_stage: 3}"], 2, ["zero_stage=3", "critic, generator", "0, 1 or 2"],
+        [GAN, "engine={kind: deepspeed, zero_stage: 3}"], 2, ["zero_stage=3", "critic, generator", "0, 1 or 2"],
+    ),
+    "ZeRO-3 with weights read whole": (
+        ["tiny_energy_based", "model.spectral_penalty=0.1", "engine={kind: deepspeed, zero_stage: 3}"],
+        2,
+        ["zero_stage=3", "model.spectral_penalty=0", "0, 1 or 2"],
     ),
     "negative memory": ([XL, "model.memory_length=-1"], 2, ["model.memory_length", "greater than or equal to 0", "-1"]),
     "workers do not divide": (

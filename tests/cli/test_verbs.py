@@ -55,8 +55,8 @@ def test_every_verb_has_help() -> None:
     done = subprocess.run([sys.executable, LAUNCH, "--help"], capture_output=True, text=True, timeout=60)
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
-        "prepare", "train", "resume", "evaluate", "sample", "plan", "models", "recipes", "doctor", "data", "export",
-        "compare", "quickstart", "checkpoints",
+        "prepare", "train", "resume", "evaluate", "sample", "report", "plan", "models", "recipes", "doctor", "data",
+        "export", "compare", "quickstart", "checkpoints",
     ]  # fmt: skip
 
 
@@ -66,10 +66,10 @@ def test_models(segue: Forks, tmp_path: Path) -> None:
     by_kind = {row["kind"]: row for row in rows}
     assert by_kind["gpt"] == {
         "kind": "gpt", "objective": "autoregressive", "data": "samples",
-        "evaluate": "exact", "sample": True, "latents": False, "control": True,
+        "evaluate": "exact", "sample": "expensive", "latents": False, "control": "n/a",
     }  # fmt: skip
     assert by_kind["rbm"]["evaluate"] == "unnormalized"
-    assert by_kind["wgan"]["evaluate"] == "no"
+    assert by_kind["gan"]["evaluate"] == "no"
     shown = segue.run("models", cwd=tmp_path).out
     assert all(kind in shown for kind in MODEL_CONFIGS)
 
@@ -150,7 +150,7 @@ def test_text_from_files_to_sample(segue: Forks, tmp_path: Path) -> None:
     assert "launch.py prepare" in refused.one_message()
 
 
-@pytest.mark.parametrize("recipe", ["tiny_wgan", "tiny_rbm"])
+@pytest.mark.parametrize("recipe", ["tiny_gan", "tiny_rbm"])
 def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
     trained = segue.run("train", recipe, "--run", "run", cwd=tmp_path)
     assert trained.code == 0, trained
@@ -169,3 +169,10 @@ def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
     text = segue.run("sample", "run", "--prompt", "x", cwd=tmp_path)
     assert text.code == 2
     assert "writes no text" in text.one_message()
+    told = segue.run("report", "run", cwd=tmp_path)
+    assert told.code == 0, told
+    page = (tmp_path / "run" / "report.html").read_text()
+    pictures = re.findall(r'img src="([^"]+)"', page)
+    assert {"loss.png", "report/samples.png"} <= set(pictures)
+    assert all((tmp_path / "run" / one).read_bytes().startswith(b"\x89PNG") for one in pictures)
+    assert "/objective</td>" in page

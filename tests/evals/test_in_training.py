@@ -45,7 +45,7 @@ def test_equal_to_the_score_of_the_checkpoint(tmp_path: Path) -> None:
     assert found["valid/nats_per_token"] == pytest.approx(later.nats_per_token, rel=1e-6)
 
 
-@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_gpt", "tiny_wgan", "tiny_rbm"])
+@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_gpt", "tiny_gan", "tiny_rbm"])
 def test_a_score_leaves_no_trace_in_the_run(recipe: str) -> None:
     experiment = load(recipe, "steps=4", "evaluate.max_tokens=200")
     watched, alone = experiment.trainer(Group()), experiment.trainer(Group())
@@ -61,7 +61,7 @@ def test_a_score_leaves_no_trace_in_the_run(recipe: str) -> None:
 CASES = {
     "local": ("tiny_transformer_xl", ("data.num_held_out=5", "batch.rows=2")),
     "zero 3": ("tiny_transformer_xl", (DEEPSPEED % 3, "data.num_held_out=5", "batch.rows=2")),
-    "images": ("tiny_wgan", ("batch.rows=50",)),
+    "images": ("tiny_gan", ("batch.rows=50",)),
 }
 """Five documents in batches of two: one worker has a batch more than the other, and both must call as often."""
 

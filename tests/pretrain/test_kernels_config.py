@@ -50,7 +50,7 @@ def test_heads_too_wide_for_it_are_refused_before_the_first_step() -> None:
     KernelsConfig().tell(wide, CPU, torch.float32)
 
 
-@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_wgan"])
+@pytest.mark.parametrize("recipe", ["tiny_transformer_xl", "tiny_gan"])
 def test_one_asked_for_by_name_that_the_model_has_not(recipe: str) -> None:
     model = config.load(Experiment, config.recipe_path(recipe)).model.build()
     with pytest.raises(BadInput, match=r"kernels.nearest_code is 'triton', but no part of this model uses it"):

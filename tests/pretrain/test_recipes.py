@@ -39,6 +39,8 @@ PUBLISHED_BATCH = {
 
 REQUIRED = {
     "quickstart", "transformer_xl_ptb_small", "transformer_xl_wikitext2_small", "wgan_digits", "rbm_digits", *MILLIONS,
+    "made_digits", "made_mnist", "wavenet_waves", "wavenet_spoken_digits",
+    "pixelcnn_digits", "pixelcnn_mnist", "nade_digits", "nade_mnist",
 }  # fmt: skip
 
 _plans: dict[str, Plan] = {}
@@ -93,10 +95,10 @@ def test_every_field_is_written_out(path: Path) -> None:
 
 
 def test_a_field_left_out_is_found() -> None:
-    path = config.recipe_path("tiny_wgan")
+    path = config.recipe_path("tiny_gan")
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    del written["player_optimizers"]["generator"]["betas"], written["model"]["penalty"]
-    expected = ["model.penalty", "player_optimizers.generator.betas"]
+    del written["player_optimizers"]["generator"]["betas"], written["model"]["game"]["penalty"]
+    expected = ["model.game.penalty", "player_optimizers.generator.betas"]
     assert left_out(config.load(Experiment, path), written) == expected
 
 
@@ -130,6 +132,6 @@ def test_batches_can_be_shared_by_two_workers(path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in PATHS if path.parent.name == "tiny"))
 def test_tiny_recipes_need_no_files_and_start_at_once(name: str) -> None:
     experiment = config.load(Experiment, config.recipe_path(name))
-    experiment.check_vocabulary()
+    experiment.check_data()
     assert experiment.stream().micro_batch(0, 0).rows == experiment.batch.rows
     assert experiment.steps == 20

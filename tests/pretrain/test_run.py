@@ -54,7 +54,7 @@ def test_other_data_or_another_experiment_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(Refused, match=r"optimizer\.learning_rate: was .*, is now 0\.5"):
         run(experiment("tiny_rbm", "optimizer.learning_rate=0.5"), tmp_path, Group())
     with pytest.raises(Refused, match="data has changed"):
-        run(experiment("tiny_rbm", "data.binarize=false"), tmp_path, Group(), allowed=("data.binarize",))
+        run(experiment("tiny_rbm", "data.pixels=grey"), tmp_path, Group(), allowed=("data.pixels",))
 
 
 @pytest.mark.parametrize(

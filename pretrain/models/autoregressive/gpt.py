@@ -101,6 +101,7 @@ class GPT(Model):
     """The language model. It carries nothing from step to step; while it generates, keys and values are its state."""
 
     unit = "token"
+    sampling = "expensive"
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -132,6 +132,7 @@ class TransformerXL(Model):
     """The language model; its carry is the memory of every layer."""
 
     unit = "token"
+    sampling = "expensive"
 
     def __init__(self, config: TransformerXLConfig) -> None:
         super().__init__()

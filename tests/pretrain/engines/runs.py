@@ -16,7 +16,7 @@ from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.deepspeed import DeepSpeedEngineConfig
 from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
-from pretrain.models.adversarial.wgan import WGANConfig
+from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXL, TransformerXLConfig
 from pretrain.optim import OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
@@ -107,8 +107,9 @@ def transformer_xl(**changes: Any) -> Model:
 
 def wgan() -> Model:
     """The real game, small."""
-    sizes = {"num_values": 4, "latent_width": 3, "generator_widths": (8,), "critic_widths": (8,), "critic_steps": 2}
-    return WGANConfig.model_validate({"kind": "wgan", **sizes}).build()
+    network, game = {"kind": "perceptron", "widths": (8,)}, {"kind": "wasserstein_penalty"}
+    sizes = {"row_shape": (4,), "values": "unit", "latent_width": 3, "generator": network, "critic": network}
+    return GANConfig.model_validate({"kind": "gan", **sizes, "game": game, "critic_steps": 2}).build()
 
 
 def local(**fields: Any) -> LocalEngineConfig:

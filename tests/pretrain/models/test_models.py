@@ -7,7 +7,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from pretrain.contract import LanguageModel, capabilities
+from data_pipeline.config import BadInput
+from data_pipeline.streams.reading import Reads
+from pretrain.contract import LanguageModel, capabilities, exact_log_prob
 from pretrain.models import MODEL_CONFIGS, ModelConfig
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -22,8 +24,57 @@ SMALL: dict[str, dict[str, Any]] = {
         "memory_length": 5,
     },
     "gpt": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "inner_width": 8, "context_length": 6},
-    "wgan": {"num_values": 6, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]},
+    "gan": {
+        "row_shape": [6],
+        "values": "unit",
+        "latent_width": 2,
+        "generator": {"kind": "perceptron", "widths": [4]},
+        "critic": {"kind": "perceptron", "widths": [4]},
+        "game": {"kind": "wasserstein_penalty"},
+    },
+    "acai": {
+        "row_shape": [6],
+        "latent_width": 2,
+        "encoder": {"kind": "perceptron", "widths": [4]},
+        "decoder": {"kind": "perceptron", "widths": [4]},
+        "critic": {"kind": "perceptron", "widths": [4]},
+    },
     "rbm": {"num_visible": 6, "num_hidden": 3},
+    "nade": {"num_values": 6, "num_hidden": 3, "classes": 3},
+    "pixelcnn": {"height": 2, "width": 2, "features": 4, "output_features": 4, "num_layers": 1, "classes": 3},
+    "wavenet": {"length_of_wave": 4, "residual_features": 3, "skip_features": 2, "dilations": [1, 2], "classes": 3},
+    "made": {"num_values": 6, "hidden_widths": [5, 4], "classes": 3, "direct": True},
+    "flow": {"row_shape": [3], "bijections": {"kind": "maf", "num_layers": 1, "hidden_widths": [4]}},
+    "vae": {
+        "row_shape": [6],
+        "latent_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "posterior": {"kind": "gaussian"},
+        "output": {"kind": "bernoulli"},
+        "bound": {"kind": "elbo"},
+    },
+    "seq2seq": {
+        "vocab_size": 6,
+        "boundary": 5,
+        "embedding_width": 4,
+        "width": 6,
+        "attention": {"kind": "chunkwise", "width": 4, "chunk_width": 2},
+    },
+    "vq_vae": {
+        "row_shape": [6],
+        "num_positions": 2,
+        "num_codes": 3,
+        "code_width": 2,
+        "encoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "decoder": {"kind": "perceptron", "hidden_widths": [4]},
+        "output": {"kind": "bernoulli"},
+    },
+    "energy_based": {
+        "row_shape": [6],
+        "network": {"kind": "perceptron", "widths": [4]},
+        "chains": {"low": 0.0, "high": 1.0, "steps": 2, "step_size": 0.1},
+    },
 }
 WIKITEXT_103 = [20000, 40000, 200000]
 
@@ -101,9 +152,9 @@ def test_what_a_configuration_says_of_its_model(kind: str) -> None:
     assert isinstance(config, MODEL_CONFIGS[kind])
     assert config.players == model.players
     assert set(model.turns(0)) == set(model.players)
-    assert config.reads in ("lanes", "samples", "vectors")
-    assert (config.length is None) == (config.reads == "vectors") == (config.vocabulary_size is None)
-    assert isinstance(model, LanguageModel) == (config.reads != "vectors")
+    assert config.reads in get_args(Reads)
+    assert (config.length is None) == (config.vocabulary_size is None) == (config.reads not in ("lanes", "samples"))
+    assert isinstance(model, LanguageModel) == (config.reads in ("lanes", "samples"))
     assert model.flops_per_count() > 0
 
 
@@ -132,13 +183,35 @@ def test_unknown_keys_are_refused(kind: str) -> None:
 
 
 def test_capabilities() -> None:
+    """The table of Chorowski's lecture for the families that it has; the others by what they are."""
     table = {kind: capabilities(type(build(kind=kind, **SMALL[kind]))) for kind in MODEL_CONFIGS}
-    assert {kind: c.evaluate for kind, c in table.items()} == {
-        "transformer_xl": "exact",
-        "gpt": "exact",
-        "wgan": "no",
-        "rbm": "unnormalized",
+    assert {kind: (c.evaluate, c.sample, c.latents, c.control) for kind, c in table.items()} == {
+        "transformer_xl": AUTOREGRESSIVE,
+        "gpt": AUTOREGRESSIVE,
+        "gan": ("no", "cheap", False, "n/a"),
+        "acai": ("no", "no", True, "no"),
+        "rbm": ("unnormalized", "expensive", True, "no"),
+        "made": AUTOREGRESSIVE,
+        "wavenet": AUTOREGRESSIVE,
+        "pixelcnn": AUTOREGRESSIVE,
+        "nade": AUTOREGRESSIVE,
+        "flow": ("exact", "cheap", True, "no"),
+        "vae": ("bound", "cheap", True, "no"),
+        "seq2seq": ("exact", "no", False, "n/a"),
+        "vq_vae": ("bound", "cheap", True, "no"),
+        "energy_based": ("unnormalized", "expensive", False, "n/a"),
     }
-    assert all(c.sample for c in table.values())
-    assert [kind for kind, c in table.items() if c.latents] == ["rbm"]
-    assert [kind for kind, c in table.items() if c.control] == ["transformer_xl", "gpt"]
+
+
+AUTOREGRESSIVE = ("exact", "expensive", False, "n/a")
+
+
+@pytest.mark.parametrize("kind", MODEL_CONFIGS)
+def test_only_who_knows_log_prob_is_asked_for_it(kind: str) -> None:
+    model = build(kind=kind, **SMALL[kind])
+    if capabilities(type(model)).evaluate == "exact":
+        assert hasattr(model, "log_prob")
+        return
+    assert not hasattr(model, "log_prob")
+    with pytest.raises(BadInput, match=r"does not know log p\(x\): it "):
+        exact_log_prob(model, None)

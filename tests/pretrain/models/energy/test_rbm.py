@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
+from data_pipeline.config import BadInput
 from pretrain.models import RBMConfig
 from pretrain.models.energy import rbm
 from pretrain.models.energy.rbm import RBM
@@ -226,3 +227,72 @@ def test_reconstruction_is_the_mean_field_cross_entropy(randomised: Any) -> None
     p_RD = (model.encode(batch_of(v_RD)) @ model.weight_DH.T + model.visible_bias_D).sigmoid()
     wanted = F.binary_cross_entropy(p_RD, v_RD, reduction="sum").detach()
     torch.testing.assert_close(loss.metrics["reconstruction_nats"], wanted, rtol=1e-10, atol=0)
+
+
+def check_log_partition(model: RBM) -> None:
+    states_SD = all_binary(VISIBLE)
+    every = torch.stack([-energy(model, v_D, h_H) for v_D in states_SD for h_H in all_binary(HIDDEN)])
+    assert model.log_partition() == pytest.approx(float(every.logsumexp(0).detach()), abs=1e-9)
+
+
+@pytest.mark.parametrize("num_hidden", [HIDDEN, VISIBLE + 2])
+def test_log_partition_is_the_sum_over_all_states(
+    num_hidden: int, randomised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over hidden states where there are fewer of them, else over visible ones; in one block or in many."""
+    monkeypatch.setattr(rbm, "ENUMERATED_AT_ONCE", 5)
+    model = randomised(configure(num_hidden=num_hidden).build())
+    log_prob_S = model.unnormalized_log_prob(batch_of(all_binary(VISIBLE))) - model.log_partition()
+    assert float(log_prob_S.exp().sum().detach()) == pytest.approx(1.0, abs=1e-12)
+    torch.testing.assert_close(log_prob_S.sum(), (-model.free_energy(all_binary(VISIBLE))).log_softmax(0).sum())
+    if num_hidden == HIDDEN:
+        check_log_partition(model)
+        model.log_partition = lambda: RBM.log_partition(model) + math.log1p(-(2.0**-HIDDEN))  # a state left out
+        with pytest.raises(AssertionError):
+            check_log_partition(model)
+
+
+def test_log_partition_of_many_units_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"num_visible 30 and num_hidden 25: .* at most 24; estimate it by annealed"):
+        configure(num_visible=30, num_hidden=25).build().log_partition()
+
+
+def check_chains_start_at_the_data(model: RBM) -> None:
+    batch = batch_of(all_binary(VISIBLE))
+    torch.manual_seed(4)
+    loss = model(batch, model.initial_carry(batch.rows), player="model", step=0)
+    torch.manual_seed(4)
+    torch.bernoulli(batch.values)
+    chains_RD = RBM.gibbs(model, batch.values, 3)
+    wanted = (model.free_energy(batch.values) - model.free_energy(chains_RD)).sum()
+    torch.testing.assert_close(loss.total, wanted, rtol=0, atol=1e-12)
+    assert loss.carry is None
+
+
+def test_contrastive_divergence_starts_at_the_data(randomised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised(configure(chains="data", gibbs_steps=3).build())
+    check_chains_start_at_the_data(model)
+    monkeypatch.setattr(model, "gibbs", lambda v_RD, steps: RBM.gibbs(model, model._coin_flips(len(v_RD)), steps))
+    with pytest.raises(AssertionError):
+        check_chains_start_at_the_data(model)
+
+
+def contrastive_gradient(model: RBM, kernel_SS: Tensor, steps: int) -> Tensor:
+    """The expected CD-k gradient of the weights for a row in each state, from the exact Gibbs kernel."""
+    states_SD = all_binary(VISIBLE)
+    ended_S = torch.linalg.matrix_power(kernel_SS, steps).mean(0)
+    total = (model.free_energy(states_SD) * (1 / len(states_SD) - ended_S)).sum()
+    return torch.autograd.grad(total, model.weight_DH)[0]
+
+
+def test_contrastive_divergence_tends_to_the_gradient_of_the_likelihood(
+    randomised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the model's own kernel: biased after one step, without bias after very many."""
+    model = randomised(configure().build())
+    (exact,) = torch.autograd.grad(-exact_log_prob(model).mean(), model.weight_DH)
+    kernel_SS = gibbs_kernel(model, monkeypatch)
+    errors = [float((contrastive_gradient(model, kernel_SS, k) - exact).abs().max()) for k in (1, 4, 2000)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[0] > 1e-4
+    assert errors[2] < 1e-9

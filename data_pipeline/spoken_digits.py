@@ -1,0 +1,142 @@
+"""The Free Spoken Digit Dataset (https://github.com/Jakobovski/free-spoken-digit-dataset): 3,000 recordings at 8 kHz.
+
+A directory or a .tar(.zst) of its wavs, named DIGIT_SPEAKER_NUMBER.wav. Its own rule is the split: numbers 0 to 4 are
+the test, and of the others we take 5 to 9 for validation. Each recording is cut into windows of equal length from its
+beginning; what is left at its end is left out.
+
+Shape legend: N windows, T samples of a window.
+"""
+
+import io
+import re
+import tarfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import zstandard
+from pydantic import Field
+
+from data_pipeline.config import BadInput
+from data_pipeline.streams.vectors import Vectors
+from data_pipeline.vector_data import Values, VectorData
+
+LEVELS = 65_536
+"""Of 16 bits."""
+NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>\w+)_(?P<number>\d+)\.wav")
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+NUMBERS = {"test": range(5), "valid": range(5, 10), "train": range(10, 1_000_000)}
+
+
+class SpokenDigitsConfig(VectorData):
+    """Windows of samples in [0, 1], silence at a half, with the digit or the speaker as the label."""
+
+    kind: Literal["spoken_digits"]
+    directory: str
+    """With the wavs, or the archive of them."""
+    window: int = Field(gt=0)
+    """Samples; 8,000 are a second."""
+    label: Literal["digit", "speaker"] = "speaker"
+    speakers: tuple[str, ...] = Field(default=SPEAKERS, min_length=1)
+    """In the order of their labels."""
+    rate: int = Field(default=8000, gt=0)
+    """Samples a second; a recording of another rate is refused."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, self.window)
+
+    @property
+    def values(self) -> Values:
+        return "levels"
+
+    @property
+    def num_levels(self) -> int | None:
+        return LEVELS
+
+    @property
+    def num_classes(self) -> int | None:
+        return 10 if self.label == "digit" else len(self.speakers)
+
+    def _vectors(self, split: str) -> Vectors:
+        windows, labels = [], []
+        for name, content in sorted(self._recordings(split)):
+            samples_T = read_wave(content, name, rate=self.rate)
+            count = len(samples_T) // self.window
+            windows.append(samples_T[: count * self.window].reshape(count, self.window))
+            labels += [self._label(name)] * count
+        if not labels:
+            raise BadInput(
+                f"data.directory {self.directory}: no recording of the split {split!r} has data.window "
+                f"{self.window:,} samples; make the window shorter, or give the directory of the wavs"
+            )
+        levels_NT = np.concatenate(windows).astype(np.float32) + np.float32(LEVELS // 2)
+        return Vectors(levels_NT / np.float32(LEVELS - 1), np.array(labels, dtype=np.int64))
+
+    def _label(self, name: str) -> int:
+        found = _parts(name)
+        if self.label == "digit":
+            return int(found["digit"])
+        if found["speaker"] not in self.speakers:
+            raise BadInput(
+                f"{name}: the speaker {found['speaker']!r} is none of data.speakers ({', '.join(self.speakers)}); "
+                "name all of them there"
+            )
+        return self.speakers.index(found["speaker"])
+
+    def _recordings(self, split: str) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of the split's wavs."""
+        for name, content in _wavs(Path(self.directory)):
+            if int(_parts(name)["number"]) in NUMBERS[split]:
+                yield name, content
+
+
+def _parts(name: str) -> dict[str, str]:
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise BadInput(f"{name}: no name of a recording, which is DIGIT_SPEAKER_NUMBER.wav; rename or remove it")
+    return found.groupdict()
+
+
+def _wavs(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        yield from ((file.name, file.read_bytes()) for file in path.rglob("*.wav"))
+    elif path.is_file() and path.name.endswith((".tar", ".tar.zst")):
+        yield from _archived(path)
+    else:
+        raise BadInput(f"data.directory {path}: neither a directory of wavs nor a .tar or .tar.zst of them")
+
+
+def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with path.open("rb") as file:
+            packed = path.suffix == ".zst"
+            plain = zstandard.ZstdDecompressor().stream_reader(file) if packed else file
+            with tarfile.open(fileobj=plain, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member) if member.name.endswith(".wav") else None
+                    if content is not None:
+                        yield Path(member.name).name, content.read()
+    except (tarfile.TarError, zstandard.ZstdError, EOFError, OSError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); get it again") from error
+
+
+def read_wave(content: bytes, name: str, *, rate: int) -> np.ndarray:
+    """[T] int16 of a wav; BadInput unless it is whole, mono, of 16 bits and of this rate."""
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            has = file.getparams()
+            frames = file.readframes(has.nframes)
+    except (wave.Error, EOFError) as error:
+        raise BadInput(f"{name}: no wav file of plain samples ({error})") from error
+    if has.nchannels != 1:
+        raise BadInput(f"{name}: has {has.nchannels} channels; mix them into one")
+    if has.sampwidth != 2:
+        raise BadInput(f"{name}: has {8 * has.sampwidth} bits a sample; store it with 16")
+    if has.framerate != rate:
+        raise BadInput(f"{name}: has {has.framerate} samples a second, but data.rate is {rate}; resample it")
+    if len(frames) != 2 * has.nframes:
+        raise BadInput(f"{name}: has {len(frames) // 2:,} samples, its header says {has.nframes:,}; get it again")
+    return np.frombuffer(frames, "<i2")

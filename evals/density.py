@@ -1,0 +1,98 @@
+"""What a model of independent vectors says of held-out data: log p(x) itself, a bound of it, or log p(x) + log Z.
+
+    exact          nll, and bits_per_dimension where the data has levels
+    bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8)
+    unnormalized   mean unnormalized_log_prob, which says nothing across models; of an RBM nll through log Z, exact
+                   where few enough units can be enumerated, else nll_by_log_z by annealed importance sampling
+
+Shape legend: R rows of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import VectorBatch, to_device
+from data_pipeline.streams.vectors import Vectors
+from data_pipeline.vector_data import VectorData
+from evals.metric import Metric
+from evals.metrics.average import average
+from evals.metrics.likelihood import bits_per_dimension, negative_log_likelihood
+from evals.metrics.partition import normalized_nll
+from evals.metrics.rbm_partition import rbm_log_partition
+from evals.vectors import batch_of
+from pretrain.contract import BoundedLikelihood, ExactLikelihood, Model, UnnormalizedDensity
+from pretrain.models.energy.rbm import MOST_ENUMERATED, RBM
+from pretrain.rng import seed_everything
+
+TEMPERATURES, CHAINS = 1000, 500
+"""Of annealed importance sampling."""
+
+
+def density_metrics(
+    model: Model,
+    data: VectorData,
+    vectors: Vectors,
+    *,
+    rows: int,
+    samples: int,
+    seed: int,
+    device: torch.device,
+    protocol: Mapping[str, Any],
+) -> list[Metric]:
+    """All that the model can say; `samples` are those of a row's latents. The noise of a batch is a function of `seed`
+    and its number, so that a number depends on `rows` where there is noise."""
+    each = partial(_each, vectors=vectors, rows=rows, seed=seed, device=device)
+    known = {**protocol, "seed": seed}
+    if isinstance(model, ExactLikelihood):
+        log_prob = list(each(model.log_prob))
+        found = [negative_log_likelihood(log_prob, protocol=known)]
+        if data.num_levels is not None:
+            size = vectors.values.shape[1]
+            bits = bits_per_dimension(log_prob, num_dimensions=size, dequantization=None, protocol=known)
+            found.append(bits)
+        return found
+    if isinstance(model, BoundedLikelihood):
+        return [_bound(model, each, number, known) for number in dict.fromkeys((1, samples))]
+    if isinstance(model, RBM):
+        return _of_rbm(model, data, list(each(model.unnormalized_log_prob)), known)
+    if isinstance(model, UnnormalizedDensity):
+        energies = each(model.unnormalized_log_prob)
+        known["value_is"] = "log p(x) + log Z"
+        return [average("unnormalized_log_prob", energies, unit="nats/example", better="higher", protocol=known)]
+    return []
+
+
+def _of_rbm(model: RBM, data: VectorData, energies: list[Tensor], protocol: Mapping[str, Any]) -> list[Metric]:
+    if min(len(model.visible_bias_D), len(model.hidden_bias_H)) <= MOST_ENUMERATED:
+        log_z = model.log_partition()
+        known = {**protocol, "log_z": log_z, "log_z_is": "exact, by enumeration"}
+        return [negative_log_likelihood([energy_R - log_z for energy_R in energies], protocol=known)]
+    train_ND = torch.from_numpy(data.vectors("train").fixed().values).to(model.weight_DH.device)
+    partition = rbm_log_partition(
+        model, train_ND, temperatures=TEMPERATURES, chains=CHAINS, seed=protocol["seed"], protocol=protocol
+    )
+    return [normalized_nll(energies, partition[0], protocol=protocol), *partition]
+
+
+def _bound(
+    model: BoundedLikelihood, each: Callable[..., Iterator[Tensor]], samples: int, protocol: Mapping[str, Any]
+) -> Metric:
+    name = "negative_elbo" if samples == 1 else f"negative_iwae_{samples}"
+    values = (-bound_R for bound_R in each(partial(model.log_prob_bound, samples=samples)))
+    known = {**protocol, "bound": "importance weighted", "samples": samples}
+    return average(name, values, unit="nats/example", better="lower", protocol=known)
+
+
+@torch.no_grad()
+def _each(
+    score: Callable[[VectorBatch], Tensor], *, vectors: Vectors, rows: int, seed: int, device: torch.device
+) -> Iterator[Tensor]:
+    """[R] of every batch."""
+    for number, start in enumerate(range(0, len(vectors.labels), rows)):
+        seed_everything(seed, "density", number)
+        batch = cast(VectorBatch, to_device(batch_of(vectors, start, rows), device))
+        yield score(batch).double().cpu()

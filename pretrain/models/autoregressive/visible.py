@@ -1,0 +1,102 @@
+"""What the autoregressive models of images and waves have in common: p(x) = prod_d p(x_d given x_<d), without latents.
+
+A member says log_prob and how the missing values are drawn one after another; training on -log_prob, sampling and
+completion follow. A model that is told a class models p(x given class); a sample of no given class is of one drawn
+evenly.
+
+Shape legend: R rows of a batch, N samples, D values of a row.
+"""
+
+import abc
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import VectorBatch
+from data_pipeline.config import BadInput
+from pretrain.contract import Carry, Loss, Model
+from pretrain.models.vectors import VectorModelConfig
+
+
+class VisibleModel(Model):
+    """Exact likelihood, samples value by value."""
+
+    unit: ClassVar[Literal["token", "image", "row"]] = "image"
+    sampling = "expensive"
+
+    def __init__(self, config: VectorModelConfig, num_values: int) -> None:
+        super().__init__()
+        self._num_values, self._num_classes = num_values, config.num_classes
+
+    @abc.abstractmethod
+    def log_prob(self, batch: VectorBatch) -> Tensor:
+        """[R] log p(x), or log p(x given class), in nats."""
+
+    @abc.abstractmethod
+    def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
+        """[N, D]: the values where `known` is true, draws given all that comes earlier in the order where it is not."""
+
+    def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        """-log p."""
+        return Loss(total=-self.log_prob(batch).sum(), count=batch.rows)
+
+    def sample(self, count: int) -> Tensor:
+        """[count, D]."""
+        return self._draw(count, None)
+
+    def sample_of(self, labels_N: Tensor) -> Tensor:
+        """[N, D] of these classes; BadInput from a model that is told none."""
+        if self._num_classes is None:
+            raise BadInput(f"{type(self).__name__}: was trained without classes; set model.classes, or sample any")
+        return self._draw(len(labels_N), labels_N)
+
+    @torch.no_grad()
+    def complete(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None = None) -> Tensor:
+        """[N, D]: exact draws of what is missing if all that is known comes first in the order.
+
+        A draw sees only what comes earlier: what is known later (the lower half of an image, say) is kept but says
+        nothing. The classes are drawn evenly if they are not given.
+        """
+        like = self._like()
+        values_ND, known_ND = values_ND.to(like), known_ND.to(like.device).bool()
+        return self.draw(values_ND.masked_fill(~known_ND, 0), known_ND, self._labels(labels_N, len(values_ND)))
+
+    @torch.no_grad()
+    def _draw(self, count: int, labels_N: Tensor | None) -> Tensor:
+        values_ND = self._like().new_zeros(count, self._num_values)
+        return self.draw(values_ND, torch.zeros_like(values_ND, dtype=torch.bool), self._labels(labels_N, count))
+
+    def _like(self) -> Tensor:
+        """For dtype and device."""
+        return next(self.parameters()).detach()
+
+    def _labels(self, labels_N: Tensor | None, count: int) -> Tensor | None:
+        if self._num_classes is None:
+            return None
+        if labels_N is None:
+            return torch.randint(self._num_classes, (count,), device=self._like().device)
+        return self.checked(labels_N.to(self._like().device))
+
+    def checked(self, labels_R: Tensor) -> Tensor | None:
+        """The labels that the model is told, or None; BadInput where one is no class."""
+        if self._num_classes is None:
+            return None
+        wrong_R = (labels_R < 0) | (labels_R >= self._num_classes)
+        if bool(wrong_R.any()):
+            raise BadInput(
+                f"label {int(labels_R[wrong_R][0])}: model.classes {self._num_classes} makes the classes 0 .. "
+                f"{self._num_classes - 1}; give data of these classes, or set model.classes=null to read none"
+            )
+        return labels_R
+
+
+def check_binary(values: Tensor) -> Tensor:
+    """The same values; BadInput unless they are zeros and ones."""
+    wrong = (values != 0) & (values != 1)
+    if bool(wrong.any()):
+        raise BadInput(
+            f"value {float(values[wrong][0]):g}: the model is of zeros and ones; make the data binary "
+            "(data.pixels=threshold, sampled or dynamic)"
+        )
+    return values
