@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from pretrain.models.adversarial.wgan import WGANConfig
 
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
+from pretrain import config
+from pretrain.experiment import Experiment
 from pretrain.latent_operations import attribute_vector, interpolate, reconstruct
 from pretrain.models.flow.flow import FlowConfig
 
@@ -62,6 +63,6 @@ def test_reconstruction_goes_through_the_latents() -> None:
     model = FlowConfig.model_validate({"kind": "flow", "row_shape": [3], "bijections": bijections}).build()
     batch = VectorBatch(torch.randn(4, 3), torch.zeros(4, dtype=torch.int64), torch.arange(4))
     assert torch.allclose(reconstruct(model, batch), batch.values, atol=1e-5)
-    sizes = {"num_values": 3, "latent_width": 2, "generator_widths": [4], "critic_widths": [4]}
-    with pytest.raises(BadInput, match="WGAN does not both encode and decode"):
-        reconstruct(WGANConfig.model_validate({"kind": "wgan", **sizes}).build(), batch)
+    gan = config.load(Experiment, config.recipe_path("tiny_gan")).model.build()
+    with pytest.raises(BadInput, match="GAN does not both encode and decode"):
+        reconstruct(gan, batch)
