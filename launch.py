@@ -277,6 +277,8 @@ def evaluate(
         given | {"--stride": stride, "--context": context, "--dtype": model_dtype, "--workers": workers},
         with_tasks=False,
     )
+    if json_file is not None:
+        check_writable(json_file, "--json")
     directory = Path(target)
     if not directory.is_dir():
         from data_pipeline.config import BadInput
@@ -284,8 +286,6 @@ def evaluate(
         raise BadInput(
             f"{target}: is no run's directory, and only runs have held-out data; say which benchmark tasks with --tasks"
         )
-    if json_file is not None:
-        check_writable(json_file, "--json")
     result = evaluate_run(
         directory,
         split=split or "valid",
