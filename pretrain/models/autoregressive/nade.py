@@ -5,7 +5,7 @@ Larochelle & Murray 2011 (https://proceedings.mlr.press/v15/larochelle11a.html),
 
     a_d = c + sum_(j<d) x_j W_j,    h_d = sigmoid(a_d),    p(x_d = 1 given x_<d) = sigmoid(b_d + V_d . h_d)
 
-All a_d are one cumulative sum. A class adds a vector to c.
+All a_d are one cumulative sum (`nade_logits`). A class adds a vector to c.
 
 Shape legend: R rows, N samples, D values in their order, H hidden units.
 """
@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
 from pretrain.distributions.bernoulli import bernoulli_log_prob
 from pretrain.layers.masked_linear import Order, places_of
 from pretrain.layers.precision import at_least_float32
+from pretrain.models.autoregressive.nade_logits import nade_logits
 from pretrain.models.autoregressive.visible import VisibleModel, check_binary
 from pretrain.models.vectors import Accepts, VectorModelConfig
 
@@ -73,15 +73,13 @@ class NADE(VisibleModel):
 
     def logits(self, x_RD: Tensor, labels_R: Tensor | None) -> Tensor:
         """[R, D] of p(x_d = 1 given x_<d); values and results stand in the model's order."""
-        terms_RDH = at_least_float32(x_RD[:, :-1, None] * self.weight_DH[:-1])
-        before_RDH = F.pad(terms_RDH.cumsum(1), (0, 0, 1, 0))
-        hidden_RDH = (before_RDH + self._start(labels_R)).sigmoid()
-        return (hidden_RDH * self.output_weight_DH).sum(-1) + self.output_bias_D
+        weight_DH, output_weight_DH = at_least_float32(self.weight_DH), at_least_float32(self.output_weight_DH)
+        return nade_logits(x_RD, weight_DH, self._start(labels_R), output_weight_DH) + self.output_bias_D
 
     def _start(self, labels_R: Tensor | None) -> Tensor:
-        """[1 or R, 1, H]: what every a_d begins with."""
+        """[1 or R, H]: what every a_d begins with."""
         start_1H = at_least_float32(self.hidden_bias_H)[None]
-        return (start_1H if self.classes is None else start_1H + self.classes(labels_R))[:, None]
+        return start_1H if self.classes is None else start_1H + self.classes(labels_R)
 
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x) in nats."""
@@ -91,7 +89,7 @@ class NADE(VisibleModel):
     def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
         """[N, D]; carries a_d from value to value."""
         drawn_ND = values_ND.clone()
-        before_NH = self._start(labels_N)[:, 0].expand(len(values_ND), -1)
+        before_NH = self._start(labels_N).expand(len(values_ND), -1)
         for place, value in enumerate(self.order_D.tolist()):
             logit_N = before_NH.sigmoid() @ at_least_float32(self.output_weight_DH[place])
             chance_N = (logit_N + self.output_bias_D[place]).sigmoid()

@@ -36,7 +36,7 @@ class Leaky(NADE):
 
     def logits(self, x_RD: Tensor, labels_R: Tensor | None) -> Tensor:
         before_RDH = (x_RD[:, :, None] * self.weight_DH).cumsum(1)
-        hidden_RDH = (before_RDH + self._start(labels_R)).sigmoid()
+        hidden_RDH = (before_RDH + self._start(labels_R)[:, None]).sigmoid()
         return (hidden_RDH * self.output_weight_DH).sum(-1) + self.output_bias_D
 
 
