@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -188,12 +188,17 @@ def _tag(member: type[BaseModel]) -> str | None:
 
 
 def _descend(classes: list[type[BaseModel]], location: Sequence[Any]) -> list[type[BaseModel]]:
+    is_any_name = False  # the next part is a key of a mapping
     for part in location:
+        if is_any_name:
+            is_any_name = False
+            continue
         tagged = [member for member in classes if _tag(member) == part]
         if tagged:
             classes = tagged
         elif isinstance(part, str):
             fields = [member.model_fields[part] for member in classes if part in member.model_fields]
+            is_any_name = any(get_origin(field.annotation) is dict for field in fields)
             classes = [found for field in fields for found in _members(field.annotation)]
     return classes
 

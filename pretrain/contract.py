@@ -38,8 +38,8 @@ class Loss:
 class Model(nn.Module, abc.ABC):
     """A trainable model. `forward` is the objective, since engines hook forward and nothing else."""
 
-    players: ClassVar[tuple[str, ...]] = ("model",)
-    """Each has its own parameters and optimizer; more than one: each is the submodule of that name."""
+    players: tuple[str, ...] = ("model",)
+    """Each has its own parameters and optimizer; of the class, or of the model where a field of its config decides."""
 
     unit: ClassVar[Literal["token", "image", "row"]] = "row"
     """What one count is, for the logs (nats/token, images/s)."""
@@ -74,7 +74,10 @@ class Model(nn.Module, abc.ABC):
         return
 
     def player_parameters(self, player: str) -> Iterable[tuple[str, nn.Parameter]]:
-        """(full name, parameter) of one player, in a fixed order, shared parameters once."""
+        """(full name, parameter) of one player, in a fixed order, shared parameters once.
+
+        Of several players each is the submodule of that name, unless overridden; together they have all parameters.
+        """
         if player not in self.players:
             raise ValueError(f"player {player!r}: this model's players are {', '.join(self.players)}")
         if self.players == ("model",):

@@ -150,6 +150,13 @@ class Experiment(Config):
             raise ValueError(
                 f"player_optimizers.{unknown[0]}: model.kind={self.model.kind} has the players {', '.join(players)}"
             )
+        for player, optimizer in self.optimizers().items():
+            problem = (
+                self.model.optimizer_problem(player, optimizer) if isinstance(self.model, VectorModelConfig) else None
+            )
+            if problem is not None:
+                given = f"player_optimizers.{player}" if player in self.player_optimizers else "optimizer"
+                raise ValueError(f"{given}.{problem}")
         stage = getattr(self.engine, "zero_stage", 0)
         if stage == 3 and len(players) > 1:
             raise ValueError(

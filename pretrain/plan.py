@@ -23,7 +23,6 @@ from pretrain.experiment import Experiment
 from pretrain.group import check_divides
 from pretrain.models import ModelConfig, Seq2SeqConfig
 from pretrain.models.vectors import VectorModelConfig
-from pretrain.optim import MOMENTS
 
 FLOAT32_BYTES = 4
 TYPICAL_LENGTH = 32
@@ -120,6 +119,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
     carry_bytes = _carry_bytes(model.initial_carry(rows))
     activations = max(activation_bytes(model, experiment.model, rows, player) for player in model.players)
     sizes = [parameter.numel() for parameter in model.parameters()]
+    moments = moment_elements(model, experiment)
 
     buffers = sum(_bytes(piece.tensor) for piece in buffer_pieces(model))
     with torch.random.fork_rng():
@@ -128,9 +128,9 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
 
     def placement(workers: int, stage: int) -> Placement:
         each = micro_batches // workers
-        state = state_bytes(sizes, experiment.engine, stage, workers)
-        moved = -(-sum(sizes) // workers) if stage else sum(sizes)
-        saved = (1 + len(MOMENTS)) * FLOAT32_BYTES * moved + buffers + each * carry_bytes + probe
+        state = state_bytes(sizes, experiment.engine, stage, workers, moments=moments)
+        owned = _share(sum(sizes), stage, workers) + _share(moments, stage, workers)
+        saved = FLOAT32_BYTES * owned + buffers + each * carry_bytes + probe
         memory = WorkerMemory(
             **state,
             activations=activations,
@@ -141,7 +141,7 @@ def plan(experiment: Experiment, workers: Sequence[int] | None = None) -> Plan:
 
     count = micro_batches * model.count(batch) * len(model.turns(0))
     flops = 3.0 * model.flops_per_count() * count
-    checkpoint_bytes = (1 + len(MOMENTS)) * FLOAT32_BYTES * sum(sizes) + buffers + micro_batches * carry_bytes + probe
+    checkpoint_bytes = FLOAT32_BYTES * (sum(sizes) + moments) + buffers + micro_batches * carry_bytes + probe
     return Plan(
         name=experiment.name,
         parameters=sum(sizes),
@@ -205,16 +205,28 @@ def typical_batch(config: ModelConfig, rows: int) -> Batch:
     return TokenBatch(tokens_RL[:, :-1].contiguous(), tokens_RL[:, 1:].contiguous(), age_RL, ids_R)
 
 
-def state_bytes(sizes: Sequence[int], engine: EngineConfig, zero_stage: int, workers: int) -> dict[str, int]:
-    """Weights, gradients, optimizer state and buffers of one worker, for parameters of so many elements each."""
+def moment_elements(model: Model, experiment: Experiment) -> int:
+    """Of all players' optimizer states together."""
+    kept = {player: len(optimizer.moments) for player, optimizer in experiment.optimizers().items()}
+    return sum(kept[player] * p.numel() for player in model.players for _, p in model.player_parameters(player))
+
+
+def _share(elements: int, zero_stage: int, workers: int) -> int:
+    """Of what ZeRO cuts from stage 1 on."""
+    return -(-elements // workers) if zero_stage else elements
+
+
+def state_bytes(
+    sizes: Sequence[int], engine: EngineConfig, zero_stage: int, workers: int, *, moments: int
+) -> dict[str, int]:
+    """Weights, gradients, optimizer state and buffers of one worker, for parameters of so many elements each and
+    moments of so many in all."""
     count = sum(sizes)
-    share = -(-count // workers)
-    moved = share if zero_stage >= 1 else count
-    masters = engine.precision != "float32" or zero_stage >= 1
+    masters = count if engine.precision != "float32" or zero_stage >= 1 else 0
     return {
         "weights": DTYPES[engine.precision].itemsize * _resident(sizes, engine, zero_stage, workers),
-        "gradients": FLOAT32_BYTES * (share if zero_stage >= 2 else count),
-        "optimizer": FLOAT32_BYTES * (len(MOMENTS) + masters) * moved,
+        "gradients": FLOAT32_BYTES * (_share(count, zero_stage, workers) if zero_stage >= 2 else count),
+        "optimizer": FLOAT32_BYTES * (_share(masters, zero_stage, workers) + _share(moments, zero_stage, workers)),
         "communication": FLOAT32_BYTES * _bucket(count, engine, workers),
     }
 

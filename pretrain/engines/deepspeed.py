@@ -33,7 +33,7 @@ from pretrain.engines.engine import (
     restore_buffers,
 )
 from pretrain.group import Group
-from pretrain.optim import MOMENTS, OptimizerConfig
+from pretrain.optim import OptimizerConfig
 
 
 class DeepSpeedEngineConfig(EngineSettings):
@@ -59,6 +59,7 @@ class DeepSpeedEngineConfig(EngineSettings):
             "gradient_accumulation_steps": 1,
             "steps_per_print": None,
             "gradient_clipping": (optimizer.gradient_clip or 0.0) if self.zero_stage else 0.0,
+            "zero_allow_untested_optimizer": True,
             "gradient_allreduce_op": "mean" if self.zero_stage == 3 else "sum",
             "communication_data_type": "fp32",
             "data_types": {"grad_accum_dtype": "fp32"},
@@ -137,7 +138,7 @@ class DeepSpeedEngine:
             if self.changes_weights:
                 player.adopt_weights()
             for shard in player.shards if self.stage or self.group.leads else ():
-                parts = {"weights": shard.of(shard.moved)} | {m: player.moment(shard, m) for m in MOMENTS}
+                parts = {"weights": shard.of(shard.moved)} | {m: player.moment(shard, m) for m in player.moments}
                 found += [Piece(f"{k}/{shard.name}", shard.shape, shard.start, part) for k, part in parts.items()]
         return found + (buffer_pieces(self.model) if self.group.leads else [])
 
@@ -166,7 +167,7 @@ class DeepSpeedEngine:
         for shard in player.shards:
             shard.of(shard.moved).copy_(reader.read(f"weights/{shard.name}", shard.start, shard.count))
             if updates:
-                moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in MOMENTS}
+                moments = {m: reader.read(f"{m}/{shard.name}", shard.start, shard.count) for m in player.moments}
                 player.restore_moments(shard, moments, updates)
             else:
                 player.forget_moments(shard)

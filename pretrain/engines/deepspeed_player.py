@@ -21,7 +21,7 @@ from pretrain.engines.deepspeed_shards import (
 )
 from pretrain.engines.rounding import adopt, round_weights
 from pretrain.group import Group
-from pretrain.optim import MOMENTS, OptimizerConfig
+from pretrain.optim import OptimizerConfig
 
 
 class Objective(nn.Module):
@@ -64,7 +64,7 @@ class DeepSpeedPlayer:
         settings: dict[str, Any],
     ) -> None:
         self.player, self.group, self.stage = player, group, stage
-        self.clip = optimizer.gradient_clip
+        self.clip, self.moments = optimizer.gradient_clip, optimizer.moments
         self.weights = dict(model.player_parameters(player))
         rounds = dtype != torch.float32
         initial = {name: w.detach().clone() for name, w in self.weights.items()} if rounds and stage > 0 else {}
@@ -144,7 +144,7 @@ class DeepSpeedPlayer:
         for shard in self.shards if self.stage == 0 else ():
             yield f"weights/{shard.name}", shard.moved.detach()
             if state := self.optimizer.state.get(shard.moved):
-                yield from ((f"{moment}/{shard.name}", state[moment]) for moment in MOMENTS)
+                yield from ((f"{moment}/{shard.name}", state[moment]) for moment in self.moments)
         for name, weight in self.weights.items() if self.masters_differ else ():
             if self.stage < 3 or weight.ds_persist:  # type: ignore[attr-defined]
                 yield f"computed/{name}", weight.detach()
@@ -185,10 +185,12 @@ class DeepSpeedPlayer:
     def forget_moments(self, shard: Shard) -> None:
         """Of another course of the run, where there was one: as before the first update."""
         if self.optimizer.state.get(shard.moved):
-            self.restore_moments(shard, {name: torch.zeros(shard.count) for name in MOMENTS}, 0)
+            self.restore_moments(shard, {name: torch.zeros(shard.count) for name in self.moments}, 0)
 
     def restore_moments(self, shard: Shard, moments: dict[str, Tensor], updates: int) -> None:
-        """Set a shard's moments, and how many updates they have had."""
+        """Set a shard's moments, and how many updates they have had; nothing where its optimizer has none."""
+        if not moments:
+            return
         state = self.optimizer.state[shard.moved]
         for name, moment in moments.items():
             if name not in state:

@@ -69,8 +69,9 @@ class Engine(Protocol):
     def replicas(self) -> Iterator[tuple[str, Tensor]]:
         """What every worker must hold with equal bits between two turns, by name; the tensors themselves, no copies.
 
-        `weights/`, `exp_avg/`, `exp_avg_sq/`: masters and moments that are whole; `computed/`: weights that the model
-        computes with, where they are others; `buffers/`. The same names in the same order on every worker.
+        `weights/` and the optimizer's moments (`exp_avg/`, `exp_avg_sq/`; plain gradient descent has none) where whole;
+        `computed/`: weights that the model computes with, where they are others; `buffers/`. The same names in the same
+        order on every worker.
         """
 
     def restore(self, reader: Reader, updates: dict[str, int]) -> None:

@@ -30,7 +30,7 @@ from pretrain.engines.engine import (
 from pretrain.engines.rounding import adopt, round_weights
 from pretrain.engines.tree_sum import CanonicalReduction
 from pretrain.group import Group
-from pretrain.optim import MOMENTS, OptimizerConfig
+from pretrain.optim import OptimizerConfig
 
 
 class LocalEngineConfig(EngineSettings):
@@ -72,6 +72,7 @@ class LocalEngine:
         """(float32 master, rounded weight) where they are two."""
         self.changes_weights = type(model).after_turn is not Model.after_turn
         self.clips = {player: optimizers[player].gradient_clip for player in model.players}
+        self.moments = {player: optimizers[player].moments for player in model.players}
         self.optimizers = {
             player: optimizers[player].build(self.masters[name] for name in self.names[player])
             for player in model.players
@@ -148,8 +149,9 @@ class LocalEngine:
         for player, optimizer in self.optimizers.items():
             for name in self.names[player]:
                 parameter = self.masters[name]
-                state = optimizer.state.get(parameter) or {m: torch.zeros_like(parameter) for m in MOMENTS}
-                found += [Piece(f"{m}/{name}", tuple(parameter.shape), 0, state[m].reshape(-1)) for m in MOMENTS]
+                moments = self.moments[player]
+                state = optimizer.state.get(parameter) or {m: torch.zeros_like(parameter) for m in moments}
+                found += [Piece(f"{m}/{name}", tuple(parameter.shape), 0, state[m].reshape(-1)) for m in moments]
         return found + buffer_pieces(self.model)
 
     def replicas(self) -> Iterator[tuple[str, Tensor]]:
@@ -161,7 +163,7 @@ class LocalEngine:
         for player, optimizer in self.optimizers.items():
             for name, parameter in zip(self.names[player], self._parameters(player), strict=True):
                 if parameter in optimizer.state:
-                    yield from ((f"{m}/{name}", optimizer.state[parameter][m]) for m in MOMENTS)
+                    yield from ((f"{m}/{name}", optimizer.state[parameter][m]) for m in self.moments[player])
         yield from named_buffers(self.model)
 
     @torch.no_grad()
@@ -171,8 +173,8 @@ class LocalEngine:
                 parameter = self.masters[name]
                 parameter.copy_(reader.read(f"weights/{name}", 0, parameter.numel()).view_as(parameter))
                 optimizer.state.pop(parameter, None)  # of another course of the run
-                if updates[player]:
-                    moments = {m: reader.read(f"{m}/{name}", 0, parameter.numel()) for m in MOMENTS}
+                if updates[player] and self.moments[player]:
+                    moments = {m: reader.read(f"{m}/{name}", 0, parameter.numel()) for m in self.moments[player]}
                     optimizer.state[parameter] = {
                         "step": torch.tensor(float(updates[player]), device=self.device),
                         **{m: value.view(parameter.shape).to(parameter) for m, value in moments.items()},

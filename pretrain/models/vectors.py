@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from data_pipeline.config import Config
 from data_pipeline.vector_data import VectorData
+from pretrain.optim import OptimizerConfig
 
 Accepts = Literal["binary", "unit", "real"]
 """Zeros and ones; numbers from 0 to 1, zeros and ones too; any number."""
@@ -16,8 +17,12 @@ class VectorModelConfig(Config, abc.ABC):
 
     kind: str
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "vectors"
-    players: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[Accepts] = "real"
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """See `pretrain.contract.Model.players`."""
+        return ("model",)
 
     @property
     def length(self) -> int | None:
@@ -45,6 +50,10 @@ class VectorModelConfig(Config, abc.ABC):
     @property
     def reads_whole_weights(self) -> str | None:
         """The setting for which forward reads weights outside of their layers, where ZeRO stage 3 has cut them."""
+        return None
+
+    def optimizer_problem(self, player: str, optimizer: OptimizerConfig) -> str | None:
+        """Which of the settings of a player's optimizer it cannot learn with, why, and what to do, or None."""
         return None
 
     def problem(self, data: VectorData) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pretrain.config import RECIPES, recipe_names
+from pretrain.config import RECIPES, recipe_names, recipe_path
 from pretrain.models import MODEL_CONFIGS
 from tests.cli.command_line import LAUNCH, ROOT, Forks, files_below
 
@@ -96,7 +96,7 @@ def test_plan_and_dry_run(segue: Forks, tmp_path: Path, recipe: str) -> None:
     resolved, _, needs = dry.out.partition(f"{recipe}: ")
     values = yaml.safe_load(resolved)
     assert values["steps"] == 7
-    assert values["model"]["kind"] == recipe.removeprefix("tiny_")
+    assert values["model"]["kind"] == yaml.safe_load(recipe_path(recipe).read_text())["model"]["kind"]
     assert f"{plan['parameters']:,} parameters" in needs
     assert f"{7 * plan['count_per_step']:,} in all" in needs
     assert "of disk" in needs

@@ -1,4 +1,4 @@
-"""Every property of the contract over every model of the union, on its tiny recipe."""
+"""Every property of the contract over every tiny recipe: each model of the union, and variants that learn otherwise."""
 
 from pathlib import Path
 
@@ -18,22 +18,22 @@ from pretrain.trainer import Trainer
 from tests.processes import run_workers
 
 TINY = {
-    experiment.model.kind: experiment
+    experiment.name.removeprefix("tiny_"): experiment
     for experiment in (config.load(Experiment, path) for path in sorted((config.RECIPES / "tiny").glob("*.yaml")))
 }
 Turns = list[tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]]
 """Of each turn: the rows' identities and the summed objective, by micro-batch."""
 
-every_model = pytest.mark.parametrize("kind", sorted(MODEL_CONFIGS))
+every_model = pytest.mark.parametrize("recipe", sorted(TINY))
 
 
-def tiny(kind: str, **changes: object) -> Experiment:
+def tiny(recipe: str, **changes: object) -> Experiment:
     """The tiny recipe of a model on the local engine, with four micro-batches so that 1, 2 and 4 workers share them."""
-    experiment = TINY[kind]
+    experiment = TINY[recipe]
     batch = experiment.batch.model_copy(update={"micro_batches": 4, "rows": 2})
     values = experiment.model_copy(update={"batch": batch, **changes}).model_dump(mode="json")
     values["engine"] = {"kind": "local"}
-    return config.parse(Experiment, values, source=kind)
+    return config.parse(Experiment, values, source=recipe)
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
@@ -46,12 +46,12 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_every_model_of_the_union_has_a_tiny_recipe() -> None:
-    assert set(TINY) == set(MODEL_CONFIGS)
+    assert {experiment.model.kind for experiment in TINY.values()} == set(MODEL_CONFIGS)
 
 
 @every_model
-def test_gradients_reach_exactly_the_player_whose_turn_it_is(kind: str) -> None:
-    trainer = tiny(kind).trainer(Group())
+def test_gradients_reach_exactly_the_player_whose_turn_it_is(recipe: str) -> None:
+    trainer = tiny(recipe).trainer(Group())
     engine, model = trainer.engine, trainer.engine.model
     owned = {player: {name for name, _ in model.player_parameters(player)} for player in model.players}
     assert sorted(name for names in owned.values() for name in names) == sorted(n for n, _ in model.named_parameters())
@@ -63,7 +63,7 @@ def test_gradients_reach_exactly_the_player_whose_turn_it_is(kind: str) -> None:
         engine.accumulate(batch, trainer.carries[0], player=player, step=0, scale=1.0, last=True)
         reached = {n for n, p in model.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
         assert reached <= owned[player], f"{player}'s turn moved {sorted(reached - owned[player])}"
-        missed = owned[player] - reached - CONSTANT_GRADIENT.get(kind, set())
+        missed = owned[player] - reached - CONSTANT_GRADIENT.get(recipe, set())
         assert not missed, f"{player}'s turn does not reach {sorted(missed)}"
 
 
@@ -73,9 +73,9 @@ only the slope of D."""
 
 
 @every_model
-def test_resume_is_bit_exact(kind: str, tmp_path: Path) -> None:
+def test_resume_is_bit_exact(recipe: str, tmp_path: Path) -> None:
     """Six steps at once equal three, a save, another process's randomness, a load and three more."""
-    experiment = tiny(kind)
+    experiment = tiny(recipe)
     whole = experiment.trainer(Group())
     _take(whole, 6)
     first = experiment.trainer(Group())
@@ -101,10 +101,10 @@ def by_workers() -> dict[int, dict[str, Turns]]:
 @every_model
 @pytest.mark.parametrize("workers", [2, 4])
 def test_the_number_of_workers_changes_nothing_but_rounding(
-    kind: str, workers: int, by_workers: dict[int, dict[str, Turns]]
+    recipe: str, workers: int, by_workers: dict[int, dict[str, Turns]]
 ) -> None:
     """The same samples and the same noise; the objective within the rounding of a sum."""
-    alone, together = by_workers[1][kind], by_workers[workers][kind]
+    alone, together = by_workers[1][recipe], by_workers[workers][recipe]
     for (ids, losses), (same_ids, same_losses) in zip(alone, together, strict=True):
         assert ids == same_ids
         assert losses == pytest.approx(same_losses, rel=1e-5, abs=1e-5)
@@ -112,18 +112,18 @@ def test_the_number_of_workers_changes_nothing_but_rounding(
 
 
 def _turns_of_all(group: Group) -> dict[str, Turns]:
-    return {kind: _turns(group, kind) for kind in sorted(MODEL_CONFIGS)}
+    return {recipe: _turns(group, recipe) for recipe in sorted(TINY)}
 
 
-def _turns(group: Group, kind: str) -> Turns:
-    reports = [report for _, report in zip(range(4), tiny(kind).trainer(group).steps(), strict=False)]
+def _turns(group: Group, recipe: str) -> Turns:
+    reports = [report for _, report in zip(range(4), tiny(recipe).trainer(group).steps(), strict=False)]
     return [(turn.sample_ids, turn.micro_batch_losses) for report in reports for turn in report.turns]
 
 
 @every_model
-def test_order_and_history_of_the_random_state_do_not_matter(kind: str) -> None:
+def test_order_and_history_of_the_random_state_do_not_matter(recipe: str) -> None:
     """Randomness drawn by others between steps leaves no trace."""
-    calm, disturbed = tiny(kind).trainer(Group()), tiny(kind).trainer(Group())
+    calm, disturbed = tiny(recipe).trainer(Group()), tiny(recipe).trainer(Group())
     _take(calm, 3)
     for _ in disturbed.steps():
         torch.rand(17)
@@ -133,9 +133,9 @@ def test_order_and_history_of_the_random_state_do_not_matter(kind: str) -> None:
 
 
 @every_model
-def test_only_an_update_changes_what_is_saved(kind: str) -> None:
+def test_only_an_update_changes_what_is_saved(recipe: str) -> None:
     """A save copies the state beside the passes of the next step, so these leave weights, moments and carry alone."""
-    trainer = tiny(kind).trainer(Group())
+    trainer = tiny(recipe).trainer(Group())
     _take(trainer, 1)
     live = {piece.name: piece.tensor for piece in trainer.pieces()}
     kept = {name: tensor.clone() for name, tensor in live.items()}
@@ -151,8 +151,8 @@ def test_only_an_update_changes_what_is_saved(kind: str) -> None:
 
 
 @every_model
-def test_carry_keeps_its_shape_and_is_detached(kind: str) -> None:
-    trainer = tiny(kind).trainer(Group())
+def test_carry_keeps_its_shape_and_is_detached(recipe: str) -> None:
+    trainer = tiny(recipe).trainer(Group())
     fresh = trainer.carry()
     _take(trainer, 2)
     for before, after in zip(fresh, trainer.carry(), strict=True):
@@ -166,9 +166,9 @@ def test_carry_keeps_its_shape_and_is_detached(kind: str) -> None:
 
 
 @every_model
-def test_loss_is_a_sum_over_the_count_it_states(kind: str) -> None:
+def test_loss_is_a_sum_over_the_count_it_states(recipe: str) -> None:
     """A batch of rows costs what its rows cost one by one, for models whose objective draws nothing."""
-    experiment = tiny(kind)
+    experiment = tiny(recipe)
     trainer = experiment.trainer(Group())
     batch, model = trainer.stream.micro_batch(0, 0), trainer.engine.model
     loss = _score(trainer, batch)
@@ -181,9 +181,9 @@ def test_loss_is_a_sum_over_the_count_it_states(kind: str) -> None:
 
 
 @every_model
-def test_one_batch_is_learned_by_heart(kind: str) -> None:
+def test_one_batch_is_learned_by_heart(recipe: str) -> None:
     """Shown one micro-batch for ever, a language model's loss and a sampler's distance from the data fall by half."""
-    experiment = tiny(kind, steps=OVERFIT_STEPS[kind])
+    experiment = tiny(recipe, steps=OVERFIT_STEPS[recipe])
     trainer = experiment.trainer(Group())
     fixed = trainer.stream.micro_batch(0, 0)
     row = _row(fixed, 0)
@@ -209,6 +209,7 @@ OVERFIT_STEPS = {
     "flow": 150,
     "vae": 150,
     "vq_vae": 200,
+    "vq_vae_moving_average": 200,
     "seq2seq": 100,
 }
 
@@ -262,12 +263,18 @@ def _take(trainer: Trainer, steps: int) -> None:
 
 
 @every_model
-def test_state_names_every_parameter_its_moments_and_the_carry(kind: str) -> None:
-    trainer = tiny(kind).trainer(Group())
+def test_state_names_every_parameter_its_moments_and_the_carry(recipe: str) -> None:
+    experiment = tiny(recipe)
+    trainer = experiment.trainer(Group())
     _take(trainer, 1)
     pieces: list[Piece] = trainer.pieces()
     names = {piece.name for piece in pieces}
-    parameters = [name for name, _ in trainer.engine.model.named_parameters()]
-    assert {f"{part}/{name}" for part in ("weights", "exp_avg", "exp_avg_sq") for name in parameters} <= names
+    expected = {
+        f"{part}/{name}"
+        for player, optimizer in experiment.optimizers().items()
+        for name, _ in trainer.engine.model.player_parameters(player)
+        for part in ("weights", *{"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ()}[optimizer.kind])
+    }
+    assert expected == {name for name in names if name.split("/")[0] in ("weights", "exp_avg", "exp_avg_sq")}
     carried = {name for carry in trainer.carry() for name in (carry or {})}
     assert {f"carry/{name}" for name in carried} == {name for name in names if name.startswith("carry/")}

@@ -58,9 +58,9 @@ def test_all_recipes_are_there_under_names_of_their_own() -> None:
     assert len(names) == len(set(names))
 
 
-def test_every_model_has_one_tiny_recipe() -> None:
-    kinds = [config.load(Experiment, path).model.kind for path in sorted((config.RECIPES / "tiny").glob("*.yaml"))]
-    assert sorted(kinds) == sorted(MODEL_CONFIGS)
+def test_every_model_has_a_tiny_recipe() -> None:
+    kinds = {config.load(Experiment, path).model.kind for path in sorted((config.RECIPES / "tiny").glob("*.yaml"))}
+    assert kinds == set(MODEL_CONFIGS)
 
 
 @every_recipe

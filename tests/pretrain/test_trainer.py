@@ -10,7 +10,7 @@ from data_pipeline.batch import IGNORED, VectorBatch
 from pretrain.contract import Carry, Loss, Model
 from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
-from pretrain.optim import OptimizerConfig
+from pretrain.optim import AdamWConfig
 from pretrain.trainer import Plan, Trainer
 from pretrain.trouble import InTroubleError, TroubleConfig
 
@@ -67,7 +67,7 @@ def trainer(
     clip: float | None = None,
     trouble: TroubleConfig | None = None,
 ) -> Trainer:
-    optimizer = OptimizerConfig(learning_rate=0.1, gradient_clip=clip)
+    optimizer = AdamWConfig(learning_rate=0.1, gradient_clip=clip)
     config = LocalEngineConfig(kind="local", precision=precision)
     engine = config.build(model, {"model": optimizer}, Group(), micro_batches=2)
     plan = Plan(seed=0, total_steps=steps, micro_batches=2, rows=2, trouble=trouble or TroubleConfig())

@@ -7,10 +7,14 @@ of the values given the codes. q(codes given x) is certain, so with a prior over
 
 The prior here is one distribution for each position, learned beside the rest; it moves nothing but itself.
 
+Where codes are moving averages a step has two turns, each with a batch of its own: the code book's statistics move to
+those of what the encoder says now, then the autoencoder (with the prior) learns with the codes as they are.
+
 Shape legend: R rows, N rows of codes, D values of a row, P positions, W width of a code, K codes.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -21,10 +25,11 @@ from data_pipeline.batch import VectorBatch
 from data_pipeline.vector_data import VectorData
 from pretrain.contract import Carry, Loss, Model
 from pretrain.distributions.categorical import categorical_log_prob, draw_categorical
-from pretrain.models.latent.code_book import CodeBook
+from pretrain.models.latent.code_book import CodesConfig, GradientCodes, MovingAverageCodeBook
 from pretrain.models.latent.networks import NetworkConfig, compute, flops_of
 from pretrain.models.latent.outputs import OutputConfig
 from pretrain.models.vectors import VectorModelConfig
+from pretrain.optim import OptimizerConfig
 
 
 class VQVAEConfig(VectorModelConfig):
@@ -37,11 +42,17 @@ class VQVAEConfig(VectorModelConfig):
     """Codes of a row."""
     num_codes: int = Field(ge=2)
     code_width: int = Field(gt=0)
+    codes: CodesConfig = GradientCodes()
+    """How they learn."""
     commitment: float = Field(default=0.25, ge=0)
     """The paper's beta."""
     encoder: NetworkConfig
     decoder: NetworkConfig
     output: OutputConfig
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return self.codes.players
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,6 +65,10 @@ class VQVAEConfig(VectorModelConfig):
     def problem(self, data: VectorData) -> str | None:
         return super().problem(data) or self.output.problem(data)
 
+    def optimizer_problem(self, player: str, optimizer: OptimizerConfig) -> str | None:
+        problem = self.codes.optimizer_problem(player, optimizer)
+        return problem and f"{problem} (model.codes.kind={self.codes.kind})"
+
     def build(self) -> "VQVAE":
         return VQVAE(self)
 
@@ -63,14 +78,19 @@ class VQVAE(Model):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.players = config, config.players
         width = config.num_positions * config.code_width
         self.encoder = config.encoder.encoder(config.row_shape, width)
-        self.code_book = CodeBook(config.num_codes, config.code_width)
+        self.code_book = config.codes.build(config.num_codes, config.code_width)
         self.decoder = config.decoder.decoder(width, config.row_shape, config.output.per_value)
         self.prior_logits_PK = nn.Parameter(torch.zeros(config.num_positions, config.num_codes))
-        distances = 2.0 * width * config.num_codes
-        self._flops = flops_of(self.encoder) + distances + flops_of(self.decoder)
+        codes = flops_of(self.encoder) + 2.0 * width * config.num_codes
+        self._flops = codes + flops_of(self.decoder) / len(self.players)
+
+    def player_parameters(self, player: str) -> Iterable[tuple[str, nn.Parameter]]:
+        if player == "autoencoder" and player in self.players:
+            return [(name, p) for name, p in self.named_parameters() if not name.startswith("code_book.")]
+        return super().player_parameters(player)
 
     @property
     def bits_per_row(self) -> float:
@@ -91,15 +111,25 @@ class VQVAE(Model):
         return categorical_log_prob(self.prior_logits_PK.expand(*codes_NP.shape, -1), codes_NP).sum(1)
 
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
+        if player == "code_book":
+            return self._statistics(batch)
         z_RPW, numbers_RP, codes_R, commitment_R = self.code_book(self._vectors(batch))
         reconstruction, prior = -self._reconstruction(z_RPW, batch).sum(), -self._prior(numbers_RP).sum()
-        total = reconstruction + codes_R.sum() + self.config.commitment * commitment_R.sum() + prior
+        codes = codes_R.sum() if player == "model" else 0.0
+        total = reconstruction + codes + self.config.commitment * commitment_R.sum() + prior
         metrics = {
             "reconstruction_nats": reconstruction.detach(),
             "code_nats": prior.detach(),
             "distance_to_codes": codes_R.detach().sum(),
         }
         return Loss(total=total, count=batch.rows, metrics=metrics)
+
+    def _statistics(self, batch: VectorBatch) -> Loss:
+        """The turn of the code book's statistics; nothing else moves."""
+        assert isinstance(self.code_book, MovingAverageCodeBook)
+        with torch.no_grad():
+            x_RPW = self._vectors(batch)
+        return Loss(total=self.code_book.statistics_loss(x_RPW), count=batch.rows)
 
     def log_prob_bound(self, batch: VectorBatch, samples: int) -> Tensor:
         """[R] nats; the same for any number of samples, since codes are certain given x."""
@@ -129,4 +159,5 @@ class VQVAE(Model):
         return self.config.output.draw(compute(self.decoder, self.code_book.vectors(codes_NP).flatten(1)))
 
     def flops_per_count(self) -> float:
+        """The mean over a step's turns; only the autoencoder's decodes."""
         return self._flops

@@ -18,7 +18,7 @@ from pretrain.engines.local import LocalEngineConfig
 from pretrain.group import Group
 from pretrain.models.adversarial.gan import GANConfig
 from pretrain.models.autoregressive.transformer_xl import TransformerXL, TransformerXLConfig
-from pretrain.optim import OptimizerConfig
+from pretrain.optim import AdamWConfig, OptimizerConfig
 from pretrain.rng import INITIAL_WEIGHTS, seed_at, seed_everything
 from pretrain.trainer import Plan, Trainer
 
@@ -132,12 +132,13 @@ def trainer(
     *,
     model: Callable[[], Model] = transformer_xl,
     clip: float = 0.5,
+    optimizer: OptimizerConfig | None = None,
     micro_batches: int = MICRO_BATCHES,
 ) -> Trainer:
-    """At step 0. The clip is low enough that it is often reached."""
+    """At step 0, by default with AdamW. The clip is low enough that it is often reached."""
     seed_everything(SEED, INITIAL_WEIGHTS)
     built = model()
-    optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, gradient_clip=clip)
+    optimizer = optimizer or AdamWConfig(learning_rate=1e-2, weight_decay=0.1, gradient_clip=clip)
     return Trainer(
         engine=engine.build(built, dict.fromkeys(built.players, optimizer), group, micro_batches=micro_batches),
         stream=RandomTokens(micro_batches) if isinstance(built, TransformerXL) else RandomVectors(),

@@ -16,7 +16,7 @@ from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from pretrain.kernels_config import KernelsConfig
 from pretrain.models.latent import code_book, vq_vae
-from pretrain.models.latent.code_book import CodeBook
+from pretrain.models.latent.code_book import CodeBook, MovingAverageCodeBook, Quantizer
 from pretrain.models.latent.packed_codes import bits_of, pack, unpack
 from pretrain.models.latent.vq_vae import VQVAE, VQVAEConfig
 from tests.pretrain.bijections.identities import random_weights
@@ -30,7 +30,13 @@ def build(**settings: Any) -> VQVAE:
     known = {"kind": "vq_vae", **sizes, "encoder": network, "decoder": network, "output": {"kind": "bernoulli"}}
     model = VQVAEConfig.model_validate({**known, **settings}).build()
     random_weights(model, std=0.7)
+    if isinstance(model.code_book, MovingAverageCodeBook):
+        with torch.no_grad():
+            model.code_book.shares_K.copy_(torch.randn(len(model.code_book.shares_K)).softmax(0))
     return model
+
+
+either_way = pytest.mark.parametrize("codes", [{"kind": "gradient"}, {"kind": "moving_average"}], ids=str)
 
 
 def images() -> VectorBatch:
@@ -64,19 +70,20 @@ def through_gradients(model: VQVAE) -> tuple[Tensor, Tensor, Tensor]:
     return at_vectors, at_inputs, inputs.detach()
 
 
-def test_gradients_go_straight_through_in_every_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build()
+@either_way
+def test_gradients_go_straight_through_in_every_bit(codes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(codes=codes)
     at_vectors, at_inputs, inputs = through_gradients(model)
     assert torch.equal(at_vectors, at_inputs)
     assert float(at_vectors.abs().min()) > 0
     assert torch.equal(inputs, model.code_book.vectors(model.codes(images()))), "values are the codes in every bit"
-    right = CodeBook.forward
+    right = Quantizer.forward
 
-    def soft(self: CodeBook, x_RPW: Tensor) -> Any:
+    def soft(self: Quantizer, x_RPW: Tensor) -> Any:
         z, *rest = right(self, x_RPW)
         return 0.9 * z + 0.1 * x_RPW, *rest
 
-    monkeypatch.setattr(CodeBook, "forward", soft)
+    monkeypatch.setattr(Quantizer, "forward", soft)
     at_vectors, at_inputs, inputs = through_gradients(model)
     assert torch.allclose(at_vectors, at_inputs), "its gradient is right"
     assert not torch.equal(inputs, model.code_book.vectors(model.codes(images()))), "but not its values"
@@ -138,14 +145,15 @@ def enumerated(model: VQVAE) -> Tensor:
     return torch.stack(rows).logsumexp(0).detach()
 
 
-def test_the_bound_is_below_the_sum_over_all_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build()
+@either_way
+def test_the_bound_is_below_the_sum_over_all_codes(codes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(codes=codes)
     log_p_X = enumerated(model)
     assert float(log_p_X.exp().sum()) == pytest.approx(1, abs=EXACT)
     bound_X = model.log_prob_bound(images(), 1).detach()
     assert bool((bound_X < log_p_X).all())
     assert torch.equal(bound_X, model.log_prob_bound(images(), 7).detach())
-    loss = model(images(), None, player="model", step=0).metrics
+    loss = model(images(), None, player=model.players[-1], step=0).metrics
     assert float(loss["reconstruction_nats"] + loss["code_nats"] + bound_X.sum()) == pytest.approx(0, abs=EXACT)
     monkeypatch.setattr(vq_vae.VQVAE, "_prior", lambda self, codes_NP: torch.zeros(len(codes_NP)))
     assert float(enumerated(model).exp().sum()) > 2, "without a prior nothing sums to one"
