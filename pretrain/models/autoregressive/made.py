@@ -109,7 +109,9 @@ class MADE(VisibleModel):
             if self.classes is not None:
                 h = h + self.classes[number](labels_R)
             h = F.relu(h) if number < last else h
-        return h if self.direct is None else h + self.direct(to_dtype_of(self, x_RD), output_mask(degrees[0], degrees[0]))
+        return (
+            h if self.direct is None else h + self.direct(to_dtype_of(self, x_RD), output_mask(degrees[0], degrees[0]))
+        )
 
     @property
     def outcomes(self) -> str:

@@ -58,7 +58,7 @@ def test_categorical_is_its_softmax_and_draws_it() -> None:
 def test_levels_there_and_back() -> None:
     places = torch.arange(256)
     assert torch.equal(level_of(value_of(places, 256), 256), places)
-    for values in (torch.tensor([0.5, 1.01]), torch.tensor([-0.2]), torch.tensor([255.0])):
+    for values in (torch.tensor([0.5, 1.01]), torch.tensor([-0.2]), torch.tensor([255.0]), torch.tensor([0, math.nan])):
         with pytest.raises(BadInput, match=r"must lie from 0 to 1, where the 256 levels are; scale them"):
             level_of(values, 256)
 
