@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.config import BadInput
+from pretrain.distributions import logistic
 from pretrain.distributions.bernoulli import bernoulli_log_prob
 from pretrain.distributions.categorical import categorical_log_prob, draw_categorical, level_of, value_of
 from pretrain.distributions.gaussian import (
@@ -15,7 +16,6 @@ from pretrain.distributions.gaussian import (
     normal_log_prob,
     standard_normal_log_prob,
 )
-from pretrain.distributions import logistic
 from pretrain.distributions.logistic import draw_logistic_mixture, logistic_log_prob, logistic_mixture_log_prob
 
 MANY = 200_000
@@ -78,7 +78,7 @@ def test_gaussians_by_quadrature() -> None:
 
 
 def no_open_edges(values: Tensor, weights: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
-    """The mutant: every level has a bin of finite width, as the inner ones of a grid that goes on by one at each end."""
+    """The mutant: every level has a bin of finite width, as those within a grid that goes on by one at each end."""
     inner = (num_levels - 1) / (num_levels + 1)
     moved = (means - 0.5) * inner + 0.5
     return logistic_mixture_log_prob(

@@ -159,7 +159,7 @@ def test_with_several_masks_each_row_is_of_its_own_class(kind: type[MADE], rando
 
 @torch.no_grad()
 def test_a_class_is_told_to_every_layer(randomised: Any) -> None:
-    """Equations 8 to 10 with the masks of equations 12 and 13, unit by unit, and a vector of the class in each layer."""
+    """Equations 8 to 10 with the masks of 12 and 13, unit by unit, and a vector of the class in each layer."""
     model, label, mask = randomised(build(classes=3, num_masks=2, hidden_widths=(7, 8), direct=True)), 2, 1
     x_D = torch.bernoulli(torch.full((VALUES,), 0.5, dtype=torch.float64))
     degrees = [model._degrees_of(number, mask).tolist() for number in range(3)]

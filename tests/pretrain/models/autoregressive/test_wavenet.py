@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.config import BadInput
 from pretrain.distributions import logistic
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.autoregressive.wavenet import WaveNet, WaveNetConfig
 from pretrain.models.autoregressive.wavenet_layers import LayerCache
-from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.quantizers.mu_law import mu_law_codes, mu_law_values
 from tests.pretrain.models.autoregressive.exact import all_states, batch_of, completions_fit, counts_of, draws_fit, fits
 
