@@ -30,6 +30,9 @@ from pretrain.rng import seed_everything
 from pretrain.run_directory import TOKENIZER
 from pretrain.samplers.tokens import generate
 
+MOST_SEEN = 16
+"""Waves in a picture of spectrograms."""
+
 
 def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
     """Copy the tokenizer of the experiment's data, where it has one, into the run directory."""
@@ -107,7 +110,8 @@ def sample_vectors(
 
 def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) -> Path:
     """A picture by the data's shape, and the values as .npy beside it: a grid of images; points beside the data's;
-    spectrograms, and a .wav of each wave. BadInput where there is no picture of such rows, or it cannot be written."""
+    spectrograms of the first waves, and a .wav of each. BadInput where there is no picture of such rows, or it cannot
+    be written."""
     if not isinstance(data, VectorData):
         raise BadInput(f"data.kind {data.kind} is no data of images, points or waves")
     try:
@@ -120,8 +124,9 @@ def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) 
     elif data.shape == (2,):
         write_points(path, values_ND, torch.from_numpy(data.vectors("valid").values))
     elif data.sample_rate is not None:
-        write_spectrograms(path, values_ND, data.sample_rate)
-        for number, wave_T in enumerate(values_ND):
+        waves_NT = values_ND if data.values == "real" else 2 * values_ND - 1  # silence of levels is at a half
+        write_spectrograms(path, waves_NT[:MOST_SEEN], data.sample_rate)
+        for number, wave_T in enumerate(waves_NT):
             write_wav(path.with_name(f"{path.stem}-{number}.wav"), wave_T, data.sample_rate)
     else:
         raise BadInput(f"rows of shape {list(data.shape)} are no images, points or waves")

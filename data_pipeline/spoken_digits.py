@@ -60,6 +60,10 @@ class SpokenDigitsConfig(VectorData):
     def num_classes(self) -> int | None:
         return 10 if self.label == "digit" else len(self.speakers)
 
+    @property
+    def sample_rate(self) -> int | None:
+        return self.rate
+
     def _vectors(self, split: str) -> Vectors:
         windows, labels = [], []
         for name, content in sorted(self._recordings(split)):

@@ -10,7 +10,7 @@ distribution of pairs of samples follows step by step from the beginning.
 Shape legend: N waves, T samples, L levels, V voices.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,7 +27,7 @@ class WavesConfig(VectorData):
     levels: int = Field(default=16, ge=2)
     length: int = Field(default=64, ge=2)
     """Samples of a wave."""
-    periods: tuple[float, ...] = Field(default=(6.0, 11.0), min_length=1)
+    periods: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(6.0, 11.0), min_length=1)
     """Samples of an oscillation, by voice."""
     damping: float = Field(default=0.95, gt=0, lt=1)
     noise: float = Field(default=0.08, gt=0)
@@ -36,6 +36,8 @@ class WavesConfig(VectorData):
     num_held_out: int = Field(default=1000, ge=1)
     """Of "valid", and of "test"."""
     wave_seed: int = 0
+    rate: int = Field(default=8000, gt=0)
+    """Samples a second, to hear and see waves by."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,6 +54,10 @@ class WavesConfig(VectorData):
     @property
     def num_classes(self) -> int | None:
         return len(self.periods)
+
+    @property
+    def sample_rate(self) -> int | None:
+        return self.rate
 
     def chances(self, voice: int, before_N: np.ndarray, earlier_N: np.ndarray) -> np.ndarray:
         """[N, L] of the next level, given the last two samples (from -1 to 1)."""

@@ -1,6 +1,7 @@
 """What a model of independent vectors says of held-out data: log p(x) itself, a bound of it, or log p(x) + log Z.
 
-    exact          nll, and bits_per_dimension where the data has levels
+    exact          nll, and bits_per_dimension where the data has levels; the protocol's `probability_of` says of what
+                   (256 mu-law codes are not 65,536 levels)
     bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8)
     unnormalized   mean unnormalized_log_prob, which says nothing across models; of an RBM nll through log Z, exact
                    where few enough units can be enumerated, else nll_by_log_z by annealed importance sampling
@@ -25,6 +26,7 @@ from evals.metrics.partition import normalized_nll
 from evals.metrics.rbm_partition import rbm_log_partition
 from evals.vectors import batch_of
 from pretrain.contract import BoundedLikelihood, ExactLikelihood, Model, UnnormalizedDensity
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.energy.rbm import MOST_ENUMERATED, RBM
 from pretrain.rng import seed_everything
 
@@ -48,6 +50,7 @@ def density_metrics(
     each = partial(_each, vectors=vectors, rows=rows, seed=seed, device=device)
     known = {**protocol, "seed": seed}
     if isinstance(model, ExactLikelihood):
+        known["probability_of"] = _outcomes(model, data)
         log_prob = list(each(model.log_prob))
         found = [negative_log_likelihood(log_prob, protocol=known)]
         if data.num_levels is not None:
@@ -64,6 +67,13 @@ def density_metrics(
         known["value_is"] = "log p(x) + log Z"
         return [average("unnormalized_log_prob", energies, unit="nats/example", better="higher", protocol=known)]
     return []
+
+
+def _outcomes(model: Model, data: VectorData) -> str:
+    """What the model gives a probability; numbers of different outcomes do not compare."""
+    if isinstance(model, VisibleModel):
+        return model.outcomes
+    return "real values, as a density" if data.values == "real" else f"{data.values} of the data"
 
 
 def _of_rbm(model: RBM, data: VectorData, energies: list[Tensor], protocol: Mapping[str, Any]) -> list[Metric]:

@@ -13,13 +13,13 @@ from pretrain.layers.precision import at_least_float32
 
 def level_of(values: Tensor, num_levels: int) -> Tensor:
     """int64 places 0 .. K - 1 of numbers that are evenly spaced from 0 to 1; BadInput where one is outside of that."""
-    places = (values * (num_levels - 1)).round().long()
-    if places.numel() and (int(places.min()) < 0 or int(places.max()) >= num_levels):
+    places = (values * (num_levels - 1)).round()
+    if places.numel() and not (float(places.min()) >= 0 and float(places.max()) <= num_levels - 1):  # nor NaN
         raise BadInput(
             f"values from {float(values.min()):g} to {float(values.max()):g}: must lie from 0 to 1, where the "
             f"{num_levels} levels are; scale them"
         )
-    return places
+    return places.long()
 
 
 def value_of(places: Tensor, num_levels: int, dtype: torch.dtype = torch.float32) -> Tensor:

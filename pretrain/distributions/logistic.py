@@ -5,10 +5,13 @@ in [0, 1]. With s the logistic function and a, b the (standardised) upper and lo
 
     P(l) = sum_m w_m (s(a_m) - s(b_m)),    the first bin open below, the last open above,
 
-so that the P(l) sum to one. s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)) loses nothing in either tail.
+so that the P(l) sum to one. s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)) loses nothing in either tail. Scales have a floor
+of e^-3 bins (`lowest_log_scale`), where the level at the mean has all but 1e-4 of the probability.
 
 Shape legend: ... any batch shape, M components.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -16,14 +19,16 @@ from torch.nn import functional as F
 
 from pretrain.layers.precision import at_least_float32
 
-LOWEST_LOG_SCALE = -7.0
-"""Of a component: bins are much wider than a thousandth, so narrower ones say nothing new."""
+
+def lowest_log_scale(num_levels: int) -> float:
+    """Of a component: it is narrow beside a bin, of width 1 / (L - 1), so narrower ones say nothing new."""
+    return -math.log(num_levels - 1) - 3
 
 
 def logistic_log_prob(values: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
     """[...] levels in [0, 1], [..., M] twice -> [..., M] nats of each component, at least float32."""
     x = at_least_float32(values)[..., None]
-    log_scales = at_least_float32(log_scales).clamp(min=LOWEST_LOG_SCALE)
+    log_scales = at_least_float32(log_scales).clamp(min=lowest_log_scale(num_levels))
     inverse, centred = (-log_scales).exp(), x - at_least_float32(means)
     half = 0.5 / (num_levels - 1)
     upper, lower = (centred + half) * inverse, (centred - half) * inverse
@@ -48,7 +53,7 @@ def draw_logistic_mixture(weight_logits: Tensor, means: Tensor, log_scales: Tens
     weights = at_least_float32(weight_logits).softmax(-1)
     chosen = torch.multinomial(weights.flatten(0, -2), 1).view(*weights.shape[:-1], 1)
     mean = at_least_float32(means).gather(-1, chosen)[..., 0]
-    scale = at_least_float32(log_scales).clamp(min=LOWEST_LOG_SCALE).gather(-1, chosen)[..., 0].exp()
+    scale = at_least_float32(log_scales).clamp(min=lowest_log_scale(num_levels)).gather(-1, chosen)[..., 0].exp()
     chance = torch.rand_like(mean).clamp(torch.finfo(mean.dtype).tiny, 1 - torch.finfo(mean.dtype).eps)
     drawn = mean + scale * (chance.log() - torch.log1p(-chance))
     return (drawn.clamp(0, 1) * (num_levels - 1)).round() / (num_levels - 1)

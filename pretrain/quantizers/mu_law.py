@@ -19,7 +19,7 @@ from pretrain.layers.precision import at_least_float32
 
 def mu_law_codes(values: Tensor, num_codes: int) -> Tensor:
     """int64 codes 0 .. num_codes - 1 of values in [0, 1]; BadInput for one outside."""
-    if values.numel() and (float(values.min()) < 0 or float(values.max()) > 1):
+    if values.numel() and not (float(values.min()) >= 0 and float(values.max()) <= 1):  # so that NaN is outside
         raise BadInput(
             f"samples from {float(values.min()):g} to {float(values.max()):g}: must lie from 0 to 1, with silence at "
             "0.5; scale them"

@@ -17,8 +17,10 @@ from pretrain.experiment import Experiment
 DEVICE = torch.device("cpu")
 
 
-def measured(kind: str, rows: int = 32, samples: int = 1) -> tuple[Model, Vectors, dict[str, Metric]]:
-    experiment = config.load(Experiment, config.recipe_path(f"tiny_{kind}"))
+def measured(
+    kind: str, rows: int = 32, samples: int = 1, overrides: tuple[str, ...] = ()
+) -> tuple[Model, Vectors, dict[str, Metric]]:
+    experiment = config.load(Experiment, config.recipe_path(f"tiny_{kind}"), overrides)
     torch.manual_seed(0)
     model = experiment.model.build().eval()
     with torch.no_grad():
@@ -45,6 +47,17 @@ def test_exact_nats_and_bits_are_those_of_all_rows(kind: str) -> None:
     assert found["nll"].stderr == pytest.approx(float(nats_N.std()) / math.sqrt(len(nats_N)), rel=1e-5)
     assert found["bits_per_dimension"].value == pytest.approx(found["nll"].value / math.log(2) / 64)
     assert measured(kind, rows=7)[2]["nll"].value == pytest.approx(found["nll"].value, rel=1e-6)
+
+
+def test_a_score_says_what_it_is_a_probability_of() -> None:
+    """Codes of a WaveNet and levels of another are both exact, and do not compare."""
+    codes = measured("wavenet")[2]
+    levels = measured("wavenet", overrides=("model.output=logistic",))[2]
+    assert {one.protocol["probability_of"] for one in codes.values()} == {"64 mu-law codes of each sample"}
+    assert {one.protocol["probability_of"] for one in levels.values()} == {"16 levels of each sample"}
+    assert measured("made")[2]["nll"].protocol["probability_of"] == "zeros and ones"
+    grey = ("model.output=softmax", "model.levels=17", "data.pixels=grey")
+    assert measured("pixelcnn", overrides=grey)[2]["nll"].protocol["probability_of"] == "17 levels of each value"
 
 
 def test_more_samples_are_a_tighter_bound() -> None:

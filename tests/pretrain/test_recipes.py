@@ -40,7 +40,7 @@ PUBLISHED_BATCH = {
 REQUIRED = {
     "quickstart", "transformer_xl_ptb_small", "transformer_xl_wikitext2_small", "wgan_digits", "rbm_digits", *MILLIONS,
     "made_digits", "made_mnist", "wavenet_waves", "wavenet_spoken_digits",
-    "pixelcnn_digits", "pixelcnn_mnist", "nade_digits", "nade_mnist",
+    "pixelcnn_digits", "pixelcnn_pp_digits", "pixelcnn_softmax_digits", "pixelcnn_mnist", "nade_digits", "nade_mnist",
 }  # fmt: skip
 
 _plans: dict[str, Plan] = {}

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,7 @@ from data_pipeline.batch import VectorBatch
 from pretrain.contract import Carry, Loss
 from pretrain.distributions.bernoulli import bernoulli_log_prob
 from pretrain.layers.masked_linear import MaskedLinear, Order, hidden_degrees, hidden_mask, output_mask, places_of
-from pretrain.layers.precision import at_least_float32
+from pretrain.layers.precision import at_least_float32, to_dtype_of
 from pretrain.models.autoregressive.visible import VisibleModel, check_binary
 from pretrain.models.vectors import Accepts, VectorModelConfig
 
@@ -35,7 +35,7 @@ class MADEConfig(VectorModelConfig):
     kind: Literal["made"]
     num_values: int = Field(gt=0)
     """Width of a row; its values are zeros and ones."""
-    hidden_widths: tuple[int, ...] = Field(min_length=1)
+    hidden_widths: tuple[PositiveInt, ...] = Field(min_length=1)
     num_masks: int = Field(default=1, gt=0)
     order: Order = "natural"
     """Of the values; `drawn` gives each mask another one."""
@@ -100,7 +100,7 @@ class MADE(VisibleModel):
     def logits(self, x_RD: Tensor, labels_R: Tensor | None, mask: int) -> Tensor:
         """[R, D] of p(x_d = 1 given what comes before d), under one of the masks."""
         degrees = [self._degrees_of(number, mask) for number in range(len(self.layers))]
-        h, last = x_RD, len(self.layers) - 1
+        h, last = to_dtype_of(self, x_RD), len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             if number < last:
                 h = layer(h, hidden_mask(degrees[number + 1], degrees[number]))
@@ -109,7 +109,16 @@ class MADE(VisibleModel):
             if self.classes is not None:
                 h = h + self.classes[number](labels_R)
             h = F.relu(h) if number < last else h
-        return h if self.direct is None else h + self.direct(x_RD, output_mask(degrees[0], degrees[0]))
+        return (
+            h if self.direct is None else h + self.direct(to_dtype_of(self, x_RD), output_mask(degrees[0], degrees[0]))
+        )
+
+    @property
+    def outcomes(self) -> str:
+        return "zeros and ones"
+
+    def check_values(self, values: Tensor) -> Tensor:
+        return check_binary(values)
 
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x), of the mixture over all masks, in nats."""
@@ -119,7 +128,7 @@ class MADE(VisibleModel):
         return each_KR.logsumexp(0) - math.log(len(masks))
 
     def _read(self, batch: VectorBatch) -> tuple[Tensor, Tensor | None]:
-        return check_binary(batch.values).to(self._like().dtype), self.checked(batch.labels)
+        return self.check_values(batch.values).to(self._like().dtype), self.checked(batch.labels)
 
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
         """-log p under the step's mask in training, else under their mixture."""
@@ -158,3 +167,7 @@ class MADE(VisibleModel):
             chance_N = at_least_float32(self.logits(x_ND, labels_N, mask)[:, value]).sigmoid()
             x_ND[:, value] = torch.where(missing_N, torch.bernoulli(chance_N).to(x_ND.dtype), x_ND[:, value])
         return x_ND
+
+    def flops_per_count(self) -> float:
+        """Every weight once, those that a mask leaves out too."""
+        return 2.0 * sum(m.weight.numel() for m in self.modules() if isinstance(m, MaskedLinear))

@@ -81,9 +81,16 @@ class NADE(VisibleModel):
         start_1H = at_least_float32(self.hidden_bias_H)[None]
         return start_1H if self.classes is None else start_1H + self.classes(labels_R)
 
+    @property
+    def outcomes(self) -> str:
+        return "zeros and ones"
+
+    def check_values(self, values: Tensor) -> Tensor:
+        return check_binary(values)
+
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x) in nats."""
-        x_RD = check_binary(batch.values).to(self._like().dtype)[:, self.order_D]
+        x_RD = self.check_values(batch.values).to(self._like().dtype)[:, self.order_D]
         return bernoulli_log_prob(self.logits(x_RD, self.checked(batch.labels)), x_RD)
 
     def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
@@ -99,5 +106,5 @@ class NADE(VisibleModel):
         return drawn_ND
 
     def flops_per_count(self) -> float:
-        """Every value with every hidden unit, in and out."""
+        """Every value with every hidden unit, in and out; blocks repeat a few sums."""
         return 4.0 * self.config.num_values * self.config.num_hidden

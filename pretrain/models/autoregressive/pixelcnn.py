@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
+from pretrain.distributions.categorical import level_of
 from pretrain.distributions.pixels import BernoulliPixels, LogisticPixels, PixelDistribution, SoftmaxPixels
 from pretrain.layers.masked_convolution import ConvolutionCache, MaskedConvolution, groups_of
 from pretrain.models.autoregressive.pixelcnn_stacks import GatedStacks, MaskedStack
@@ -61,6 +62,8 @@ class PixelCNNConfig(VectorModelConfig):
         for name in ("first_kernel", "kernel"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name}={getattr(self, name)} has no middle; make it odd")
+        if self.first_kernel < 3:
+            raise ValueError(f"first_kernel={self.first_kernel} reads no pixel before its own; make it at least 3")
         groups = self.pixels().num_groups
         for name in ("features", "output_features"):
             if getattr(self, name) % (2 * groups):
@@ -114,30 +117,42 @@ class PixelCNN(VisibleModel):
     def _head(self, features_RFHW: Tensor) -> Tensor:
         return self.output(F.relu(self.before_output(F.relu(features_RFHW))))
 
+    @property
+    def outcomes(self) -> str:
+        return "zeros and ones" if self.config.output == "bernoulli" else f"{self.config.levels} levels of each value"
+
+    def check_values(self, values: Tensor) -> Tensor:
+        if self.config.output == "bernoulli":
+            return check_binary(values)
+        level_of(values, self.config.levels)
+        return values
+
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x) in nats."""
-        values_RD = check_binary(batch.values) if self.config.output == "bernoulli" else batch.values
-        values_RCHW = values_RD.unflatten(1, self.config.shape)
-        x_RCHW = centred(values_RCHW.to(self._like().dtype))
-        parameters_RHWP = self.parameters_of(x_RCHW, self.checked(batch.labels)).permute(0, 2, 3, 1)
+        values_RCHW = self.check_values(batch.values).unflatten(1, self.config.shape)
+        parameters_RHWP = self.parameters_of(self._read(values_RCHW), self.checked(batch.labels)).permute(0, 2, 3, 1)
         return self.pixels.log_prob(parameters_RHWP, values_RCHW.permute(0, 2, 3, 1)).sum((1, 2))
+
+    def _read(self, values: Tensor) -> Tensor:
+        """What the layers read, in the dtype of their weights."""
+        return centred(values.to(self._like().dtype))
 
     def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
         """[N, D]; every layer computes each pixel once for each group of channels."""
         image_NCHW, known_NCHW = (x_ND.unflatten(1, self.config.shape) for x_ND in (values_ND.clone(), known_ND))
         cache = ConvolutionCache(self.config.height, self.config.width)
         for row in range(self.config.height):
-            x_NC1W = centred(image_NCHW[:, :, row, None])
+            x_NC1W = self._read(image_NCHW[:, :, row, None])
             links = self.stacks.begin_row(x_NC1W, labels_N, cache.at(row, 0, self.config.width))
             for column in range(self.config.width):
                 pixel_NC, known_NC = image_NCHW[:, :, row, column], known_NCHW[:, :, row, column]
                 for group in range(self.pixels.num_groups):
-                    x_NC11 = centred(pixel_NC)[:, :, None, None]
+                    x_NC11 = self._read(pixel_NC)[:, :, None, None]
                     features_NF11 = self.stacks.at_pixel(x_NC11, links, labels_N, cache.at(row, column, 1))
                     parameters_NP = self._head(features_NF11)[:, :, 0, 0]
                     pixel_NC = self.pixels.draw(parameters_NP, pixel_NC, known_NC, group)
                 image_NCHW[:, :, row, column] = pixel_NC
-                self.stacks.keep(centred(pixel_NC)[:, :, None, None], cache.at(row, column, 1))
+                self.stacks.keep(self._read(pixel_NC)[:, :, None, None], cache.at(row, column, 1))
         return image_NCHW.flatten(1)
 
     def flops_per_count(self) -> float:

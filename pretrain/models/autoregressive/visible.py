@@ -16,6 +16,7 @@ from torch import Tensor
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from pretrain.contract import Carry, Loss, Model
+from pretrain.layers.precision import at_least_float32
 from pretrain.models.vectors import VectorModelConfig
 
 
@@ -33,9 +34,21 @@ class VisibleModel(Model):
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x), or log p(x given class), in nats."""
 
+    @property
+    @abc.abstractmethod
+    def outcomes(self) -> str:
+        """What log p is a probability of; a score compares only with those of the same outcomes."""
+
+    @abc.abstractmethod
+    def check_values(self, values: Tensor) -> Tensor:
+        """The same values, of any shape; BadInput where one is none that the model could draw."""
+
     @abc.abstractmethod
     def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
-        """[N, D]: the values where `known` is true, draws given all that comes earlier in the order where it is not."""
+        """[N, D]: the values where `known` is true, draws given all that comes earlier in the order where it is not.
+
+        Values are in at least float32, whatever the weights are in.
+        """
 
     def forward(self, batch: VectorBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
         """-log p."""
@@ -56,15 +69,30 @@ class VisibleModel(Model):
         """[N, D]: exact draws of what is missing if all that is known comes first in the order.
 
         A draw sees only what comes earlier: what is known later (the lower half of an image, say) is kept but says
-        nothing. The classes are drawn evenly if they are not given.
+        nothing. The classes are drawn evenly if they are not given. What is known is returned as it was given, in
+        at least float32. BadInput for shapes that do not fit, and for a known value that the model could not draw.
         """
-        like = self._like()
-        values_ND, known_ND = values_ND.to(like), known_ND.to(like.device).bool()
-        return self.draw(values_ND.masked_fill(~known_ND, 0), known_ND, self._labels(labels_N, len(values_ND)))
+        self._check_shapes(values_ND, known_ND, labels_N)
+        device = self._like().device
+        values_ND, known_ND = at_least_float32(values_ND).to(device), known_ND.to(device).bool()
+        values_ND = values_ND.masked_fill(~known_ND, 0)
+        self.check_values(values_ND[known_ND])
+        return self.draw(values_ND, known_ND, self._labels(labels_N, len(values_ND)))
+
+    def _check_shapes(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> None:
+        if values_ND.ndim != 2 or values_ND.shape[1] != self._num_values or known_ND.shape != values_ND.shape:
+            raise BadInput(
+                f"values of shape {list(values_ND.shape)}, known of {list(known_ND.shape)}: both must be [rows, "
+                f"{self._num_values}], as the model's rows are; flatten them, and say of each value whether it is known"
+            )
+        if labels_N is not None and labels_N.shape != values_ND.shape[:1]:
+            raise BadInput(
+                f"labels of shape {list(labels_N.shape)}: must be [{len(values_ND)}], one for each row; give as many"
+            )
 
     @torch.no_grad()
     def _draw(self, count: int, labels_N: Tensor | None) -> Tensor:
-        values_ND = self._like().new_zeros(count, self._num_values)
+        values_ND = at_least_float32(self._like().new_zeros(count, self._num_values))
         return self.draw(values_ND, torch.zeros_like(values_ND, dtype=torch.bool), self._labels(labels_N, count))
 
     def _like(self) -> Tensor:

@@ -15,7 +15,7 @@ Shape legend: R rows, N samples drawn, T samples of a wave, F residual features,
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,7 +45,7 @@ class WaveNetConfig(VectorModelConfig):
     residual_features: int = Field(gt=0)
     skip_features: int = Field(gt=0)
     kernel: int = Field(default=2, ge=2)
-    dilations: tuple[int, ...] = Field(min_length=1)
+    dilations: tuple[PositiveInt, ...] = Field(min_length=1)
     """Of each layer, such as 1, 2, 4, .., 512, and again."""
     classes: int | None = Field(default=None, gt=0)
     """Number of classes (speakers, digits) that it is told; None: none."""
@@ -111,6 +111,19 @@ class WaveNet(VisibleModel):
             return self.first(mu_law_codes(x, self.config.num_codes))
         return self.first(2 * x.to(self._like().dtype)[..., None] - 1)
 
+    @property
+    def outcomes(self) -> str:
+        if self.config.output == "mu_law":
+            return f"{self.config.num_codes} mu-law codes of each sample"
+        return f"{self.config.levels} levels of each sample"
+
+    def check_values(self, values: Tensor) -> Tensor:
+        if self.config.output == "mu_law":
+            mu_law_codes(values, self.config.num_codes)
+        else:
+            level_of(values, self.config.levels)
+        return values
+
     def log_prob(self, batch: VectorBatch) -> Tensor:
         """[R] log p(x), or of its codes, in nats."""
         parameters_RTP = self.parameters_of(batch.values, self.checked(batch.labels))
@@ -150,6 +163,7 @@ class WaveNet(VisibleModel):
         return WaveNetCache(layers, rows, labels_N)
 
     def flops_per_count(self) -> float:
-        """Every weight but the tables' once for each sample."""
-        weights = sum(p.numel() for name, p in self.named_parameters() if p.ndim > 1 and "class" not in name)
-        return 2.0 * weights * self.config.length_of_wave
+        """Every weight but those of tables once for each sample; the first layer reads all samples but the last."""
+        layers = (m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear | nn.Conv1d))
+        first = self.first.weight.numel() if isinstance(self.first, nn.Linear) else 0
+        return 2.0 * (sum(layers) * self.config.length_of_wave - first)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.config import BadInput
+from pretrain.distributions import logistic
 from pretrain.distributions.bernoulli import bernoulli_log_prob
 from pretrain.distributions.categorical import categorical_log_prob, draw_categorical, level_of, value_of
 from pretrain.distributions.gaussian import (
@@ -15,7 +16,7 @@ from pretrain.distributions.gaussian import (
     normal_log_prob,
     standard_normal_log_prob,
 )
-from pretrain.distributions.logistic import draw_logistic_mixture, logistic_mixture_log_prob
+from pretrain.distributions.logistic import draw_logistic_mixture, logistic_log_prob, logistic_mixture_log_prob
 
 MANY = 200_000
 
@@ -57,7 +58,7 @@ def test_categorical_is_its_softmax_and_draws_it() -> None:
 def test_levels_there_and_back() -> None:
     places = torch.arange(256)
     assert torch.equal(level_of(value_of(places, 256), 256), places)
-    for values in (torch.tensor([0.5, 1.01]), torch.tensor([-0.2]), torch.tensor([255.0])):
+    for values in (torch.tensor([0.5, 1.01]), torch.tensor([-0.2]), torch.tensor([255.0]), torch.tensor([0, math.nan])):
         with pytest.raises(BadInput, match=r"must lie from 0 to 1, where the 256 levels are; scale them"):
             level_of(values, 256)
 
@@ -76,6 +77,25 @@ def test_gaussians_by_quadrature() -> None:
     assert float(drawn.std() - log_std.exp()) == pytest.approx(0, abs=error)
 
 
+def no_open_edges(values: Tensor, weights: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
+    """The mutant: every level has a bin of finite width, as those within a grid that goes on by one at each end."""
+    inner = (num_levels - 1) / (num_levels + 1)
+    moved = (means - 0.5) * inner + 0.5
+    return logistic_mixture_log_prob(
+        (values - 0.5) * inner + 0.5, weights, moved, log_scales + math.log(inner), num_levels + 2
+    )
+
+
+def components_added_up(values: Tensor, weights: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
+    """The mutant: a sum of log probabilities in place of the log of a sum."""
+    return (weights.log_softmax(-1) + logistic_log_prob(values, means, log_scales, num_levels)).sum(-1)
+
+
+def no_weights(values: Tensor, weights: Tensor, means: Tensor, log_scales: Tensor, num_levels: int) -> Tensor:
+    """The mutant: every component counts whole."""
+    return logistic_log_prob(values, means, log_scales, num_levels).logsumexp(-1)
+
+
 @pytest.mark.parametrize("num_levels", [2, 17, 256, 65_536])
 @pytest.mark.parametrize("scale", [-9.0, -3.0, 2.0])
 def test_a_mixture_of_logistics_sums_to_one_with_both_edges(num_levels: int, scale: float) -> None:
@@ -86,6 +106,31 @@ def test_a_mixture_of_logistics_sums_to_one_with_both_edges(num_levels: int, sca
     log_prob_L = logistic_mixture_log_prob(values_L, *wide, num_levels)
     assert float(log_prob_L.exp().sum()) == pytest.approx(1, abs=1e-12)
     assert log_prob_L.isfinite().all()
+    for mutant in (no_open_edges, components_added_up, no_weights):
+        assert abs(float(mutant(values_L, *wide, num_levels).exp().sum()) - 1) > 1e-3, mutant.__name__
+
+
+def cost_of_a_constant(num_levels: int, log_scale: float) -> tuple[float, float]:
+    """Nats of the middle level under one component at it, and the gradient of its log scale."""
+    middle = torch.tensor((num_levels // 2) / (num_levels - 1), dtype=torch.float64)
+    scale_1 = torch.full((1,), log_scale, dtype=torch.float64, requires_grad=True)
+    nats = -logistic_mixture_log_prob(middle, torch.zeros(1), middle[None], scale_1, num_levels)
+    nats.backward()
+    return float(nats), float(scale_1.grad)
+
+
+@pytest.mark.parametrize("num_levels", [16, 256, 65_536])
+def test_a_constant_costs_nearly_nothing_at_any_number_of_levels(
+    num_levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales may fall below a bin, and on the way down their gradient lives."""
+    assert cost_of_a_constant(num_levels, -30)[0] < 1e-3
+    way = torch.linspace(-2, logistic.lowest_log_scale(num_levels) + 1, 20).tolist()
+    assert all(cost_of_a_constant(num_levels, log_scale)[1] > 1e-3 for log_scale in way)
+    monkeypatch.setattr(logistic, "lowest_log_scale", lambda _: -7.0)
+    if num_levels == 65_536:
+        assert cost_of_a_constant(num_levels, -30)[0] > 5, "one floor for all: 60 bins wide"
+        assert cost_of_a_constant(num_levels, -8)[1] == 0
 
 
 def test_far_tails_are_right() -> None:

@@ -1,9 +1,11 @@
 """Mu-law codes against G.711's formula, there and back."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from data_pipeline.config import BadInput
 from pretrain.quantizers.mu_law import mu_law_codes, mu_law_values
@@ -18,6 +20,28 @@ def test_codes_survive_the_way_there_and_back(num_codes: int, dtype: torch.dtype
     assert (float(values[0]), float(values[-1])) == pytest.approx((0, 1), abs=1e-7)
     assert bool((values.diff() > 0).all())
     assert not torch.equal(mu_law_codes(values, num_codes + 1), codes), "with another mu the codes are others"
+
+
+def edges(codes: Tensor, num_codes: int) -> Tensor:
+    """The mutant: the lower edge of a code in place of its middle."""
+    return mu_law_values((codes.double() - 0.5001).clamp(min=0), num_codes, torch.float64)
+
+
+def evenly(codes: Tensor, num_codes: int) -> Tensor:
+    """The mutant: no companding on the way back."""
+    return codes.double() / (num_codes - 1)
+
+
+def of_another_mu(codes: Tensor, num_codes: int) -> Tensor:
+    """The mutant: mu is the number of codes."""
+    return mu_law_values(codes, num_codes + 1, torch.float64)
+
+
+@pytest.mark.parametrize("mutant", [edges, evenly, of_another_mu])
+def test_a_wrong_way_back_does_not_bring_all_256_codes_back(mutant: Callable[[Tensor, int], Tensor]) -> None:
+    codes = torch.arange(256)
+    assert torch.equal(mu_law_codes(mu_law_values(codes, 256, torch.float64), 256), codes)
+    assert not torch.equal(mu_law_codes(mutant(codes, 256), 256), codes)
 
 
 def test_codes_are_those_of_the_formula_for_all_samples_of_16_bits() -> None:
@@ -36,3 +60,5 @@ def test_codes_are_those_of_the_formula_for_all_samples_of_16_bits() -> None:
 def test_what_is_no_wave_is_refused() -> None:
     with pytest.raises(BadInput, match=r"samples from -1 to 1: must lie from 0 to 1, with silence at 0\.5; scale"):
         mu_law_codes(torch.tensor([-1.0, 1.0]), 256)
+    with pytest.raises(BadInput, match=r"samples from nan to nan: must lie from 0 to 1"):
+        mu_law_codes(torch.tensor([0.5, math.nan]), 256)

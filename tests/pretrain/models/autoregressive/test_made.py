@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.config import BadInput
 from pretrain.contract import exact_log_prob
@@ -125,6 +127,84 @@ def test_samples_of_a_class(randomised: Any) -> None:
     assert fits(counts_of(model.sample(50_000)), p_CS.mean(0)), "without a class, of all evenly"
 
 
+class LabelsOfOtherRows(MADE):
+    """The mutant: the rows of a mask are told the labels of the first rows."""
+
+    def _draw_under(self, mask: int, x_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
+        return super()._draw_under(mask, x_ND, known_ND, self.told[: len(x_ND)])
+
+    def draw(self, values_ND: Tensor, known_ND: Tensor, labels_N: Tensor | None) -> Tensor:
+        self.told = labels_N
+        return super().draw(values_ND, known_ND, labels_N)
+
+
+@pytest.mark.parametrize("kind", [MADE, LabelsOfOtherRows])
+def test_with_several_masks_each_row_is_of_its_own_class(kind: type[MADE], randomised: Any) -> None:
+    """Labels in turns, so that every mask has rows of both, in no order."""
+    torch.manual_seed(0)
+    model = randomised(kind(build(classes=2, num_masks=3, order="drawn").config))
+    labels_N = torch.arange(40_000) * 2 // 40_000
+    with torch.no_grad():
+        for table in model.classes:
+            table.weight.mul_(3)
+        p_CS = torch.stack([model.log_prob(batch_of(all_states(VALUES), label)).exp() for label in range(2)])
+    drawn_ND = model.sample_of(labels_N)
+    right = [fits(counts_of(drawn_ND[labels_N == label]), p_CS[label]) for label in range(2)]
+    known_ND = torch.zeros(40_000, VALUES, dtype=torch.bool)
+    known_ND[:, model._degrees_of(0, 0).argsort()[0]] = True
+    completed_ND = model.complete(drawn_ND, known_ND, labels_N)
+    assert torch.equal(completed_ND[known_ND], drawn_ND[known_ND])
+    assert all(right) == (kind is MADE)
+
+
+@torch.no_grad()
+def test_a_class_is_told_to_every_layer(randomised: Any) -> None:
+    """Equations 8 to 10 with the masks of 12 and 13, unit by unit, and a vector of the class in each layer."""
+    model, label, mask = randomised(build(classes=3, num_masks=2, hidden_widths=(7, 8), direct=True)), 2, 1
+    x_D = torch.bernoulli(torch.full((VALUES,), 0.5, dtype=torch.float64))
+    degrees = [model._degrees_of(number, mask).tolist() for number in range(3)]
+    h = x_D.tolist()
+    for number, layer in enumerate(model.layers):
+        last = number == 2
+        out_degrees = degrees[0] if last else degrees[number + 1]
+        following = []
+        for o, degree in enumerate(out_degrees):
+            a = float(layer.bias[o]) + float(model.classes[number].weight[label, o])
+            for i, below in enumerate(degrees[number]):
+                if degree > below or (degree == below and not last):
+                    a += float(layer.weight[o, i]) * h[i]
+            if last:
+                a += sum(float(model.direct.weight[o, i] * x_D[i]) for i in range(VALUES) if degree > degrees[0][i])
+            following.append(a if last else max(a, 0.0))
+        h = following
+    wanted_D = torch.tensor(h, dtype=torch.float64)
+
+    def error() -> float:
+        found_RD = model.logits(x_D[None], torch.tensor([label]), mask)
+        return float((found_RD[0] - wanted_D).abs().max())
+
+    assert error() < 1e-9
+    for table in model.classes[:-1]:
+        table.weight.zero_()
+    assert error() > 1e-6, "classes in the last layer only"
+
+
+@every_kind
+def test_operations_of_a_row(name: str) -> None:
+    """As torch counts them: no biases, no tables; of one mask, as a step is trained."""
+    model, rows = build(**KINDS[name]).train(), 3
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch_of(torch.zeros(rows, VALUES)), None, player="model", step=0)
+    assert counter.get_total_flops() == rows * model.flops_per_count()
+
+
+def test_low_precision_draws_are_bits() -> None:
+    model = build(num_masks=2, direct=True).to(torch.bfloat16)
+    completed_ND = model.complete(torch.ones(5, VALUES), torch.arange(VALUES).expand(5, -1) < 3)
+    assert completed_ND.dtype == torch.float32
+    assert set(completed_ND.unique().tolist()) <= {0.0, 1.0}
+
+
 def test_a_step_trains_its_mask_and_a_score_is_the_mixture(randomised: Any) -> None:
     model = randomised(build(num_masks=3))
     batch = batch_of(all_states(VALUES)[5:9])
@@ -150,6 +230,10 @@ def test_what_cannot_be_read_is_refused() -> None:
     for label in (-100, 3):
         with pytest.raises(BadInput, match=rf"label {label}: model.classes 3 makes the classes 0 .. 2"):
             model.log_prob(batch_of(torch.zeros(2, VALUES), label))
+    with pytest.raises(BadInput, match=r"value 0\.5: the model is of zeros and ones; make the data binary"):
+        model.complete(torch.full((2, VALUES), 0.5), torch.ones(2, VALUES, dtype=torch.bool))
+    with pytest.raises(ValidationError, match=r"hidden_widths\.1\n  Input should be greater than 0"):
+        build(hidden_widths=(3, 0))
     with pytest.raises(BadInput, match=r"MADE: was trained without classes; set model.classes"):
         build().sample_of(torch.tensor([1]))
 

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.config import BadInput
+from pretrain.models.autoregressive import nade, nade_logits
 from pretrain.models.autoregressive.nade import NADE, NADEConfig
 from tests.pretrain.models.autoregressive.exact import (
     all_states,
@@ -18,6 +20,7 @@ from tests.pretrain.models.autoregressive.exact import (
     total,
 )
 
+AT_LEAST_FLOAT32 = nade.at_least_float32
 VALUES = 9
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -117,9 +120,48 @@ def test_what_cannot_be_read_is_refused() -> None:
         build().log_prob(batch_of(torch.full((2, VALUES), 0.5)))
 
 
-def test_low_precision_weights_add_up_in_float32() -> None:
+def low_precision_errors() -> tuple[float, float]:
+    """Of logits, and of the chances that draws are made with, for weights that bfloat16 has rounded."""
+    torch.manual_seed(0)
+    model = build(classes=2, num_hidden=200, initial_std=1.0).to(torch.bfloat16)
+    plain = build(classes=2, num_hidden=200)
+    plain.load_state_dict(model.state_dict())
+    x_RD, labels_R, chances = all_states(VALUES).float(), torch.arange(2**VALUES) % 2, []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        logits_RD = plain.logits(x_RD, labels_R)
+        found_RD = model.logits(x_RD.to(torch.bfloat16), labels_R)
+        patch.setattr(nade, "at_least_float32", AT_LEAST_FLOAT32)
+        patch.setattr(torch, "bernoulli", lambda chance: (chances.append(chance.float()), torch.zeros_like(chance))[1])
+        model.complete(x_RD, torch.ones_like(x_RD), labels_R)
+    drawn_RD = torch.stack(chances, 1)
+    return tuple(float(one.abs().max()) for one in (found_RD - logits_RD, drawn_RD - logits_RD.sigmoid()))
+
+
+def test_low_precision_weights_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(low_precision_errors()) < 1e-4
     model = build().to(torch.bfloat16)
-    log_prob_R = model.log_prob(batch_of(all_states(VALUES).float()))
-    assert log_prob_R.dtype == torch.float32
-    assert float(log_prob_R.exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert model.log_prob(batch_of(all_states(VALUES).float())).dtype == torch.float32
     assert set(model.sample(4).unique().tolist()) <= {0.0, 1.0}
+    monkeypatch.setattr(nade, "at_least_float32", lambda x: x)
+    assert low_precision_errors()[0] > 1e-2, "without the cast, sums are those of bfloat16"
+
+
+@pytest.mark.parametrize("label", [None, 1])
+def test_a_known_value_that_is_no_bit_is_refused(label: int | None) -> None:
+    values_ND, labels_N = torch.full((2, VALUES), 0.5), None if label is None else torch.full((2,), label)
+    model, known_ND = build(classes=None if label is None else 3), torch.zeros(2, VALUES, dtype=torch.bool)
+    assert set(model.complete(values_ND, known_ND, labels_N).unique().tolist()) <= {0.0, 1.0}
+    known_ND[1, 3] = True
+    with pytest.raises(BadInput, match=r"value 0\.5: the model is of zeros and ones; make the data binary"):
+        model.complete(values_ND, known_ND, labels_N)
+
+
+def test_operations_of_a_row() -> None:
+    """As torch counts them, but for the sums within a block, which the equations have once."""
+    model, rows = build(num_values=40, classes=3), 3
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.log_prob(batch_of(torch.zeros(rows, 40)))
+    sizes = [len(range(40)[places]) for places in nade_logits._blocks(torch.zeros(rows, 40), torch.zeros(rows, 6))]
+    assert max(sizes) > 1
+    repeated = sum(2 * size**2 * 6 for size in sizes)
+    assert counter.get_total_flops() == rows * (model.flops_per_count() + repeated)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.config import BadInput
 from pretrain.layers import masked_convolution
@@ -271,11 +272,37 @@ def test_what_cannot_be_is_refused() -> None:
         build(height=2, width=2, kernel=4)
     with pytest.raises(ValidationError, match=r"features=8 must be divisible by 6, twice the channels"):
         build(channels=3, height=2, width=2, features=8)
+    for gated in (False, True):
+        with pytest.raises(ValidationError, match=r"first_kernel=1 reads no pixel before its own; make it at least 3"):
+            build(height=2, width=2, gated=gated, first_kernel=1)
+    with pytest.raises(BadInput, match=r"value 0\.5: the model is of zeros and ones; make the data binary"):
+        build(height=2, width=2).complete(torch.full((1, 4), 0.5), torch.ones(1, 4, dtype=torch.bool))
     model = build(height=2, width=2, output="softmax", levels=3)
     with pytest.raises(BadInput, match=r"values from 0 to 255: must lie from 0 to 1, where the 3 levels are; scale"):
         model.log_prob(batch_of(torch.tensor([[0.0, 255.0, 1.0, 0.5]])))
     with pytest.raises(BadInput, match=r"value 0\.5: the model is of zeros and ones; make the data binary"):
         build(height=2, width=2).log_prob(batch_of(torch.full((1, 4), 0.5)))
+
+
+@both
+@pytest.mark.parametrize("output", ["bernoulli", "three logistic"])
+def test_operations_of_a_row(gated: bool, output: str) -> None:
+    """As torch counts them."""
+    model = build(gated=gated, classes=3, position_bias=True, **OUTPUTS[output])
+    num_values, _ = size(model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.log_prob(batch_of(torch.zeros(5, num_values)))
+    assert counter.get_total_flops() == 5 * model.flops_per_count()
+
+
+@both
+def test_low_precision_keeps_levels_apart(gated: bool) -> None:
+    model = build(gated=gated, height=3, width=3, output="logistic", levels=256).to(torch.bfloat16)
+    levels_ND = model.sample(5) * 255
+    assert torch.allclose(levels_ND, levels_ND.round(), rtol=0, atol=1e-3)
+    known_ND = torch.arange(9).expand(5, -1) < 4
+    completed_ND = model.complete(levels_ND.round() / 255, known_ND)
+    assert torch.equal(completed_ND[known_ND], (levels_ND.round() / 255)[known_ND])
 
 
 def test_both_kinds_have_stacks_of_their_own() -> None:

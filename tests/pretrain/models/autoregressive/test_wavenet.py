@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.config import BadInput
+from pretrain.distributions import logistic
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.autoregressive.wavenet import WaveNet, WaveNetConfig
 from pretrain.models.autoregressive.wavenet_layers import LayerCache
 from pretrain.quantizers.mu_law import mu_law_codes, mu_law_values
@@ -71,6 +75,9 @@ def test_receptive_field_by_gradient(kernel: int, dilations: tuple[int, ...], wa
     seen = slope_RT[0].nonzero()[:, 0].tolist()
     assert seen == list(range(36 - wanted, 36))
     assert model.config.receptive_field == wanted
+    model.layers[1].dilation, model.layers[1].taps.dilation = 1, (1,)
+    (slope_RT,) = torch.autograd.grad(model.parameters_of(x_RT, None)[0, 36].sum(), x_RT)
+    assert slope_RT[0].nonzero()[:, 0].tolist() == list(range(36 - wanted + kernel - 1, 36)), "one dilation is wrong"
 
 
 def forgets_when(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,3 +178,74 @@ def test_what_is_no_wave_is_refused() -> None:
     for settings, values in ((MU_LAW, -0.5), (LOGISTIC, 3.0)):
         with pytest.raises(BadInput, match=r"must lie from 0 to 1, .* scale them"):
             build(**settings).log_prob(batch_of(torch.full((1, 4), values)))
+    for settings in (MU_LAW, LOGISTIC):
+        with pytest.raises(BadInput, match=r"from nan to nan: must lie from 0 to 1"):
+            build(**settings).log_prob(batch_of(torch.tensor([[0.0, float("nan"), 0.5, 1.0]])))
+    for dilation in (0, -1):
+        with pytest.raises(ValidationError, match=r"dilations\.1\n  Input should be greater than 0"):
+            build(**{**MU_LAW, "dilations": (1, dilation)})
+
+
+def test_a_constant_wave_costs_nearly_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the 65,536 levels of 16 bits, in float32; and at the beginning every parameter's gradient is alive."""
+    model = build(output="logistic", length_of_wave=8, num_components=2)
+    value = 40_000 / 65_535
+    batch = batch_of(torch.full((1, 8), value))
+    (-model.log_prob(batch).sum()).backward()
+    rows_KMS = model.output.weight.grad.view(3, 2, -1)
+    assert bool((rows_KMS.abs().amax(-1)[1:] > 1e-3).all()), "means and scales move"
+    with torch.no_grad():
+        model.output.weight.zero_()
+        model.output.bias.copy_(torch.tensor([0, 0, 2 * value - 1, 2 * value - 1, -20, -20]))
+    assert -float(model.log_prob(batch).detach()) / 8 < 0.1
+    monkeypatch.setattr(logistic, "lowest_log_scale", lambda _: -7.0)
+    assert -float(model.log_prob(batch).detach()) / 8 > 5, "one floor for all: 60 bins wide"
+
+
+@both
+def test_values_are_no_coarser_than_the_data_s_where_weights_are(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 two of 256 codes are often one number."""
+    finest = {"num_codes": 256} if settings["output"] == "mu_law" else {"levels": 65_536}
+    model = build(**{**settings, **finest, "length_of_wave": 50}).to(torch.bfloat16)
+
+    def kept() -> bool:
+        drawn_ND, known_ND = model.sample(20), torch.rand(20, 50)
+        places = drawn_ND * 65_535 if settings["output"] == "logistic" else None
+        exact_ND = mu_law_values(mu_law_codes(drawn_ND, 256), 256) if places is None else places.round() / 65_535
+        same = torch.equal(model.complete(known_ND, torch.ones(20, 50, dtype=torch.bool)).double(), known_ND.double())
+        return same and torch.allclose(drawn_ND.float(), exact_ND.float(), rtol=0, atol=1e-7)
+
+    assert kept()
+    draw = WaveNet.draw
+    monkeypatch.setattr(WaveNet, "draw", lambda self, v, k, labels: draw(self, v.bfloat16(), k, labels))
+    assert not kept()
+
+
+def test_a_completion_of_another_shape_is_refused() -> None:
+    model: VisibleModel = build(classes=2, **LOGISTIC)
+    all_known = torch.ones(3, 4, dtype=torch.bool)
+    for values_ND, known_ND in (
+        (torch.zeros(3, 5), torch.ones(3, 5, dtype=torch.bool)),
+        (torch.zeros(3, 4), all_known[:, :3]),
+        (torch.zeros(3, 4), all_known[0]),
+        (torch.zeros(4), all_known[0]),
+    ):
+        shapes = rf"values of shape \[{', '.join(map(str, values_ND.shape))}\], known of \[.*must be \[rows, 4\]"
+        with pytest.raises(BadInput, match=shapes):
+            model.complete(values_ND, known_ND)
+    with pytest.raises(BadInput, match=r"labels of shape \[2\]: must be \[3\], one for each row; give as many"):
+        model.complete(torch.zeros(3, 4), all_known, torch.tensor([0, 1]))
+    with pytest.raises(BadInput, match=r"from 1\.5 to 1\.5: must lie from 0 to 1"):
+        model.complete(torch.full((3, 4), 1.5), all_known)
+    assert bool((model.complete(torch.full((3, 4), 1.5), ~all_known) <= 1).all()), "what is not known is not read"
+
+
+@pytest.mark.parametrize("output", ["mu_law", "logistic"])
+def test_operations_of_a_row(output: str) -> None:
+    """As torch counts them: no tables, and the first layer reads no last sample."""
+    model = build(output=output, length_of_wave=50, classes=3, kernel=3)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.log_prob(batch_of(torch.rand(5, 50)))
+    assert counter.get_total_flops() == 5 * model.flops_per_count()
