@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
+from data_pipeline.digits import DigitsConfig
+from data_pipeline.points import EightGaussiansConfig
 from pretrain.bijections.invertible_convolution import InvertibleConvolution
 from pretrain.bijections.planar import Planar
 from pretrain.contract import capabilities
@@ -174,11 +176,41 @@ def test_levels_are_bounded_and_numbers_are_known_exactly() -> None:
         ("glow", (1, 6, 8), "must be multiples of 4"),
         ("realnvp_images", (1, 7, 7), "must be multiples of 4"),
         ("maf", (1,), "must have at least 2"),
+        ("realnvp_images", (1, 4, 4), "num_scales is 3: it leaves one pixel of images of 4 x 4, .* choose at most 2"),
+        ("realnvp_images", (1, 1, 1), "must be multiples of 4"),
     ],
 )
 def test_shapes_that_cannot_be(kind: str, shape: tuple[int, ...], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         configure(kind, shape).build()
+
+
+def test_a_checkerboard_needs_two_pixels() -> None:
+    for num_scales, side, told in ((4, 8, "choose at most 3"), (1, 1, "choose bijections of kind realnvp")):
+        bijections = {"kind": "realnvp_images", "num_scales": num_scales, "hidden_channels": 2}
+        config = FlowConfig(kind="flow", row_shape=(1, side, side), bijections=bijections)
+        with pytest.raises(BadInput, match=told):
+            config.build()
+        config.model_copy(update={"row_shape": (1, side, 2 * side)}).build()
+
+
+def test_sizes_that_are_none() -> None:
+    with pytest.raises(ValidationError, match="row_shape"):
+        configure("maf", (0,))
+    for width in (0, -1):
+        with pytest.raises(ValidationError, match="hidden_widths"):
+            FlowConfig(
+                kind="flow", row_shape=(2,), bijections=BIJECTIONS["maf"] | {"kind": "maf", "hidden_widths": [width]}
+            )
+
+
+def test_a_density_is_not_of_levels() -> None:
+    """Where values are few and certain a density of them has no bound."""
+    for pixels, levels in (("grey", 17), ("threshold", 2)):
+        data = DigitsConfig(kind="digits", pixels=pixels)
+        assert f"dequantize them (model.levels={levels})" in str(configure("maf", (64,)).problem(data))
+        assert configure("maf", (64,), levels=levels).problem(data) is None
+    assert configure("maf", (2,)).problem(EightGaussiansConfig(kind="eight_gaussians")) is None
 
 
 def test_a_logit_needs_levels() -> None:

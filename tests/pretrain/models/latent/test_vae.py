@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from data_pipeline.digits import DigitsConfig
+from data_pipeline.points import EightGaussiansConfig
 from pretrain.distributions.gaussian import standard_normal_log_prob
 from pretrain.models.latent import posteriors, vae
 from pretrain.models.latent.bounds import importance_weighted, weighted_kl
@@ -301,6 +302,17 @@ def test_outputs_sum_to_one_and_draw_their_mean(output: Any, values: Tensor) -> 
         assert torch.allclose(output.mean(numbers_DK), (p_X[:, None] * images_XD).sum(0), atol=1e-12)
 
 
+def test_values_that_an_output_cannot_have_are_refused() -> None:
+    bernoulli = BernoulliOutput(kind="bernoulli")
+    for value in (2.0, 0.5, -1.0):
+        with pytest.raises(BadInput, match="the model is of zeros and ones"):
+            bernoulli.log_prob(torch.zeros(1, 1, 1), torch.tensor([[value]]))
+    logistic = LogisticMixtureOutput(kind="logistic_mixture", levels=256, num_components=1)
+    for value in (255.0, -0.1):
+        with pytest.raises(BadInput, match="must lie from 0 to 1"):
+            logistic.log_prob(torch.zeros(1, 1, 3), torch.tensor([[value]]))
+
+
 def test_a_gaussian_output_draws_its_mean_and_its_deviation() -> None:
     torch.manual_seed(0)
     for output in (GaussianOutput(kind="gaussian", std=0.3), GaussianOutput(kind="gaussian", std=None)):
@@ -358,5 +370,16 @@ def test_bad_shapes_and_data_are_told() -> None:
     bernoulli = configure(row_shape=[64], output={"kind": "bernoulli"})
     assert bernoulli.problem(binary_digits) is None
     assert "make it binary" in str(bernoulli.problem(grey))
+    for pixels, remedy in (("threshold", "bernoulli"), ("grey", "logistic_mixture with levels=17")):
+        data = DigitsConfig(kind="digits", pixels=pixels)
+        assert f"choose output.kind {remedy}, or" in str(
+            configure(row_shape=[64], output={"kind": "gaussian"}).problem(data)
+        )
+        assert configure(row_shape=[64], output={"kind": "gaussian", "std": 0.1}).problem(data) is None
+    points = EightGaussiansConfig(kind="eight_gaussians")
+    assert configure(row_shape=[2], output={"kind": "gaussian"}).problem(points) is None
+    for wrong in ({"row_shape": [0]}, {"posterior": FLOW | {"hidden_widths": [0]}}):
+        with pytest.raises(ValidationError, match="greater than 0"):
+            configure(**wrong)
     levels = configure(row_shape=[64], output={"kind": "logistic_mixture", "levels": 16, "num_components": 1})
     assert "16 levels" in str(levels.problem(grey))
