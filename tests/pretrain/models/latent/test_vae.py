@@ -21,7 +21,7 @@ from pretrain.distributions.gaussian import standard_normal_log_prob
 from pretrain.models.latent import posteriors, vae
 from pretrain.models.latent.bounds import importance_weighted, weighted_kl
 from pretrain.models.latent.outputs import BernoulliOutput, GaussianOutput, LogisticMixtureOutput
-from pretrain.models.latent.posteriors import Posterior
+from pretrain.models.latent.posteriors import FlowPosteriorConfig, Posterior
 from pretrain.models.latent.vae import VAE, VAEConfig
 from tests.pretrain.bijections.identities import random_weights
 
@@ -280,6 +280,27 @@ def test_elbo_of_a_flow_posterior_is_that_of_its_density_on_a_grid() -> None:
         assert float((again_K - log_q_KR[:, 0]).abs().max()) < EXACT
         gaussian_K = model.posterior.log_density(z_KRZ[:, 0].flip(1), encoded_1E.expand(50, -1))
         assert float((gaussian_K - log_q_KR[:, 0]).abs().max()) > 1e-3
+
+
+def test_every_latent_of_a_flow_posterior_depends_on_all_noise() -> None:
+    """Two autoregressive layers with the order reversed between them; without, the first would stay Gaussian."""
+    torch.manual_seed(0)
+    posterior = FlowPosteriorConfig.model_validate(FLOW | {"hidden_widths": [30]}).build(4)
+    random_weights(posterior)
+    noise_NZ, context_NC = torch.randn(16, 4, dtype=torch.float64), torch.randn(16, 3, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(lambda z: posterior._flow(z, context_NC)[0].sum(0), noise_NZ)
+    assert float(slope.abs().amax(1).min()) > 0
+    assert [type(layer).__name__ for layer in posterior.layers] == ["MaskedAutoregressive"] * 2
+
+
+def test_the_centre_of_a_flow_posterior_is_where_latents_without_noise_are() -> None:
+    posterior = FlowPosteriorConfig.model_validate(FLOW).build(4)
+    random_weights(posterior)
+    encoded_RE = torch.randn(3, 11, dtype=torch.float64)
+    encoded_RE[:, 4:8] = -60.0
+    centre_RZ = posterior.centre(encoded_RE)
+    assert torch.allclose(posterior(encoded_RE, 1)[0][0], centre_RZ, rtol=0, atol=EXACT)
+    assert float((centre_RZ - encoded_RE[:, :4]).detach().abs().max()) > 1e-3, "not the Gaussian's mean"
 
 
 @pytest.mark.parametrize(
