@@ -5,7 +5,7 @@ Rezende & Mohamed 2015 (https://arxiv.org/abs/1505.05770, equations 10 to 12 and
     z = x + u' tanh(w.x + b),    log |det| = log |1 + u'.w (1 - tanh^2(w.x + b))|
     u' = u + (m(w.u) - w.u) w / |w|^2,    m(a) = -1 + log(1 + e^a) + LEAST
 
-u' has w.u' > -1, without which the function cannot be undone; `LEAST` keeps it so where log(1 + e^a) is lost in rounding.
+u' has w.u' > -1, without which the function cannot be undone; `LEAST` keeps it so where rounding loses log(1 + e^a).
 With h = tanh(w.x + b) and s = 1 + w.u' the determinant is a sum of what is positive, h^2 + s (1 - h^2), which cancels
 nothing. Undone the function is by bisection of the one number w.x.
 

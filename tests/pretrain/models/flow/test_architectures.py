@@ -5,6 +5,7 @@ Shape legend: R rows, D values of a row.
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_couplings_of_images_take_turns() -> None:
     masks = [module.mask for module in built.modules() if isinstance(module, AffineCoupling)]
     shapes = [tuple(mask.shape) for mask in masks]
     assert shapes == 3 * [(1, 8, 8)] + 3 * [(4, 4, 4)] + 3 * [(2, 4, 4)] + 3 * [(8, 2, 2)] + 4 * [(4, 2, 2)]
-    for mask, following in zip(masks, masks[1:], strict=False):
+    for mask, following in pairwise(masks):
         assert mask.shape != following.shape or torch.equal(mask, ~following)
     first, squeezed = masks[0][0], masks[3]
     assert not bool((first[1:] == first[:-1]).any() or (first[:, 1:] == first[:, :-1]).any()), "a chess board"
