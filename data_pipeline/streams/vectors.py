@@ -6,6 +6,7 @@ leaves out the N mod (G * R) vectors that fill no draw, others each time.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -77,4 +78,9 @@ class VectorStream:
         )
 
     def fingerprint(self) -> dict[str, str | int]:
-        return {"reads": "vectors", "data": self._vectors.fingerprint, **self._draws.model_dump()}
+        return {"reads": "vectors", "data": self._hash, **self._draws.model_dump()}
+
+    @cached_property
+    def _hash(self) -> str:
+        """Once: every save asks."""
+        return self._vectors.fingerprint

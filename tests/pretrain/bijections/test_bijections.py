@@ -267,6 +267,17 @@ def test_a_singular_convolution_is_refused(value: float) -> None:
     assert bijection(torch.randn(1, 4, 2, 2))[1].requires_grad, "in training the run's policy acts"
 
 
+@pytest.mark.parametrize("name", ["actnorm of vectors", "actnorm of images"])
+def test_an_actnorm_shifts_before_it_scales(name: str) -> None:
+    """So that its shift is the mean of data, and its scale one over their deviation, wherever they lie."""
+    bijection, x = drawn(name)
+    assert isinstance(bijection, ActNorm)
+    beside = (-1, *[1] * (x.dim() - 2))
+    shift, scale = bijection.shift_C.view(beside), bijection.log_scale_C.exp().view(beside)
+    assert torch.allclose(bijection(x)[0], (x + shift) * scale, rtol=0, atol=EXACT)
+    assert torch.allclose(bijection.inverse(x), x / scale - shift, rtol=0, atol=EXACT)
+
+
 def test_bounded_scales_never_blow_up() -> None:
     bijection = AffineCoupling(halves(4, 0), perceptron([4, 8, 8])).double()
     x_RD = 1e6 * torch.randn(8, 4, dtype=torch.float64)
