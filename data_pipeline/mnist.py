@@ -69,8 +69,11 @@ class MnistConfig(VectorData):
         if len(labels) and int(labels.max()) >= self.classes:
             raise BadInput(f"{self.directory}: has the label {int(labels.max())}, but data.classes is {self.classes}")
         chosen = _share(split, len(images))
-        levels_ND = images[chosen].reshape(-1, self.height * self.width).astype(np.float32) / 255.0
-        return as_pixels(levels_ND, labels[chosen], self.pixels, split=split, seed=self.pixel_seed)
+        bytes_ND = images[chosen].reshape(-1, self.height * self.width)
+        vectors = Vectors(bytes_ND, labels[chosen].astype(np.int64), dynamic=self.pixels == "dynamic", most=255)
+        if self.pixels in ("grey", "dynamic"):
+            return vectors
+        return as_pixels(vectors.values, vectors.labels, self.pixels, split=split, seed=self.pixel_seed)
 
     def _read(self, name: str, magic: int) -> np.ndarray:
         for path in (Path(self.directory) / name, Path(self.directory) / f"{name}.gz"):

@@ -63,7 +63,7 @@ def galleries(
         seed_everything(seed, "classes")
         labels_N = torch.arange(num_classes).repeat_interleave(COLUMNS)
         yield Gallery("classes", model.sample_of(labels_N).float().cpu(), COLUMNS)
-    some_ND = torch.from_numpy(held_out.values[:ROWS])
+    some_ND = torch.from_numpy(held_out.rows(slice(ROWS)))
     if isinstance(model, Completer):
         seed_everything(seed, "completions")
         yield _completions(model, some_ND, shape)

@@ -9,7 +9,8 @@ import pytest
 from data_pipeline.config import BadInput
 from data_pipeline.mnist import IMAGES as MAGIC
 from data_pipeline.mnist import MnistConfig, read_idx
-from data_pipeline.streams.vectors import binary_draw
+from data_pipeline.streams.stream import Draws
+from data_pipeline.streams.vectors import Vectors, VectorStream, binary_draw
 from tests.evals.benchmark_data import benchmark_data
 
 GENERATOR = np.random.default_rng(0)
@@ -45,6 +46,20 @@ def test_images_are_divided_and_scaled(place: Path) -> None:
         256,
         2,
     )
+
+
+@pytest.mark.parametrize("pixels", ["grey", "dynamic"])
+def test_bytes_are_kept_and_give_what_their_numbers_give(place: Path, pixels: str) -> None:
+    kept = config(place, pixels=pixels).vectors("train")
+    numbers = Vectors(IMAGES[:10].reshape(10, 6).astype(np.float32) / 255.0, kept.labels, dynamic=pixels == "dynamic")
+    assert (kept.stored.dtype, kept.values.dtype) == (np.uint8, np.float32)
+    assert kept.fingerprint == numbers.fingerprint
+    streams = [VectorStream(one, draws=Draws(micro_batches=1, rows=4, seed=1)) for one in (kept, numbers)]
+    for draw in range(6):
+        one, other = (stream.micro_batch(draw, 0).values for stream in streams)
+        assert one.dtype == other.dtype
+        assert bool((one == other).all())
+    assert np.array_equal(kept.fixed().values, numbers.fixed().values)
 
 
 def test_ones_are_drawn_once_or_anew_in_each_epoch(place: Path) -> None:
