@@ -51,7 +51,7 @@ def _pictures(
 ) -> Iterator[Figure]:
     if len(data.shape) == 3:
         told = experiment.model.num_classes if isinstance(experiment.model, VectorModelConfig) else None
-        for one in galleries(model, vectors, num_classes=told, seed=experiment.seed):
+        for one in galleries(model, vectors, shape=data.shape, num_classes=told, seed=experiment.seed):
             path = folder / f"{one.name}.png"
             write_png(path, grid_of(images_of(one.values_ND, data.shape), columns=one.columns, scale=4))
             yield Figure(one.name, path)

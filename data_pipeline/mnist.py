@@ -24,6 +24,7 @@ FILES = {
 }
 IMAGES, LABELS = 0x803, 0x801
 """Magic numbers: unsigned bytes in three dimensions, or in one."""
+KINDS = {IMAGES: "IDX files of images", LABELS: "IDX files of labels"}
 
 
 class MnistConfig(VectorData):
@@ -56,7 +57,8 @@ class MnistConfig(VectorData):
         return self.classes
 
     def _vectors(self, split: str) -> Vectors:
-        images, labels = (self._read(name) for name in FILES["test" if split == "test" else "train"])
+        files = FILES["test" if split == "test" else "train"]
+        images, labels = self._read(files[0], IMAGES), self._read(files[1], LABELS)
         if images.shape[1:] != (self.height, self.width):
             raise BadInput(
                 f"{self.directory}: its images are {images.shape[1]} x {images.shape[2]}, but data.height is "
@@ -67,13 +69,16 @@ class MnistConfig(VectorData):
         if len(labels) and int(labels.max()) >= self.classes:
             raise BadInput(f"{self.directory}: has the label {int(labels.max())}, but data.classes is {self.classes}")
         chosen = _share(split, len(images))
-        levels_ND = images[chosen].reshape(-1, self.height * self.width).astype(np.float32) / 255.0
-        return as_pixels(levels_ND, labels[chosen], self.pixels, split=split, seed=self.pixel_seed)
+        bytes_ND = images[chosen].reshape(-1, self.height * self.width)
+        vectors = Vectors(bytes_ND, labels[chosen].astype(np.int64), dynamic=self.pixels == "dynamic", most=255)
+        if self.pixels in ("grey", "dynamic"):
+            return vectors
+        return as_pixels(vectors.values, vectors.labels, self.pixels, split=split, seed=self.pixel_seed)
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read(self, name: str, magic: int) -> np.ndarray:
         for path in (Path(self.directory) / name, Path(self.directory) / f"{name}.gz"):
             if path.is_file():
-                return read_idx(path)
+                return read_idx(path, magic)
         raise BadInput(f"data.directory {self.directory}: has no {name} (or .gz), one of the four files of MNIST")
 
 
@@ -82,18 +87,21 @@ def _share(split: str, count: int) -> slice:
     return {"train": slice(boundary), "valid": slice(boundary, count), "test": slice(count)}[split]
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file of bytes, of one dimension or three; BadInput where it is none, or is cut off."""
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """The array of an IDX file of `IMAGES` or `LABELS`; BadInput where it is none, is the other, or is cut off."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
-    magic = int.from_bytes(content[:4], "big")
-    if magic not in (IMAGES, LABELS):
-        raise BadInput(f"{path}: begins with {content[:4].hex()}, which is no IDX file of bytes (00000803, 00000801)")
+    if content[:4] != magic.to_bytes(4, "big"):
+        raise BadInput(
+            f"{path}: begins with {content[:4].hex()}, where {KINDS[magic]} begin with {magic:08x}; get it again"
+        )
     num_dimensions = magic & 0xFF
     sizes = [int.from_bytes(content[4 * place : 4 * place + 4], "big") for place in range(1, num_dimensions + 1)]
     begin = 4 + 4 * num_dimensions
+    if len(content) < begin:
+        raise BadInput(f"{path}: is cut off after {len(content)} bytes, within its sizes; get it again")
     found, wanted = len(content) - begin, int(np.prod(sizes, dtype=np.int64))
     if found != wanted:
         raise BadInput(f"{path}: has {found:,} bytes of values, its sizes {sizes} need {wanted:,}; get it again")

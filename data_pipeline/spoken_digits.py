@@ -11,7 +11,7 @@ import io
 import re
 import tarfile
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -92,9 +92,7 @@ class SpokenDigitsConfig(VectorData):
 
     def _recordings(self, split: str) -> Iterator[tuple[str, bytes]]:
         """(name, content) of the split's wavs."""
-        for name, content in _wavs(Path(self.directory)):
-            if int(_parts(name)["number"]) in NUMBERS[split]:
-                yield name, content
+        return _wavs(Path(self.directory), lambda name: int(_parts(name)["number"]) in NUMBERS[split])
 
 
 def _parts(name: str) -> dict[str, str]:
@@ -104,25 +102,28 @@ def _parts(name: str) -> dict[str, str]:
     return found.groupdict()
 
 
-def _wavs(path: Path) -> Iterator[tuple[str, bytes]]:
+def _wavs(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of those whose names are wanted; no other is read."""
     if path.is_dir():
-        yield from ((file.name, file.read_bytes()) for file in path.rglob("*.wav"))
+        yield from ((file.name, file.read_bytes()) for file in path.rglob("*.wav") if wanted(file.name))
     elif path.is_file() and path.name.endswith((".tar", ".tar.zst")):
-        yield from _archived(path)
+        yield from _archived(path, wanted)
     else:
         raise BadInput(f"data.directory {path}: neither a directory of wavs nor a .tar or .tar.zst of them")
 
 
-def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
+def _archived(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     try:
         with path.open("rb") as file:
             packed = path.suffix == ".zst"
             plain = zstandard.ZstdDecompressor().stream_reader(file) if packed else file
             with tarfile.open(fileobj=plain, mode="r|") as archive:
                 for member in archive:
-                    content = archive.extractfile(member) if member.name.endswith(".wav") else None
+                    name = Path(member.name).name
+                    chosen = member.isfile() and name.endswith(".wav") and wanted(name)
+                    content = archive.extractfile(member) if chosen else None
                     if content is not None:
-                        yield Path(member.name).name, content.read()
+                        yield name, content.read()
     except (tarfile.TarError, zstandard.ZstdError, EOFError, OSError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); get it again") from error
 

@@ -54,7 +54,7 @@ def density_metrics(
         log_prob = list(each(model.log_prob))
         found = [negative_log_likelihood(log_prob, protocol=known)]
         if data.num_levels is not None:
-            size = vectors.values.shape[1]
+            size = vectors.stored.shape[1]
             bits = bits_per_dimension(log_prob, num_dimensions=size, dequantization=None, protocol=known)
             found.append(bits)
         return found

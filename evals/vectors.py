@@ -71,4 +71,4 @@ def batch_of(vectors: Vectors, start: int, rows: int) -> VectorBatch:
     chosen = slice(start, start + rows)
     labels_R = torch.from_numpy(vectors.labels[chosen])
     ids_R = torch.arange(start, start + len(labels_R))
-    return VectorBatch(torch.from_numpy(vectors.values[chosen]), labels_R, ids_R)
+    return VectorBatch(torch.from_numpy(vectors.rows(chosen)), labels_R, ids_R)

@@ -21,3 +21,9 @@ def test_examples(module: str) -> None:
     tried = doctest.testmod(importlib.import_module(module))
     assert tried.attempted > 0
     assert tried.failed == 0
+
+
+def test_the_examples_of_the_page_of_models() -> None:
+    tried = doctest.testfile(str(ROOT / "docs" / "models.md"), module_relative=False)
+    assert tried.attempted > 0
+    assert tried.failed == 0

@@ -6,6 +6,7 @@ leaves out the N mod (G * R) vectors that fill no draw, others each time.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,23 +16,40 @@ from data_pipeline.mixing import keys, mix, uniform
 from data_pipeline.streams.permutation import Permutation
 from data_pipeline.streams.stream import Draws, no_whole_draw
 
+HASHED_AT_ONCE = 4096
+"""Rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """A data set that fits in memory."""
 
-    values: np.ndarray
-    """[N, D] float32."""
+    stored: np.ndarray
+    """[N, D] float32; or uint8, of which `most` is 1."""
     labels: np.ndarray
     """[N] int64: the class, or `IGNORED`."""
     dynamic: bool = False
     """Values are probabilities of a one, which is drawn anew in each epoch."""
+    most: int = 1
+    """What a stored byte is divided by."""
+
+    def rows(self, chosen: np.ndarray | slice) -> np.ndarray:
+        """[R, D] float32 values of the chosen rows."""
+        part_RD: np.ndarray = self.stored[chosen]
+        return part_RD.astype(np.float32) / np.float32(self.most) if part_RD.dtype == np.uint8 else part_RD
+
+    @property
+    def values(self) -> np.ndarray:
+        """[N, D] float32 of all rows; made anew where bytes are stored."""
+        return self.rows(slice(None))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over values and labels."""
-        digest = hashlib.sha256(repr(self.values.shape).encode() + b"dynamic" * self.dynamic)
-        digest.update(np.ascontiguousarray(self.values, dtype="<f4").tobytes())
+        digest = hashlib.sha256(repr(self.stored.shape).encode() + b"dynamic" * self.dynamic)
+        for begin in range(0, len(self.stored), HASHED_AT_ONCE):
+            part_RD = self.rows(slice(begin, begin + HASHED_AT_ONCE))
+            digest.update(np.ascontiguousarray(part_RD, dtype="<f4").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
@@ -67,7 +85,7 @@ class VectorStream:
         epoch, number = divmod(draw, self.draws_per_epoch)
         place_R = self._draws.rows_of(draw, micro_batch) + number * self._draws.total
         row_R = Permutation(self._num_vectors, self._draws.seed, epoch, "vectors")(place_R)
-        values_RD = self._vectors.values[row_R]
+        values_RD = self._vectors.rows(row_R)
         if self._vectors.dynamic:
             values_RD = binary_draw(values_RD, self._draws.seed, epoch, rows=row_R)
         return VectorBatch(
@@ -77,4 +95,9 @@ class VectorStream:
         )
 
     def fingerprint(self) -> dict[str, str | int]:
-        return {"reads": "vectors", "data": self._vectors.fingerprint, **self._draws.model_dump()}
+        return {"reads": "vectors", "data": self._hash, **self._draws.model_dump()}
+
+    @cached_property
+    def _hash(self) -> str:
+        """Once: every save asks."""
+        return self._vectors.fingerprint

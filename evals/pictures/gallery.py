@@ -4,7 +4,9 @@
     classes          draws of each class, a row a class
     completions      a held-out image, the same with its lower half hidden, and what the model draws there
     reconstructions  held-out images, and below each what comes back from its latents
-    interpolations   from one held-out image to another, in equal steps of the latents
+    interpolations   from one held-out image to another, in equal steps of the latents on the straight line
+    spherical_interpolations  the same in equal turns (straight between latents that are opposite)
+    attributes       a held-out image of one class moved, in equal steps, by the way from its class to another
     traversals       one latent after another moved from its lowest to its highest value among held-out images
 
 Shape legend: N images, D values of one, Z latents, K columns of a grid.
@@ -16,9 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_pipeline.config import BadInput
 from data_pipeline.streams.vectors import Vectors
 from evals.vectors import batch_of
 from pretrain.contract import Autoencoder, Completer, ConditionalSampler, Model, Sampler
+from pretrain.latent_operations import attribute_vector, interpolate
 from pretrain.rng import seed_everything
 
 ROWS, COLUMNS = 8, 10
@@ -39,9 +43,19 @@ class Gallery:
 
 @torch.no_grad()
 def galleries(
-    model: Model, held_out: Vectors, *, num_classes: int | None, seed: int, count: int = 64
+    model: Model,
+    held_out: Vectors,
+    *,
+    shape: tuple[int, ...],
+    num_classes: int | None,
+    seed: int,
+    count: int = 64,
 ) -> Iterator[Gallery]:
-    """All that the model can give, each from its own seed; `count` is that of samples."""
+    """All that the model can give, each from its own seed.
+
+    `shape` is channels, height and width of an image, `num_classes` what the model is told (None: nothing), `count`
+    that of samples.
+    """
     if isinstance(model, Sampler):
         seed_everything(seed, "sample")
         yield Gallery("samples", model.sample(count).float().cpu(), columns=round(count**0.5) or 1)
@@ -49,17 +63,23 @@ def galleries(
         seed_everything(seed, "classes")
         labels_N = torch.arange(num_classes).repeat_interleave(COLUMNS)
         yield Gallery("classes", model.sample_of(labels_N).float().cpu(), COLUMNS)
-    some_ND = torch.from_numpy(held_out.values[:ROWS])
+    some_ND = torch.from_numpy(held_out.rows(slice(ROWS)))
     if isinstance(model, Completer):
         seed_everything(seed, "completions")
-        yield _completions(model, some_ND)
+        yield _completions(model, some_ND, shape)
     if isinstance(model, Autoencoder):
         seed_everything(seed, "latents")
         yield from _of_latents(model, held_out)
 
 
-def _completions(model: Completer, some_ND: Tensor) -> Gallery:
-    known_D = torch.arange(some_ND.shape[1]) < some_ND.shape[1] // 2
+def upper_half(shape: tuple[int, ...]) -> Tensor:
+    """[D] bool: which values are of the upper half of the rows of pixels, in every channel."""
+    _, height, _ = shape
+    return (torch.arange(height) < height // 2)[:, None].expand(shape).flatten()
+
+
+def _completions(model: Completer, some_ND: Tensor, shape: tuple[int, ...]) -> Gallery:
+    known_D = upper_half(shape)
     drawn = COLUMNS - 2
     values_XD = some_ND.repeat_interleave(drawn, 0)
     complete_XD = model.complete(values_XD, known_D.expand(values_XD.shape)).float().cpu()
@@ -75,10 +95,15 @@ def _of_latents(model: Autoencoder, held_out: Vectors) -> Iterator[Gallery]:
     values_ND, latents_NZ = batch.values, model.encode(batch)
     decoded_ND = model.decode(latents_NZ[:COLUMNS]).float().cpu()
     yield Gallery("reconstructions", torch.cat([values_ND[:COLUMNS], decoded_ND]), COLUMNS)
+    pairs = list(zip(latents_NZ[:ROWS], latents_NZ[ROWS : 2 * ROWS], strict=False))
+    straight_XZ = torch.cat([interpolate(one_Z, other_Z, COLUMNS) for one_Z, other_Z in pairs])
+    yield Gallery("interpolations", model.decode(straight_XZ).float().cpu(), COLUMNS)
+    turned_XZ = torch.cat([_turned(one_Z, other_Z) for one_Z, other_Z in pairs])
+    yield Gallery("spherical_interpolations", model.decode(turned_XZ).float().cpu(), COLUMNS)
+    moved = list(_by_class(latents_NZ, batch.labels.to(latents_NZ.device)))
+    if moved:
+        yield Gallery("attributes", model.decode(torch.cat(moved)).float().cpu(), COLUMNS)
     share_K1 = torch.linspace(0, 1, COLUMNS, dtype=latents_NZ.dtype, device=latents_NZ.device)[:, None]
-    pairs = zip(latents_NZ[:ROWS], latents_NZ[ROWS : 2 * ROWS], strict=True)
-    between_XZ = torch.cat([(1 - share_K1) * one_Z + share_K1 * other_Z for one_Z, other_Z in pairs])
-    yield Gallery("interpolations", model.decode(between_XZ).float().cpu(), COLUMNS)
     shown = min(ROWS, latents_NZ.shape[1])
     lowest_Z, highest_Z = latents_NZ.amin(0), latents_NZ.amax(0)
     moved_XZ = latents_NZ[0].repeat(shown * COLUMNS, 1)
@@ -86,3 +111,22 @@ def _of_latents(model: Autoencoder, held_out: Vectors) -> Iterator[Gallery]:
         own = slice(place * COLUMNS, (place + 1) * COLUMNS)
         moved_XZ[own, place] = (lowest_Z + share_K1 * (highest_Z - lowest_Z))[:, place]
     yield Gallery("traversals", model.decode(moved_XZ).float().cpu(), COLUMNS)
+
+
+def _turned(one_Z: Tensor, other_Z: Tensor) -> Tensor:
+    try:
+        return interpolate(one_Z, other_Z, COLUMNS, "spherical")
+    except BadInput:  # opposite
+        return interpolate(one_Z, other_Z, COLUMNS)
+
+
+def _by_class(latents_NZ: Tensor, labels_N: Tensor) -> Iterator[Tensor]:
+    """[K, Z] of one image of each class that was seen, on its way to the next class; of labels below 0 nothing."""
+    classes = labels_N[labels_N >= 0].unique().tolist()
+    if len(classes) < 2:
+        return
+    for own, goal in list(zip(classes, classes[1:] + classes[:1], strict=True))[:ROWS]:
+        either_N = (labels_N == own) | (labels_N == goal)
+        step_Z = attribute_vector(latents_NZ[either_N], labels_N[either_N] == goal)
+        begin_Z = latents_NZ[labels_N == own][0]
+        yield interpolate(begin_Z, begin_Z + step_Z, COLUMNS)

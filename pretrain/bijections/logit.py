@@ -25,9 +25,13 @@ from pretrain.layers.precision import at_least_float32
 
 
 def dequantize(values_RD: Tensor, noise_RD: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
-    """Levels in [0, 1], noise in [0, 1) -> y in [0, 1), [R] log-determinant; BadInput of values outside of [0, 1]."""
+    """Levels in [0, 1], noise in [0, 1) -> y in [0, 1), [R] log-determinant; BadInput of values outside of [0, 1].
+
+    The sum may round up to the next level's bin; what would round up to 1 becomes the largest number below.
+    """
     values_RD = at_least_float32(values_RD)
     y_RD = (level_of(values_RD, num_levels) + noise_RD) / num_levels
+    y_RD = y_RD.clamp(max=1 - torch.finfo(y_RD.dtype).eps / 2)
     return y_RD, y_RD.new_full((len(y_RD),), -values_RD.shape[1] * math.log(num_levels))
 
 

@@ -8,6 +8,8 @@ from sklearn.datasets import load_digits
 from data_pipeline.config import BadInput
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.streams import Stream
+from data_pipeline.streams.vectors import Vectors
+from data_pipeline.vector_data import as_pixels
 
 CONFIG = DigitsConfig(kind="digits")
 
@@ -56,6 +58,47 @@ def test_rows_are_the_images_that_their_ids_say() -> None:
         stream.fingerprint()
         != CONFIG.stream(reads="vectors", length=None, micro_batches=2, rows=8, seed=0).fingerprint()
     )
+
+
+def test_data_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every save."""
+    stream = CONFIG.stream(reads="vectors", length=None, micro_batches=1, rows=8, seed=0)
+    right, asked = Vectors.fingerprint, []
+    monkeypatch.setattr(Vectors, "fingerprint", property(lambda self: asked.append(1) or right.fget(self)))
+    found = [stream.fingerprint() for _ in range(3)]
+    assert len(asked) == 1
+    assert found[0] == found[2]
+    assert found[0]["data"] == CONFIG.fingerprint()
+
+
+def test_vectors_have_no_segments() -> None:
+    with pytest.raises(BadInput, match=r"length 8: data.kind digits has no segments; leave length out"):
+        CONFIG.stream(reads="vectors", length=8, micro_batches=1, rows=1, seed=0)
+
+
+def test_sampled_pixels_are_drawn_for_each_split() -> None:
+    levels_ND, labels_N = np.full((50, 64), 0.5), np.zeros(50)
+    drawn = [
+        as_pixels(levels_ND, labels_N, "sampled", split=split, seed=3).values for split in ("train", "train", "test")
+    ]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert np.mean(drawn[0] == drawn[2]) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(50 * 64))
+
+
+def test_dynamic_pixels_are_drawn_for_each_run() -> None:
+    """Of the same image in the same epoch, by the run's seed."""
+    data = DigitsConfig(kind="digits", pixels="dynamic")
+    by_run = []
+    for seed in (3, 3, 4):
+        stream = data.stream(reads="vectors", length=None, micro_batches=1, rows=1200, seed=seed)
+        batch = stream.micro_batch(0, 0)
+        by_run.append(batch.values[batch.sample_ids.argsort()].numpy())
+    assert np.array_equal(by_run[0], by_run[1])
+    grey = data.vectors("train").values
+    open_ND = (grey > 0) & (grey < 1)
+    share = np.mean(by_run[0][open_ND] == by_run[2][open_ND])
+    goal = np.mean(grey[open_ND] ** 2 + (1 - grey[open_ND]) ** 2)
+    assert share == pytest.approx(goal, abs=4 * 0.5 / np.sqrt(open_ND.sum()))
 
 
 @pytest.mark.parametrize("reads", ["lanes", "samples"])

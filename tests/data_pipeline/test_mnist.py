@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from data_pipeline.config import BadInput
+from data_pipeline.mnist import IMAGES as MAGIC
 from data_pipeline.mnist import MnistConfig, read_idx
-from data_pipeline.streams.vectors import binary_draw
+from data_pipeline.streams.stream import Draws
+from data_pipeline.streams.vectors import Vectors, VectorStream, binary_draw
 from tests.evals.benchmark_data import benchmark_data
 
 GENERATOR = np.random.default_rng(0)
@@ -46,6 +48,20 @@ def test_images_are_divided_and_scaled(place: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("pixels", ["grey", "dynamic"])
+def test_bytes_are_kept_and_give_what_their_numbers_give(place: Path, pixels: str) -> None:
+    kept = config(place, pixels=pixels).vectors("train")
+    numbers = Vectors(IMAGES[:10].reshape(10, 6).astype(np.float32) / 255.0, kept.labels, dynamic=pixels == "dynamic")
+    assert (kept.stored.dtype, kept.values.dtype) == (np.uint8, np.float32)
+    assert kept.fingerprint == numbers.fingerprint
+    streams = [VectorStream(one, draws=Draws(micro_batches=1, rows=4, seed=1)) for one in (kept, numbers)]
+    for draw in range(6):
+        one, other = (stream.micro_batch(draw, 0).values for stream in streams)
+        assert one.dtype == other.dtype
+        assert bool((one == other).all())
+    assert np.array_equal(kept.fixed().values, numbers.fixed().values)
+
+
 def test_ones_are_drawn_once_or_anew_in_each_epoch(place: Path) -> None:
     """Each pixel's share of ones is its level; one draw is fixed by its seed, the other by run, epoch and image."""
     sampled = [config(place, pixels="sampled", pixel_seed=seed).vectors("train").values for seed in (0, 0, 1)]
@@ -74,7 +90,15 @@ def test_ones_are_drawn_once_or_anew_in_each_epoch(place: Path) -> None:
     ("name", "content", "message"),
     [
         ("t10k-labels-idx1-ubyte", None, "has no t10k-labels-idx1-ubyte (or .gz), one of the four files of MNIST"),
-        ("t10k-labels-idx1-ubyte", b"GIF89a", "begins with 47494638, which is no IDX file of bytes"),
+        ("t10k-labels-idx1-ubyte", b"GIF89a", "begins with 47494638, where IDX files of labels begin with 00000801"),
+        (
+            "t10k-labels-idx1-ubyte",
+            b"\0",
+            "begins with 00, where IDX files of labels begin with 00000801; get it again",
+        ),
+        ("t10k-labels-idx1-ubyte", idx(LABELS)[:6], "is cut off after 6 bytes, within its sizes; get it again"),
+        ("t10k-labels-idx1-ubyte", idx(IMAGES[:4, :1, :1]), "begins with 00000803, where IDX files of labels begin"),
+        ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(LABELS)), "begins with 00000801, where IDX files of images"),
         ("t10k-labels-idx1-ubyte", idx(LABELS)[:-3], "has 9 bytes of values, its sizes [12] need 12; get it again"),
         ("t10k-labels-idx1-ubyte", idx(LABELS), "4 images but 12 labels; get the files again"),
         ("t10k-labels-idx1-ubyte", idx(LABELS[:4] + 10), ", but data.classes is 10"),
@@ -95,6 +119,6 @@ def test_the_published_files() -> None:
     place = benchmark_data() / "mnist"
     if not place.is_dir():
         pytest.skip(f"{place} is missing: set SEGUE_BENCHMARK_DATA to the benchmark data")
-    assert read_idx(place / "t10k-images-idx3-ubyte.gz").shape == (10_000, 28, 28)
+    assert read_idx(place / "t10k-images-idx3-ubyte.gz", MAGIC).shape == (10_000, 28, 28)
     test = MnistConfig(kind="mnist", directory=str(place)).vectors("test")
     assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

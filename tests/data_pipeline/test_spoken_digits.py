@@ -70,6 +70,16 @@ def test_labels_are_speakers(recordings: dict[str, bytes], tmp_path: Path) -> No
     assert (data.num_classes, data.num_levels, data.shape) == (6, 65_536, (1, WINDOW))
 
 
+def test_only_the_recordings_of_the_split_are_read(
+    recordings: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, read = config(directory_of(recordings, tmp_path)), []
+    right = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or right(path))
+    data.vectors("valid")
+    assert sorted(read) == sorted(name for name in recordings if name.endswith(("_5.wav", "_9.wav")))
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
 def test_an_archive_is_read_as_its_directory(recordings: dict[str, bytes], suffix: str, tmp_path: Path) -> None:
     folder = tmp_path / "wavs"

@@ -7,7 +7,7 @@ import abc
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from data_pipeline.config import BadInput, Config
 from pretrain.bijections.actnorm import ActNorm
@@ -26,7 +26,7 @@ from pretrain.bijections.invertible_convolution import InvertibleConvolution
 from pretrain.bijections.multiscale import Multiscale, Shape, Squeeze
 from pretrain.bijections.planar import Planar
 
-HiddenWidths = Annotated[tuple[int, ...], Field(min_length=1)]
+HiddenWidths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Architecture(Config, abc.ABC):
@@ -94,6 +94,7 @@ class RealNVPImagesConfig(Architecture):
 
     def build(self, shape: tuple[int, ...]) -> Bijection:
         image = image_of(shape, self.kind, self.num_scales - 1)
+        self._check_checkerboards(image)
         stages, shapes, now = [], [], image
         for scale in range(self.num_scales):
             parts: list[Bijection] = []
@@ -109,6 +110,17 @@ class RealNVPImagesConfig(Architecture):
             shapes.append(now)
             now = (now[0] // 2, *now[1:])
         return Multiscale(image, stages, shapes)
+
+    def _check_checkerboards(self, image: Shape) -> None:
+        """BadInput where the last scale has one pixel, which is of one colour."""
+        sides = [(image[1] >> scale, image[2] >> scale) for scale in range(self.num_scales)]
+        fit = sum(max(height, width) > 1 for height, width in sides)
+        if fit < self.num_scales:
+            raise BadInput(
+                f"model.bijections.num_scales is {self.num_scales}: it leaves one pixel of images of "
+                f"{image[1]} x {image[2]}, too few for couplings by checkerboard; "
+                + (f"choose at most {fit}" if fit else "choose bijections of kind realnvp")
+            )
 
     def _coupling(self, shape: Shape, *, by: Literal["checkerboard", "channels"], parity: int) -> list[Bijection]:
         mask = checkerboard(*shape, parity) if by == "checkerboard" else channel_halves(*shape, parity)

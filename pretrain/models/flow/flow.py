@@ -15,10 +15,11 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from data_pipeline.batch import VectorBatch
+from data_pipeline.vector_data import VectorData
 from pretrain.bijections.bijection import Bijection, Composition
 from pretrain.bijections.cost import flops_per_row
 from pretrain.bijections.logit import Logit, dequantize, quantize
@@ -36,7 +37,7 @@ class FlowConfig(VectorModelConfig):
     """A flow of rows of one shape."""
 
     kind: Literal["flow"]
-    row_shape: tuple[int, ...] = Field(min_length=1)
+    row_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     """Channels, height and width of images; or one number."""
     levels: int | None = Field(default=None, ge=2)
     """Of data in [0, 1] that are dequantized; null: data are numbers of which the flow is a density."""
@@ -60,6 +61,15 @@ class FlowConfig(VectorModelConfig):
     @property
     def num_levels(self) -> int | None:
         return self.levels
+
+    def problem(self, data: VectorData) -> str | None:
+        found = super().problem(data)
+        if found or self.levels is not None or data.num_levels is None:
+            return found
+        return (
+            f"the flow is of densities, but the data has {data.num_levels} levels, at which a density has no bound; "
+            f"dequantize them (model.levels={data.num_levels})"
+        )
 
     def build(self) -> "DensityFlow | DequantizedFlow":
         return DensityFlow(self) if self.levels is None else DequantizedFlow(self)

@@ -40,7 +40,12 @@ BoundConfig = Annotated[ELBOConfig | IWAEConfig, Field(discriminator="kind")]
 
 
 def weighted_kl(kl_RZ: Tensor, *, beta: float, free_bits: float) -> Tensor:
-    """[] summed over rows: what the objective pays for latents that cost `kl_RZ` nats."""
+    """[] summed over rows: what the objective pays for latents that cost `kl_RZ` nats.
+
+    Without free bits there is no least price: one that was drawn may be negative.
+    """
+    if free_bits == 0:
+        return beta * kl_RZ.sum()
     return beta * (len(kl_RZ) * kl_RZ.mean(0).clamp(min=free_bits)).sum()
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from data_pipeline.config import Config
 from data_pipeline.vector_data import VectorData
 from pretrain.distributions.bernoulli import bernoulli_log_prob
+from pretrain.distributions.categorical import level_of, value_of
 from pretrain.distributions.gaussian import draw_normal, normal_log_prob
 from pretrain.distributions.logistic import draw_logistic_mixture, logistic_mixture_log_prob
 from pretrain.layers.precision import at_least_float32
+from pretrain.models.autoregressive.visible import check_binary
 
 
 class BernoulliOutput(Config):
@@ -40,8 +42,8 @@ class BernoulliOutput(Config):
         )
 
     def log_prob(self, numbers_DK: Tensor, x_D: Tensor) -> Tensor:
-        """[..., D, K], [..., D] -> [...] nats."""
-        return bernoulli_log_prob(numbers_DK[..., 0], x_D)
+        """[..., D, K], [..., D] -> [...] nats; BadInput of values that are no zeros and ones."""
+        return bernoulli_log_prob(numbers_DK[..., 0], check_binary(x_D))
 
     def mean(self, numbers_DK: Tensor) -> Tensor:
         """[..., D, K] -> [..., D]."""
@@ -68,7 +70,15 @@ class GaussianOutput(Config):
         return None
 
     def problem(self, data: VectorData) -> str | None:
-        return None
+        if self.std is not None or data.num_levels is None:
+            return None
+        return (
+            f"output.std null lets the decoder say how narrow a density is, and at the data's {data.num_levels} levels "
+            f"that has no bound; choose output.kind {self._for(data)}, or give output.std a number"
+        )
+
+    def _for(self, data: VectorData) -> str:
+        return "bernoulli" if data.values == "binary" else f"logistic_mixture with levels={data.num_levels}"
 
     def _mean_and_log_std(self, numbers_DK: Tensor) -> tuple[Tensor, Tensor]:
         mean_D = at_least_float32(numbers_DK[..., 0])
@@ -108,7 +118,8 @@ class LogisticMixtureOutput(Config):
         return None
 
     def log_prob(self, numbers_DK: Tensor, x_D: Tensor) -> Tensor:
-        """[..., D, K], [..., D] -> [...] nats."""
+        """[..., D, K], [..., D] -> [...] nats; BadInput of values outside of [0, 1]."""
+        x_D = value_of(level_of(x_D, self.levels), self.levels, at_least_float32(x_D).dtype)
         return logistic_mixture_log_prob(x_D, *self._components(numbers_DK), self.levels).sum(-1)
 
     def _components(self, numbers_DK: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.config import BadInput, Config
@@ -40,7 +40,7 @@ class FlowPosteriorConfig(Config):
 
     kind: Literal["iaf"]
     num_layers: int = Field(gt=0)
-    hidden_widths: Annotated[tuple[int, ...], Field(min_length=1)]
+    hidden_widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     context_width: int = Field(gt=0)
 
     def build(self, latent_width: int) -> "Posterior":

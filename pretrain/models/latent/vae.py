@@ -10,7 +10,7 @@ Shape legend: R rows, D values of a row, Z latents, K samples of each row's late
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from data_pipeline.batch import VectorBatch
@@ -32,7 +32,7 @@ class VAEConfig(VectorModelConfig):
     """Networks, latents and the bound."""
 
     kind: Literal["vae"]
-    row_shape: tuple[int, ...] = Field(min_length=1)
+    row_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     """Channels, height and width of images; or one number."""
     latent_width: int = Field(gt=0)
     encoder: NetworkConfig

@@ -17,7 +17,7 @@ from evals.pictures.images import grid_of, images_of, write_png
 from evals.pictures.waves import decibels, write_spectrograms, write_wav
 
 SHAPE, SIZE = (1, 4, 2), 8
-HELD_OUT = Vectors(np.random.default_rng(0).random((40, SIZE), dtype=np.float32), np.zeros(40, dtype=np.int64))
+HELD_OUT = Vectors(np.random.default_rng(0).random((40, SIZE), dtype=np.float32), np.arange(40) % 3)
 
 
 class Doubles:
@@ -40,7 +40,7 @@ class Doubles:
 
 
 def shown() -> dict[str, Tensor]:
-    found = galleries(Doubles(), HELD_OUT, num_classes=3, seed=0, count=9)
+    found = galleries(Doubles(), HELD_OUT, shape=SHAPE, num_classes=3, seed=0, count=9)
     return {one.name: one.values_ND.reshape(-1, one.columns, SIZE) for one in found}
 
 
@@ -61,7 +61,8 @@ def test_a_grid_has_each_image_in_its_place_between_white_lines(tmp_path: Path) 
 
 def test_each_ability_has_its_gallery() -> None:
     found = shown()
-    assert set(found) == {"samples", "classes", "completions", "reconstructions", "interpolations", "traversals"}
+    of_latents = {"reconstructions", "interpolations", "spherical_interpolations", "attributes", "traversals"}
+    assert set(found) == {"samples", "classes", "completions", *of_latents}
     assert found["samples"].shape == (3, 3, SIZE)
     assert torch.allclose(found["classes"], torch.arange(3)[:, None, None] / 10)
     values = torch.from_numpy(HELD_OUT.values)
@@ -75,6 +76,18 @@ def test_each_ability_has_its_gallery() -> None:
     assert torch.allclose(path[:, 0], values[:ROWS])
     assert torch.allclose(path[:, -1], values[ROWS : 2 * ROWS])
     assert torch.allclose(path.diff(n=2, dim=1), torch.zeros(ROWS, COLUMNS - 2, SIZE), atol=1e-6)
+    turned, begin, end = found["spherical_interpolations"], values[:ROWS], values[ROWS : 2 * ROWS]
+    angle = torch.cosine_similarity(begin, end).arccos()[:, None]
+    assert torch.allclose(turned[:, [0, -1]], path[:, [0, -1]], atol=1e-5)
+    third = (torch.sin(angle * 2 / 3) * begin + torch.sin(angle / 3) * end) / torch.sin(angle)
+    assert torch.allclose(turned[:, (COLUMNS - 1) // 3], third, atol=1e-5)
+    attributes = found["attributes"]
+    means = [values[np.arange(40) % 3 == label].mean(0) for label in range(3)]
+    assert torch.allclose(attributes[:, 0], values[:3])
+    for label in range(3):
+        assert torch.allclose(
+            attributes[label, -1] - attributes[label, 0], means[(label + 1) % 3] - means[label], atol=1e-5
+        )
     moved = found["traversals"]
     for place in range(SIZE):
         others = [other for other in range(SIZE) if other != place]
@@ -84,13 +97,42 @@ def test_each_ability_has_its_gallery() -> None:
         )
 
 
+def test_of_coloured_images_the_lower_half_is_hidden() -> None:
+    class Completes:
+        complete = Doubles.complete
+
+    (only,) = galleries(
+        Completes(), Vectors(np.ones((2, 24), np.float32), np.zeros(2)), shape=(3, 4, 2), num_classes=None, seed=0
+    )
+    drawn = only.values_ND.reshape(2, COLUMNS, 3, 4, 2)
+    assert bool((drawn[:, 2:, :, :2] == 1).all() and (drawn[:, 2:, :, 2:] == 0.25).all())
+    assert bool((drawn[:, 1, :, :2] == 1).all() and (drawn[:, 1, :, 2:] == HIDDEN).all())
+
+
+@pytest.mark.parametrize(("labels", "many"), [(np.full(40, -100), 0), (np.zeros(40, np.int64), 0), (np.arange(40), 8)])
+def test_attributes_need_two_classes(labels: np.ndarray, many: int) -> None:
+    found = galleries(Doubles(), Vectors(HELD_OUT.values, labels), shape=SHAPE, num_classes=None, seed=0)
+    assert [len(one.values_ND) // COLUMNS for one in found if one.name == "attributes"] == [many] * bool(many)
+
+
+def test_opposite_latents_are_joined_by_a_straight_line() -> None:
+    values = np.repeat(np.array([[1.0], [-1.0]], np.float32), 8, 0)
+    found = {
+        one.name: one.values_ND
+        for one in galleries(
+            Doubles(), Vectors(values.repeat(SIZE, 1), np.zeros(16)), shape=SHAPE, num_classes=None, seed=0
+        )
+    }
+    assert torch.equal(found["spherical_interpolations"], found["interpolations"])
+
+
 def test_who_can_only_draw_shows_only_draws() -> None:
     class Draws:
         sample = Doubles.sample
 
-    (only,) = galleries(Draws(), HELD_OUT, num_classes=None, seed=0)
+    (only,) = galleries(Draws(), HELD_OUT, shape=SHAPE, num_classes=None, seed=0)
     assert only.name == "samples"
-    (again,) = galleries(Draws(), HELD_OUT, num_classes=None, seed=0)
+    (again,) = galleries(Draws(), HELD_OUT, shape=SHAPE, num_classes=None, seed=0)
     assert torch.equal(only.values_ND, again.values_ND)
 
 

@@ -5,6 +5,7 @@ Each planted error must miss one of the two by far.
 Shape legend: R rows, D values of a row.
 """
 
+import copy
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -105,8 +106,14 @@ def reads_all(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return x + self._shift(x), x.new_zeros(len(x))
 
 
-def unrepaired(self: Any) -> tuple[Tensor, Tensor]:
-    return -3 * self.w_D / self.w_D.square().sum(), self.w_D
+def unrepaired(self: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return -3 * self.w_D / self.w_D.square().sum(), self.w_D, torch.tensor(-2.0)
+
+
+def recomputes_the_slope(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    u_D, w_D, _ = self._direction()
+    h_R = torch.tanh(x @ w_D + self.b)
+    return x + h_R[:, None] * u_D, torch.log1p((w_D @ u_D) * (1 - h_R.square()))
 
 
 def forgets_the_margin(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +158,7 @@ def test_autoregressive_jacobians_are_triangular(hidden: list[int], monkeypatch:
     assert float(found.triu(1).abs().max()) == 0.0
     assert float(found.abs().amax(0)[lower].min()) > 0, "every earlier dimension is seen"
     assert float(jacobians(Inverse(bijection), x_RD).triu(1).abs().max()) == 0.0
-    monkeypatch.setattr(masked.MaskedLinear, "forward", torch.nn.Linear.forward)
+    monkeypatch.setattr(masked.MaskedLinear, "forward", lambda self, x, mask: torch.nn.Linear.forward(self, x))
     assert float(jacobians(bijection, x_RD).triu(1).abs().max()) > 1e-3, "without masks"
 
 
@@ -185,14 +192,59 @@ def test_a_planar_flow_that_would_fold_space_is_repaired(monkeypatch: pytest.Mon
     random_weights(bijection)
     with torch.no_grad():
         bijection.u_D.copy_(unrepaired(bijection)[0])
-    u_D, w_D = bijection._direction()
-    assert float(w_D @ u_D) == pytest.approx(-1 + float(torch.tensor(-3.0).exp().log1p()), abs=1e-6)
+    u_D, w_D, slope = (part.detach() for part in bijection._direction())
+    assert float(w_D @ u_D) == pytest.approx(-1 + planar.LEAST + float(torch.tensor(-3.0).exp().log1p()), abs=1e-6)
+    assert float(w_D @ u_D) == pytest.approx(float(slope) - 1, abs=1e-12)
     on_the_plane = -bijection.b * w_D / w_D.square().sum()
     x_RD = on_the_plane + 0.1 * torch.randn(50, 2, dtype=torch.float64)
     assert inverse_error(bijection, x_RD) < EXACT
     assert log_det_error(bijection, x_RD) < EXACT
     monkeypatch.setattr(planar.Planar, "_direction", unrepaired)
     assert not bool(bijection(x_RD)[1].isfinite().all()), "1 + u.w < 0 has no logarithm"
+
+
+FOLDED = pytest.mark.parametrize("along", [-17.0, -40.0, -200.0])
+
+
+def folded(along: float, dtype: torch.dtype) -> list[tuple[Planar, Tensor]]:
+    """Planar flows of a raw w.u so far below -1, and rows [R, D] on their planes, beside them and away from them."""
+    cases = []
+    for _ in range(20):
+        bijection = Planar(3).to(dtype)
+        w_D = torch.randn(3, dtype=torch.float64)
+        w_D /= w_D.norm()
+        u_D, off_R = torch.randn(3, dtype=torch.float64), torch.tensor([0, 1e-5, 1e-3, -0.1, 0.7, -2]).double()
+        with torch.no_grad():
+            bijection.w_D.copy_(w_D)
+            bijection.u_D.copy_(u_D + (along - w_D @ u_D) * w_D)
+            bijection.b.fill_(0.3)
+        x_RD = torch.randn(len(off_R), 3, dtype=torch.float64)
+        cases.append((bijection, (x_RD + (off_R - 0.3 - x_RD @ w_D)[:, None] * w_D).to(dtype)))
+    return cases
+
+
+@FOLDED
+def test_a_planar_flow_far_from_what_can_be_undone(along: float) -> None:
+    for bijection, x_RD in folded(along, torch.float64):
+        assert inverse_error(bijection, x_RD) < 1e-8
+        assert log_det_error(bijection, x_RD) < 1e-6
+
+
+@FOLDED
+def test_a_planar_flow_in_float32(along: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """log(1 + e^a) - 1 is -1 there, and w.u of what was repaired lies on either side of it."""
+    cases = folded(along, torch.float32)
+    for bijection, x_RD in cases:
+        z_RD, log_det_R = bijection(x_RD)
+        assert bool(z_RD.isfinite().all() and log_det_R.isfinite().all())
+        exact_R = copy.deepcopy(bijection).double()(x_RD.double())[1]
+        assert float((log_det_R - exact_R).detach().abs().max()) < 1e-2
+        assert inverse_error(bijection, x_RD) < 1e-2
+        slopes = torch.autograd.grad(log_det_R.sum(), list(bijection.parameters()))
+        assert all(bool(slope.isfinite().all()) for slope in slopes)
+    monkeypatch.setattr(planar, "LEAST", 0.0)
+    monkeypatch.setattr(Planar, "forward", recomputes_the_slope)
+    assert not all(bool(bijection(x_RD)[1].isfinite().all()) for bijection, x_RD in cases)
 
 
 def test_an_invertible_convolution_starts_as_a_rotation() -> None:
@@ -209,8 +261,21 @@ def test_a_singular_convolution_is_refused(value: float) -> None:
     bijection = InvertibleConvolution(4)
     with torch.no_grad():
         bijection.log_scale_C[2] = value
-    with pytest.raises(BadInput, match=r"weight is singular: factor .* of channel 2 of 4"):
-        bijection.inverse(torch.randn(1, 4, 2, 2))
+    for direction in (bijection.inverse, bijection.forward):
+        with torch.no_grad(), pytest.raises(BadInput, match=r"weight is singular: factor .* of channel 2 of 4"):
+            direction(torch.randn(1, 4, 2, 2))
+    assert bijection(torch.randn(1, 4, 2, 2))[1].requires_grad, "in training the run's policy acts"
+
+
+@pytest.mark.parametrize("name", ["actnorm of vectors", "actnorm of images"])
+def test_an_actnorm_shifts_before_it_scales(name: str) -> None:
+    """So that its shift is the mean of data, and its scale one over their deviation, wherever they lie."""
+    bijection, x = drawn(name)
+    assert isinstance(bijection, ActNorm)
+    beside = (-1, *[1] * (x.dim() - 2))
+    shift, scale = bijection.shift_C.view(beside), bijection.log_scale_C.exp().view(beside)
+    assert torch.allclose(bijection(x)[0], (x + shift) * scale, rtol=0, atol=EXACT)
+    assert torch.allclose(bijection.inverse(x), x / scale - shift, rtol=0, atol=EXACT)
 
 
 def test_bounded_scales_never_blow_up() -> None:
@@ -227,6 +292,8 @@ def test_levels_there_and_back(levels: int) -> None:
         y_RD, log_det_R = dequantize(values_RD, torch.full_like(values_RD, noise), levels)
         assert torch.allclose(quantize(y_RD, levels), values_RD, rtol=0, atol=1e-12)
         assert torch.allclose(log_det_R.exp(), torch.full_like(log_det_R, 1 / levels))
+    most_11 = dequantize(torch.ones(1, 1), torch.full((1, 1), 1 - 2.0**-24), levels)[0]
+    assert float(most_11) < 1, "the largest noise of float32, at the largest level"
     assert quantize(torch.tensor([[-0.3, 1.2]]), levels).tolist() == [[0.0, 1.0]]
     with pytest.raises(BadInput, match="must lie from 0 to 1"):
         dequantize(values_RD + 1.5, torch.zeros_like(values_RD), levels)

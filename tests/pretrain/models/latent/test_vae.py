@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_pipeline.batch import VectorBatch
 from data_pipeline.config import BadInput
 from data_pipeline.digits import DigitsConfig
+from data_pipeline.points import EightGaussiansConfig
 from pretrain.distributions.gaussian import standard_normal_log_prob
 from pretrain.models.latent import posteriors, vae
 from pretrain.models.latent.bounds import importance_weighted, weighted_kl
 from pretrain.models.latent.outputs import BernoulliOutput, GaussianOutput, LogisticMixtureOutput
-from pretrain.models.latent.posteriors import Posterior
+from pretrain.models.latent.posteriors import FlowPosteriorConfig, Posterior
 from pretrain.models.latent.vae import VAE, VAEConfig
 from tests.pretrain.bijections.identities import random_weights
 
@@ -155,8 +156,14 @@ def test_where_a_beta_vae_is_best(beta: float) -> None:
 def test_at_the_true_posterior_every_single_weight_is_the_evidence() -> None:
     model, weight_DZ, bias_D, x_RD = linear_gaussian(orthogonal=True)
     set_posterior(model, weight_DZ, bias_D)
-    log_w_KR = model._log_weights(batch_of(x_RD), model._encoded(batch_of(x_RD)), 50)
-    assert float((log_w_KR - evidence(weight_DZ, bias_D, x_RD)).detach().abs().max()) < EXACT
+
+    def misfit() -> float:
+        log_w_KR = model._log_weights(batch_of(x_RD), model._encoded(batch_of(x_RD)), 50)
+        return float((log_w_KR - evidence(weight_DZ, bias_D, x_RD)).detach().abs().max())
+
+    assert misfit() < EXACT
+    set_posterior(model, weight_DZ, bias_D, beta=1.3)
+    assert misfit() > 1e-3, "of a wider posterior they scatter"
 
 
 def gaps(model: VAE, known_R: Tensor, x_RD: Tensor, total: int = 24_000) -> dict[int, tuple[float, float]]:
@@ -213,6 +220,55 @@ def test_free_bits_by_hand() -> None:
     assert float(paid) == pytest.approx(2 * 2 * (0.5 + 2.0))
     assert torch.equal(torch.autograd.grad(paid, kl_RZ)[0], torch.tensor([[0.0, 2.0], [0.0, 2.0]]))
     assert float(weighted_kl(kl_RZ, beta=1.0, free_bits=0.0)) == pytest.approx(4.4)
+
+
+@pytest.mark.parametrize("posterior", [GAUSSIAN, FLOW], ids=["gaussian", "flow"])
+def test_a_beta_of_one_is_the_plain_elbo_bit_for_bit(posterior: dict[str, Any]) -> None:
+    """In float32, and where a drawn KL divergence is negative too."""
+    torch.manual_seed(0)
+    model = configure(posterior=posterior).build()
+    plain, most = configure(posterior=posterior, bound=ELBO | {"beta": 1.0, "free_bits": 0.0}).build(), 0.0
+    plain.load_state_dict(model.state_dict())
+    for seed in range(20):
+        batch = batch_of(torch.randn(2, WIDTH))
+        totals = []
+        for one in (model, plain):
+            torch.manual_seed(seed)
+            totals.append(one(batch, None, player="model", step=0).total)
+        torch.manual_seed(seed)
+        encoded_RE = model._encoded(batch)
+        z_KRZ, log_q_KR = model.posterior(encoded_RE, 1)
+        mean_RZ, log_std_RZ = encoded_RE[:, :LATENTS], encoded_RE[:, LATENTS : 2 * LATENTS]
+        kl = 0.5 * (mean_RZ.square() + (2 * log_std_RZ).exp() - 1) - log_std_RZ
+        drawn = log_q_KR - standard_normal_log_prob(z_KRZ)
+        known = -model.log_likelihood(z_KRZ, batch).sum() + (drawn if posterior == FLOW else kl).sum()
+        assert torch.equal(totals[0], known)
+        assert torch.equal(totals[1], known)
+        most = min(most, float(drawn.detach().sum()))
+    assert most < 0, "some drawn KL divergence is below zero"
+
+
+def test_free_bits_and_metrics_of_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each latent costs its mean over the rows, or what is free if that is more."""
+    x_RD = torch.randn(ROWS, WIDTH, dtype=torch.float64)
+    model = linear_gaussian(bound=ELBO | {"beta": 2.0, "free_bits": 0.4})[0]
+    with torch.no_grad():
+        model.encoder[0].weight *= 0.1
+        model.encoder[0].bias.copy_(torch.tensor([0.0, 3.0, 0.05, 0.05]))
+        mean_RZ, log_std_RZ = model._encoded(batch_of(x_RD)).chunk(2, 1)
+    standard = torch.distributions.Normal(torch.zeros(()).double(), torch.ones(()).double())
+    kl_RZ = torch.distributions.kl_divergence(torch.distributions.Normal(mean_RZ, log_std_RZ.exp()), standard)
+    assert float(kl_RZ[:, 0].mean()) < 0.4 < float(kl_RZ[:, 1].mean())
+
+    def compare() -> tuple[float, float]:
+        loss = model(batch_of(x_RD), None, player="model", step=0)
+        paid = loss.total.detach() - loss.metrics["reconstruction_nats"]
+        owed = 2.0 * (ROWS * 0.4 + kl_RZ[:, 1].sum())
+        return abs(float(paid - owed)), abs(float(loss.metrics["kl_nats"] - kl_RZ.sum()))
+
+    assert max(compare()) < EXACT
+    monkeypatch.setattr(vae, "weighted_kl", lambda kl_RZ, *, beta, free_bits: beta * kl_RZ.sum())
+    assert compare()[0] > 1e-3, "nothing is free"
 
 
 def binary(posterior: dict[str, Any]) -> tuple[VAE, VectorBatch]:
@@ -281,6 +337,27 @@ def test_elbo_of_a_flow_posterior_is_that_of_its_density_on_a_grid() -> None:
         assert float((gaussian_K - log_q_KR[:, 0]).abs().max()) > 1e-3
 
 
+def test_every_latent_of_a_flow_posterior_depends_on_all_noise() -> None:
+    """Two autoregressive layers with the order reversed between them; without, the first would stay Gaussian."""
+    torch.manual_seed(0)
+    posterior = FlowPosteriorConfig.model_validate(FLOW | {"hidden_widths": [30]}).build(4)
+    random_weights(posterior)
+    noise_NZ, context_NC = torch.randn(16, 4, dtype=torch.float64), torch.randn(16, 3, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(lambda z: posterior._flow(z, context_NC)[0].sum(0), noise_NZ)
+    assert float(slope.abs().amax(1).min()) > 0
+    assert [type(layer).__name__ for layer in posterior.layers] == ["MaskedAutoregressive"] * 2
+
+
+def test_the_centre_of_a_flow_posterior_is_where_latents_without_noise_are() -> None:
+    posterior = FlowPosteriorConfig.model_validate(FLOW).build(4)
+    random_weights(posterior)
+    encoded_RE = torch.randn(3, 11, dtype=torch.float64)
+    encoded_RE[:, 4:8] = -60.0
+    centre_RZ = posterior.centre(encoded_RE)
+    assert torch.allclose(posterior(encoded_RE, 1)[0][0], centre_RZ, rtol=0, atol=EXACT)
+    assert float((centre_RZ - encoded_RE[:, :4]).detach().abs().max()) > 1e-3, "not the Gaussian's mean"
+
+
 @pytest.mark.parametrize(
     ("output", "values"),
     [
@@ -299,6 +376,31 @@ def test_outputs_sum_to_one_and_draw_their_mean(output: Any, values: Tensor) -> 
     assert bool(((drawn_ND.mean(0) - (p_X[:, None] * images_XD).sum(0)).abs() < error_D).all())
     if output.kind == "bernoulli":
         assert torch.allclose(output.mean(numbers_DK), (p_X[:, None] * images_XD).sum(0), atol=1e-12)
+
+
+def test_the_mean_of_a_mixture_is_weighted() -> None:
+    """Of narrow components at many levels, against draws."""
+    torch.manual_seed(0)
+    output = LogisticMixtureOutput(kind="logistic_mixture", levels=1000, num_components=2)
+    numbers_DK = torch.tensor(
+        [[1.5, -1.0, -0.3, 0.3, -2.0, -2.0], [0.0, 2.0, 0.1, 0.2, -2.0, -2.0]], dtype=torch.float64
+    )
+    first = 1 / (1 + math.exp(-2.5))
+    assert float(output.mean(numbers_DK)[0]) == pytest.approx(0.2 * first + 0.8 * (1 - first), abs=1e-9)
+    drawn_ND = output.draw(numbers_DK.expand(40_000, -1, -1))
+    error_D = 4 * drawn_ND.std(0) / 200
+    assert bool(((drawn_ND.mean(0) - output.mean(numbers_DK)).abs() < error_D).all())
+
+
+def test_values_that_an_output_cannot_have_are_refused() -> None:
+    bernoulli = BernoulliOutput(kind="bernoulli")
+    for value in (2.0, 0.5, -1.0):
+        with pytest.raises(BadInput, match="the model is of zeros and ones"):
+            bernoulli.log_prob(torch.zeros(1, 1, 1), torch.tensor([[value]]))
+    logistic = LogisticMixtureOutput(kind="logistic_mixture", levels=256, num_components=1)
+    for value in (255.0, -0.1):
+        with pytest.raises(BadInput, match="must lie from 0 to 1"):
+            logistic.log_prob(torch.zeros(1, 1, 3), torch.tensor([[value]]))
 
 
 def test_a_gaussian_output_draws_its_mean_and_its_deviation() -> None:
@@ -358,5 +460,16 @@ def test_bad_shapes_and_data_are_told() -> None:
     bernoulli = configure(row_shape=[64], output={"kind": "bernoulli"})
     assert bernoulli.problem(binary_digits) is None
     assert "make it binary" in str(bernoulli.problem(grey))
+    for pixels, remedy in (("threshold", "bernoulli"), ("grey", "logistic_mixture with levels=17")):
+        data = DigitsConfig(kind="digits", pixels=pixels)
+        assert f"choose output.kind {remedy}, or" in str(
+            configure(row_shape=[64], output={"kind": "gaussian"}).problem(data)
+        )
+        assert configure(row_shape=[64], output={"kind": "gaussian", "std": 0.1}).problem(data) is None
+    points = EightGaussiansConfig(kind="eight_gaussians")
+    assert configure(row_shape=[2], output={"kind": "gaussian"}).problem(points) is None
+    for wrong in ({"row_shape": [0]}, {"posterior": FLOW | {"hidden_widths": [0]}}):
+        with pytest.raises(ValidationError, match="greater than 0"):
+            configure(**wrong)
     levels = configure(row_shape=[64], output={"kind": "logistic_mixture", "levels": 16, "num_components": 1})
     assert "16 levels" in str(levels.problem(grey))

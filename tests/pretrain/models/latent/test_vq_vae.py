@@ -206,6 +206,8 @@ def test_bad_codes_and_files_are_told() -> None:
         pack(np.array([[0, 4]]), 4)
     with pytest.raises(BadInput, match="3 bytes: 3 rows of 2 codes of 2 bits take 2"):
         unpack(b"abc", 4, 2, 3)
+    with pytest.raises(BadInput, match="codes from 0 to 3: must lie from 0 to 2"):
+        unpack(pack(np.array([[0, 3]]), 4), 3, 2, 1)
 
 
 def test_the_kernel_is_chosen_by_the_run() -> None:
