@@ -1,7 +1,8 @@
 """A picture of what each target token read of the source, and of how far the source had been read when it was written.
 
 Rows are target tokens from the top, columns source tokens; the darker, the more was read. The line is the read path:
-to its right nothing had been seen yet (Bahdanau et al. 2015, figure 3, and Arivazhagan et al. 2019, figure 1).
+to its right nothing had been seen yet, but that the source may have ended, a column that is no token (Bahdanau et al.
+2015, figure 3, and Arivazhagan et al. 2019, figure 1).
 
 Shape legend: T target tokens, S source tokens.
 """

@@ -11,7 +11,7 @@ from pretrain.group import Group
 from pretrain.models.seq2seq.encoder_decoder import Seq2Seq
 
 DATA = SwapPairsConfig(kind="swap_pairs", num_held_out=200)
-STEPS = 1000
+STEPS = 1600
 EARLY, WAITING = tuple(range(1, 11)), (2, 2, 4, 4, 6, 6, 8, 8, 10, 10)
 
 
