@@ -108,6 +108,14 @@ def test_recipes(segue: Forks, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == recipe_names()
 
 
+def test_the_readme_has_the_table_that_the_verb_prints(segue: Forks, tmp_path: Path) -> None:
+    readme = (RECIPES.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = json.loads(segue.run("models", "--json", cwd=tmp_path).out)
+    for row in rows:
+        kind, *cells = ["no" if value is False else "yes" if value is True else value for value in row.values()]
+        assert f"| `{kind}` | {' | '.join(cells)} |" in readme
+
+
 def test_a_translator_translates_and_is_reported(segue: Forks, tmp_path: Path) -> None:
     trained = segue.run("train", "tiny_seq2seq", "--run", "run", "steps=2", cwd=tmp_path)
     assert trained.code == 0, trained
