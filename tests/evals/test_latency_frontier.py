@@ -11,7 +11,6 @@ from pretrain.group import Group
 from pretrain.models.seq2seq.encoder_decoder import Seq2Seq
 
 DATA = SwapPairsConfig(kind="swap_pairs", num_held_out=200)
-STEPS = 1600
 EARLY, WAITING = tuple(range(1, 11)), (2, 2, 4, 4, 6, 6, 8, 8, 10, 10)
 
 
@@ -49,8 +48,8 @@ def test_nobody_is_more_often_right_than_the_lag_allows(right: float, reads: tup
 
 @pytest.mark.slow
 def test_infinite_lookback_learns_to_wait_for_just_one_token() -> None:
-    """Recipe milk_swap_pairs, shortened: every token right, at the least lag that allows it."""
-    changes = (f"steps={STEPS}", "log.tensorboard=false")
+    """Recipe milk_swap_pairs: every token right, at the least lag that allows it (99.8% after 1,600 of its steps)."""
+    changes = ("log.tensorboard=false",)
     experiment = config.load(Experiment, config.recipe_path("milk_swap_pairs"), changes)
     trainer = experiment.trainer(Group())
     for _ in trainer.steps():
