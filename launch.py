@@ -308,18 +308,21 @@ def evaluate(
 @app.command()
 def sample(
     directory: RunDirectory,
-    prompt: Annotated[str | None, typer.Option(help="How the text begins.")] = None,
-    tokens: Annotated[int, typer.Option(help="How many to write after the prompt.")] = 100,
+    prompt: Annotated[str | None, typer.Option(help="How the text begins, or what is to be translated.")] = None,
+    tokens: Annotated[int, typer.Option(help="How many to write after the prompt; of a translation at most.")] = 100,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal samples.")] = 0,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that make up this probability.")] = None,
     count: Annotated[int, typer.Option(help="How many images.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="File for the text, or PNG for images.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the text, or PNG for images or an alignment.", metavar="FILE")
+    ] = None,
     checkpoint: CheckpointStep = None,
     kernel: KernelChoices = None,
 ) -> None:
-    """Write text with a language model; with another draw images, points or waves (a PNG, .npy, and .wav of waves)."""
+    """Write text with a language model; translate the prompt with a translator (--out: a PNG of the alignment); with
+    another draw images, points or waves (a PNG, .npy, and .wav of waves)."""
     from cluster.sampling import sample_text, sample_vectors, write_vectors
 
     if out is not None:
@@ -329,6 +332,15 @@ def sample(
         values_ND, data = sample_vectors(directory, count=count, seed=seed, step=checkpoint, kernels=kernel or ())
         write_vectors(values_ND, path, data)
         say(f"{count} samples: {path} and {path.with_suffix('.npy')}")
+        return
+    from cluster.translation import is_translator, translate_prompt
+
+    if is_translator(directory):
+        shown = translate_prompt(
+            directory, prompt=prompt, max_tokens=tokens, out=out, step=checkpoint, kernels=kernel or ()
+        )
+        print(shown.text)
+        say(shown.latency_line())
         return
     text = sample_text(
         directory,

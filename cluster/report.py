@@ -9,12 +9,15 @@ import torch
 
 from cluster.picture import draw_loss
 from cluster.sampling import saved_model, write_vectors
+from cluster.translation import held_out_translations
+from data_pipeline.pair_data import PairData
 from data_pipeline.streams.vectors import Vectors
 from data_pipeline.vector_data import VectorData
 from evals.evaluate import evaluate_run
 from evals.metric import Metric
 from evals.pictures.gallery import galleries
 from evals.pictures.images import grid_of, images_of, write_png
+from evals.translation import Translator
 from evals.vectors import open_vectors
 from pretrain.contract import Model, Sampler
 from pretrain.experiment import Experiment
@@ -23,6 +26,7 @@ from pretrain.rng import seed_everything
 
 FOLDER, PAGE = "report", "report.html"
 WAVES, POINTS = 4, 2000
+TRANSLATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ def write_report(directory: Path, *, split: str, step: int | None = None) -> Pat
     if isinstance(experiment.data, VectorData):
         vectors = open_vectors(experiment.data, split)
         figures += _pictures(directory / FOLDER, model, experiment, experiment.data, vectors)
+    if isinstance(experiment.data, PairData) and isinstance(model, Translator):
+        shown = held_out_translations(model, experiment.data, split, TRANSLATIONS)
+        for number, one in enumerate(shown, 1):
+            path = directory / FOLDER / f"alignment-{number}.png"
+            one.draw(path)
+            figures.append(Figure(f"{one.source_text} → {one.text} (reference: {one.reference_text})", path))
     page = directory / PAGE
     page.write_text(_page(directory, result.lines()[0], result.metrics, figures), encoding="utf-8")
     return page
@@ -70,7 +80,8 @@ def _page(directory: Path, head: str, metrics: tuple[Metric, ...], figures: list
         for one in metrics
     )
     pictures = "".join(
-        f'<h2>{html.escape(one.title)}</h2><img src="{one.path.relative_to(directory).as_posix()}" alt="{one.title}">'
+        f"<h2>{html.escape(one.title)}</h2>"
+        f'<img src="{one.path.relative_to(directory).as_posix()}" alt="{html.escape(one.title)}">'
         for one in figures
     )
     return (

@@ -101,7 +101,8 @@ def sample_vectors(
     where it does not."""
     model, experiment = saved_model(directory, step, kernels)
     if not isinstance(model, Sampler):
-        raise BadInput(f"{directory}: {experiment.model.kind} draws no images; give it a --prompt")
+        instead = "a --prompt to translate" if experiment.model.reads == "pairs" else "a --prompt"
+        raise BadInput(f"{directory}: {experiment.model.kind} draws no images; give it {instead}")
     if count < 1:
         raise BadInput(f"--count {count}: must be at least 1")
     seed_everything(seed, "sample")

@@ -28,6 +28,18 @@ class PairData(Config, abc.ABC):
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens say."""
 
+    def unknown(self) -> int | None:
+        """The token that stands for what the vocabulary cannot spell, where there is one."""
+        return None
+
+    def references(self, split: str) -> tuple[str, ...] | None:
+        """The targets of `pairs(split)` as they were before any tokenizer; None where they never were text."""
+        return None
+
+    def left_out(self, split: str) -> dict[str, int]:
+        """What became of a split on its way to `pairs`, where anything can be left out of it."""
+        return {}
+
     @abc.abstractmethod
     def _pairs(self, split: str) -> Pairs: ...
 

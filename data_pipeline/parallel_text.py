@@ -75,9 +75,19 @@ class ParallelTextConfig(PairData):
     def text(self, ids: Sequence[int]) -> str:
         return self.load_tokenizer().decode(ids)
 
+    def unknown(self) -> int | None:
+        return self.load_tokenizer().unknown
+
+    def references(self, split: str) -> tuple[str, ...]:
+        """The lines of the target's file that belong to the pairs."""
+        return _read(self, split)[2]
+
     def report(self, split: str) -> Report:
         """What was left out of a split."""
         return _read(self, split)[1]
+
+    def left_out(self, split: str) -> dict[str, int]:
+        return {**self.report(split).to_json(), "max_length": self.max_length}
 
     def load_tokenizer(self) -> Tokenizer:
         """The kept one; the first time it is trained."""
@@ -124,13 +134,14 @@ def _aligned_lines(config: ParallelTextConfig, split: str) -> tuple[list[str], l
 
 
 @lru_cache(maxsize=8)
-def _read(config: ParallelTextConfig, split: str) -> tuple[Pairs, Report]:
-    """The pairs of a split and what was left out; BadInput where nothing is left."""
+def _read(config: ParallelTextConfig, split: str) -> tuple[Pairs, Report, tuple[str, ...]]:
+    """The pairs of a split, what was left out, and the lines of their targets; BadInput where nothing is left."""
     lines = _aligned_lines(config, split)
     tokenizer = config.load_tokenizer()
     every = list(zip(*(tokenizer.encode_batch(side) for side in lines), strict=True))
-    full = [pair for pair in every if all(len(side) for side in pair)]
-    kept = [pair for pair in full if max(map(len, pair)) <= config.max_length]
+    full = [number for number, pair in enumerate(every) if all(len(side) for side in pair)]
+    left = [number for number in full if max(map(len, every[number])) <= config.max_length]
+    kept = [every[number] for number in left]
     report = Report(
         lines=len(every),
         empty=len(every) - len(full),
@@ -147,7 +158,7 @@ def _read(config: ParallelTextConfig, split: str) -> tuple[Pairs, Report]:
             "raise it"
         )
     sources, targets = (Sequences.of(side) for side in zip(*kept, strict=True))
-    return Pairs(sources, targets, tokenizer.end_of_document), report
+    return Pairs(sources, targets, tokenizer.end_of_document), report, tuple(lines[1][number] for number in left)
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
-from data_pipeline.parallel_text import ParallelTextConfig
+from data_pipeline.pair_data import PairData
 from data_pipeline.vector_data import VectorData
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.density import density_metrics
@@ -241,7 +241,9 @@ def _evaluate_vectors(
 
 
 def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any]) -> EvaluationResult:
-    pairs = open_pairs(experiment.data, protocol["split"])
+    data = experiment.data
+    pairs = open_pairs(data, protocol["split"])
+    assert isinstance(data, PairData), "open_pairs refuses any other"
     device = choose_device("auto", Group())
     model = _load(experiment, reader, experiment.model, device)
     with torch.no_grad():
@@ -252,6 +254,8 @@ def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: 
             seed=experiment.seed,
         )
     protocol |= {"data_fingerprint": pairs.fingerprint, "pairs": found.pairs, "mean": "over target tokens with the end"}
+    if left_out := data.left_out(protocol["split"]):
+        protocol["split_read"] = left_out
     unit = {"nats_per_token": "nats/token", "lag": "source tokens"}
     metrics = [
         Metric(name, value, unit.get(name, "per token"), "lower", found.tokens, None, protocol)
@@ -261,8 +265,10 @@ def _evaluate_pairs(experiment: Experiment, reader: CheckpointReader, protocol: 
         metrics.append(streaming_nats(model, pairs, rows=protocol["rows"], device=device, protocol=protocol))
         metrics += translation_metrics(
             translate_pairs(model, pairs, max_tokens=longest_output(pairs)),
-            tokens=f"of data.kind {experiment.data.kind}",
-            text=experiment.data.text if isinstance(experiment.data, ParallelTextConfig) else None,
+            tokens=f"of data.kind {data.kind}",
+            text=data.text,
+            references=data.references(protocol["split"]),
+            unknown=data.unknown(),
             protocol=protocol,
         )
     return EvaluationResult(protocol, tuple(metrics), {})

@@ -44,6 +44,11 @@ class EvaluationResult:
         """The result for people."""
         p = self.protocol
         head = f"{p['split']} of {p['run']}: checkpoint of step {p['checkpoint']['step']}, {p['dtype']}"
+        if read := p.get("split_read"):
+            head += (
+                f"; {read['pairs']:,} of {read['lines']:,} pairs ({read['empty']:,} empty and {read['too_long']:,} of "
+                f"more than {read['max_length']} tokens left out), {read['unknown']:,} tokens unknown"
+            )
         return [head, *_text_lines(self.scores), *([] if self.scores else map(_metric_line, self.metrics))]
 
     def to_json(self) -> dict[str, Any]:

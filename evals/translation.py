@@ -2,14 +2,18 @@
 
 token_accuracy   places at which output and reference have the same token, of the places that either has
 exact_match      outputs equal to their references
-bleu             of the text, by sacrebleu
+empty_outputs    outputs without a token, which have no latency
+bleu             of the text against the references as they were before any tokenizer, by sacrebleu
+
+What stands in a reference for a word that the vocabulary has not got is right for nobody.
+
 AP, AL, LAAL, DAL, mean arcs     see `evals.metrics.latency`
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -78,24 +82,33 @@ def translation_metrics(
     found: Sequence[Translated],
     *,
     tokens: str,
-    text: Callable[[Sequence[int]], str] | None,
+    text: Callable[[Sequence[int]], str],
+    references: Sequence[str] | None,
+    unknown: int | None = None,
     protocol: Mapping[str, Any],
 ) -> tuple[Metric, ...]:
-    """Accuracies, BLEU of what `text` makes of tokens (None: no BLEU), and latency.
+    """Accuracies, BLEU of what `text` makes of an output against the text of its reference (`references` begin with
+    those of `found`; None: no BLEU), and latency, which is left out where no output has a token.
 
-    `tokens` says what a token is, as in `evals.metrics.latency`. Raises BadInput where there is no output at all.
+    `tokens` says what a token is, as in `evals.metrics.latency`; `unknown` is never right. Raises BadInput where there
+    is nothing to score.
     """
-    same = [float(a == b) for one in found for a, b in zip_longest(one.output, one.reference)]
-    whole = [float(one.output == one.reference) for one in found]
+    same = [float(a == b != unknown) for one in found for a, b in zip_longest(one.output, one.reference)]
+    whole = [float(one.output == one.reference and unknown not in one.reference) for one in found]
+    empty = [float(not one.output) for one in found]
     known = {**protocol, "tokens": tokens, "decoding": "greedy, as a stream"}
 
-    def share(name: str, values: list[float], unit: str) -> Metric:
-        return average(name, torch.tensor(values).double(), unit=unit, better="higher", protocol=known)
+    def share(name: str, values: list[float], unit: str, better: Literal["lower", "higher"] = "higher") -> Metric:
+        return average(name, torch.tensor(values).double(), unit=unit, better=better, protocol=known)
 
-    metrics = [share("token_accuracy", same, "of tokens"), share("exact_match", whole, "of outputs")]
-    if text is not None:
-        outputs, references = [text(one.output) for one in found], [[text(one.reference)] for one in found]
-        metrics.append(corpus_bleu(outputs, references, protocol=known))
+    metrics = [
+        share("token_accuracy", same, "of tokens"),
+        share("exact_match", whole, "of outputs"),
+        share("empty_outputs", empty, "of outputs", "lower"),
+    ]
+    if references is not None:
+        given = [[reference] for reference in references[: len(found)]]
+        metrics.append(corpus_bleu([text(one.output) for one in found], given, protocol=known))
     return (*metrics, *latency([one.path() for one in found], tokens=tokens, protocol=known))
 
 

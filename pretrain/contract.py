@@ -188,11 +188,14 @@ def capabilities(model: type[Model]) -> Capabilities:
     latents = hasattr(model, "encode")
     return Capabilities(
         evaluate=evaluate,
-        sample=model.sampling if hasattr(model, "sample") or hasattr(model, "advance") else "no",
+        sample=model.sampling if any(hasattr(model, name) for name in SAMPLES) else "no",
         latents=latents,
         control="n/a" if not latents else "yes" if model.controls_latents else "no",
     )
 
+
+SAMPLES = ("sample", "advance", "translate")
+"""Whole rows, token by token, or a target for a given source (`evals.translation.Translator`)."""
 
 EVALUATES: dict[str, Literal["exact", "bound", "unnormalized"]] = {
     "log_prob": "exact",

@@ -102,12 +102,14 @@ MEASURES: tuple[tuple[str, Callable[[ReadPath], float], str], ...] = (
 
 
 def latency(paths: Iterable[ReadPath], *, tokens: str, protocol: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """All five, each a mean over sentences.
+    """All five, each a mean over sentences; none where no sentence has output.
 
     `tokens` says what was counted (words, characters, a tokenizer by its hash). Sentences without output have no
     latency and are left out; `count` says how many were in.
     """
     written = [path for path in paths if path.reads]
+    if not written:
+        return ()
     known = {
         **protocol,
         "tokens": tokens,

@@ -1,7 +1,8 @@
 """A picture of what each target token read of the source, and of how far the source had been read when it was written.
 
 Rows are target tokens from the top, columns source tokens; the darker, the more was read. The line is the read path:
-to its right nothing had been seen yet (Bahdanau et al. 2015, figure 3, and Arivazhagan et al. 2019, figure 1).
+to its right nothing had been seen yet, but that the source may have ended, a column that is no token (Bahdanau et al.
+2015, figure 3, and Arivazhagan et al. 2019, figure 1).
 
 Shape legend: T target tokens, S source tokens.
 """
@@ -37,9 +38,12 @@ def write_alignment(
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     axes.imshow(weights_TS.float().cpu().numpy(), cmap="Greys", vmin=0.0, vmax=1.0, aspect="equal")
-    axes.set_xticks(range(num_sources), sources, rotation=90)
-    axes.set_yticks(range(num_targets), targets)
+    axes.set_xticks(range(num_sources), sources, rotation=90, parse_math=False)
+    axes.set_yticks(range(num_targets), targets, parse_math=False)
     axes.xaxis.tick_top()
+    axes.set_xlabel("source, and how far it was read (red)")
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("target")
     xs, ys = read_path(reads)
     axes.plot(xs, ys, color="tab:red", linewidth=2.0)
     axes.set_xlim(-0.5, num_sources - 0.5)

@@ -55,3 +55,8 @@ class ChunkwiseAttention(MonotonicAttention):
     def spread(self, stops_RTS: Tensor, s_RTQ: Tensor, h_RSM: Tensor, present_RS: Tensor) -> Tensor:
         """Where nothing is present nobody stops, so energies need no mask."""
         return spread_over_chunks(stops_RTS, self.energy(s_RTQ, h_RSM), self.chunk_width)
+
+    def weights(self, s_1Q: Tensor, h_JM: Tensor) -> Tensor:
+        """Energies of the chunk alone, so that a token costs no more where more has been read."""
+        chunk_C = self.energy(s_1Q[None], h_JM[None, -self.chunk_width :])[0, 0].softmax(-1)
+        return F.pad(chunk_C, (len(h_JM) - len(chunk_C), 0))

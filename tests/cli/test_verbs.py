@@ -108,6 +108,29 @@ def test_recipes(segue: Forks, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == recipe_names()
 
 
+def test_the_readme_has_the_table_that_the_verb_prints(segue: Forks, tmp_path: Path) -> None:
+    readme = (RECIPES.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = json.loads(segue.run("models", "--json", cwd=tmp_path).out)
+    for row in rows:
+        kind, *cells = ["no" if value is False else "yes" if value is True else value for value in row.values()]
+        assert f"| `{kind}` | {' | '.join(cells)} |" in readme
+
+
+def test_a_translator_translates_and_is_reported(segue: Forks, tmp_path: Path) -> None:
+    trained = segue.run("train", "tiny_seq2seq", "--run", "run", "steps=2", cwd=tmp_path)
+    assert trained.code == 0, trained
+    said = segue.run("sample", "run", "--prompt", "0 1 2 3", "--tokens", "5", "--out", "one.png", cwd=tmp_path)
+    assert said.code == 0, said
+    text, latency = said.out.splitlines()
+    assert text == "" or all(word.isdigit() for word in text.split())
+    assert "average lagging" in latency or "nothing was written" in latency
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert "give it a --prompt to translate" in segue.run("sample", "run", cwd=tmp_path).one_message()
+    assert segue.run("report", "run", cwd=tmp_path).code == 0
+    assert "token_accuracy" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "run" / "report").glob("alignment-*.png"))) == 4
+
+
 def test_doctor(segue: Forks, tmp_path: Path) -> None:
     result = segue.run("doctor", "--json", cwd=tmp_path)
     findings = {finding["name"]: finding["verdict"] for finding in json.loads(result.out)}

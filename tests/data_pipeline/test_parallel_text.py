@@ -60,6 +60,27 @@ def test_what_is_left_out_is_counted_and_the_rest_stays_together(tmp_path: Path)
     shown = [(data.text(pairs.sources[i].tolist()), data.text(pairs.targets[i].tolist())) for i in range(len(pairs))]
     assert shown == [("a cat", "un"), ("a <unk> .", "le <unk> .")]
     assert data.report("train").too_long == 2, "five tokens in French"
+    assert data.references("valid") == ("un", "le z ."), "as they were, unknown words too, beside their pairs"
+    assert (data.unknown(), data.left_out("valid")["max_length"]) == (data.load_tokenizer().unknown, 4)
+
+
+def test_lines_lose_the_white_space_around_them(tmp_path: Path) -> None:
+    """Of byte pairs every space is a token; Windows ends lines with one more."""
+    padded = [[f"  {line} \r" for line in side] for side in (ENGLISH, FRENCH)]
+    data = written(tmp_path, *padded, tokenizer={"kind": "bpe", "vocab_size": 280})
+    pairs = data.pairs("train")
+    assert [data.text(pairs.sources[i].tolist()) for i in range(4)] == ENGLISH
+    assert list(data.references("train")) == FRENCH
+
+
+def test_other_settings_make_another_tokenizer(tmp_path: Path) -> None:
+    """In one directory, of the same files."""
+    sizes = {}
+    for vocab_size in (270, 280):
+        data = written(tmp_path, tokenizer={"kind": "bpe", "vocab_size": vocab_size})
+        sizes[vocab_size] = data.load_tokenizer().vocab_size
+    assert sizes == {270: 270, 280: 280}
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_the_tokenizer_is_trained_once_and_kept_by_hash(tmp_path: Path) -> None:

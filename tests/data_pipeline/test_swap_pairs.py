@@ -54,6 +54,26 @@ def test_no_reader_that_knows_every_token_lags_by_less_than_two() -> None:
     assert min(differentiable_average_lagging(ReadPath(reads, 4, 4)) for reads in paths) == pytest.approx(1.0)
 
 
+def expected_accuracy(reads: tuple[int, ...]) -> float:
+    """Of five symbols, two tokens at a time: y_1 is x_2, y_2 is x_1."""
+    needs = [i + 2 if i % 2 == 0 else i for i in range(len(reads))]
+    return sum(1.0 if read >= need else 1 / 5 for read, need in zip(reads, needs, strict=True)) / len(reads)
+
+
+def test_no_read_path_is_more_accurate_than_its_lag_allows() -> None:
+    """All paths of six tokens that begin with a read; the bound is reached with none to all of the pairs waited for."""
+    reached = set()
+    for reads in product(range(1, 7), repeat=6):
+        if list(reads) == sorted(reads):
+            lag = differentiable_average_lagging(ReadPath(reads, 6, 6))
+            bound, found = CONFIG.best_accuracy(lag), expected_accuracy(reads)
+            assert found <= bound + 1e-12, (reads, lag)
+            if found > bound - 1e-12:
+                reached.add(round(6 * lag))
+    assert reached >= {6, 8, 10, 12}
+    assert expected_accuracy((0, 1, 4, 4, 6, 6)) > CONFIG.best_accuracy(8 / 6), "who writes first is beyond it"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"min_length": 3}, "must be even"), ({"max_length": 5}, "must be even"), ({"min_length": 12}, "is above")],
@@ -125,6 +145,17 @@ def test_sequences_of_unequal_length_and_empty_targets() -> None:
     batch.inputs[0, 1] = 7
     with pytest.raises(AssertionError):
         unpadded(batch, 9)
+
+
+def test_fingerprints_know_where_sources_end_and_what_begins_a_target() -> None:
+    """The first two hold the same ends and tokens in the same order, and are other pairs."""
+    one = Pairs(Sequences.of([[3]]), Sequences.of([[7, 8, 1, 2, 5, 4]]), 9)
+    other = Pairs(Sequences.of([[6], [7, 8]]), Sequences.of([[5], [4]]), 9)
+    numbers = [[*pairs.sources.ends, *pairs.sources.tokens, *pairs.targets.ends, *pairs.targets.tokens]
+               for pairs in (one, other)]  # fmt: skip
+    assert numbers[0] == numbers[1]
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint != Pairs(one.sources, one.targets, 10).fingerprint
 
 
 def test_who_cannot_read_pairs_is_told() -> None:

@@ -1,7 +1,7 @@
 """Accuracies by hand, latency of known read paths, and nats of a split whatever its batches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from data_pipeline.config import BadInput
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.streams.pairs import Pairs, Sequences
 from data_pipeline.swap_pairs import SwapPairsConfig
+from evals.metric import Metric
 from evals.pairs import open_pairs, score_pairs
 from evals.translation import Translated, longest_output, streaming_nats, translate_pairs, translation_metrics
 from pretrain.contract import Loss
@@ -49,7 +50,20 @@ class Result:
 
 
 def values(found: list[Translated]) -> dict[str, float]:
-    return {metric.name: metric.value for metric in translation_metrics(found, tokens="ids", text=None, protocol={})}
+    return {metric.name: metric.value for metric in scored(found)}
+
+
+def scored(
+    found: list[Translated], references: list[str] | None = None, unknown: int | None = None
+) -> tuple[Metric, ...]:
+    return translation_metrics(found, tokens="ids", text=words, references=references, unknown=unknown, protocol={})
+
+
+WORDS = ["the", "cat", "sat", "on", "mats", "today", "<unk>"]
+
+
+def words(ids: Sequence[int]) -> str:
+    return " ".join(WORDS[i] for i in ids)
 
 
 def test_of_a_translator_that_swaps() -> None:
@@ -79,16 +93,50 @@ def test_lengths_count_against_accuracy() -> None:
 
 
 def test_bleu_is_of_the_text() -> None:
-    words = ["the", "cat", "sat", "on", "mats", "today"]
-    same = Translated((0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (1, 2, 3, 4, 5))
-    other = Translated((0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (5, 4, 3, 2, 1), (1, 2, 3, 4, 5))
+    """Source, reference and output are three different things: only the last two are compared."""
+    reads, reference = (1, 2, 3, 4, 5), (4, 3, 2, 1, 0)
+    same = Translated((0, 1, 2, 3, 4), reference, reference, reads)
+    copied = Translated((0, 1, 2, 3, 4), reference, (0, 1, 2, 3, 4), reads)
+    assert bleu([same], [words(reference)]) == pytest.approx(100)
+    assert bleu([copied], [words(reference)]) < 20, "mutant: against the source"
+    assert "bleu" not in values([same]), "where there never was text"
 
-    def bleu(one: Translated) -> float:
-        text = lambda ids: " ".join(words[i] for i in ids)  # noqa: E731
-        return next(m.value for m in translation_metrics([one], tokens="", text=text, protocol={}) if m.name == "bleu")
 
-    assert bleu(same) == pytest.approx(100)
-    assert bleu(other) < 20
+def bleu(found: list[Translated], references: list[str]) -> float:
+    return next(one.value for one in scored(found, references, unknown=6) if one.name == "bleu")
+
+
+def test_an_unknown_token_is_never_right() -> None:
+    """References are scored as they were before the tokenizer, which read `<unk>` for what it cannot spell."""
+    reference = (0, 6, 2, 3, 6)
+    parrot = Translated((0, 1, 2, 3, 4), reference, reference, (1, 2, 3, 4, 5))
+    raw = ["the zebra sat on Thursdays"]
+    found = {one.name: one.value for one in scored([parrot], raw, unknown=6)}
+    assert found["token_accuracy"] == pytest.approx(3 / 5)
+    assert found["exact_match"] == 0
+    assert found["bleu"] < 30
+    assert bleu([parrot], [words(reference)]) == pytest.approx(100), "mutant: against what the tokenizer made of it"
+    assert {one.name: one.value for one in scored([parrot], raw)}["token_accuracy"] == 1, "6 is a token like others"
+
+
+def test_who_writes_nothing_has_all_scores_but_latency() -> None:
+    silent = [Translated((0, 1), (1, 0), (), ())] * 3
+    found = {one.name: (one.value, one.count) for one in scored(silent, ["cat the"] * 3)}
+    assert found == {"token_accuracy": (0, 6), "exact_match": (0, 3), "empty_outputs": (1, 3), "bleu": (0, 3)}
+
+
+def test_lag_is_adapted_to_the_length_of_the_reference() -> None:
+    """By hand: g = (1, 4) of four source tokens and references of four: 1 and 4 - 1, mean 2; of two: 1 and 4 - 2."""
+    path = Translated((0, 1, 2, 3), (1, 0, 3, 2), (1, 0), (1, 4))
+    assert path.path().reference_length == 4
+    measured = values([path])
+    assert measured["length_adaptive_average_lagging"] == pytest.approx(2.0, abs=1e-12)
+    assert measured["average_lagging"] == pytest.approx(1.5, abs=1e-12)
+
+
+def test_the_longest_output_counts_every_reference() -> None:
+    for targets in ([[1] * 7, [1]], [[1], [1] * 7], [[1], [1] * 7, [1, 1]]):
+        assert longest_output(Pairs(Sequences.of([[1]] * len(targets)), Sequences.of(targets), 2)) == 24
 
 
 def labels_as_nats(batch: PairBatch) -> Loss:

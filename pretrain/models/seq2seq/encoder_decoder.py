@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,6 +71,15 @@ class Seq2SeqConfig(Config):
     """Nats per target token for a source token of lag; of soft attention, which reads everything, a constant."""
     latency_warmup_steps: int = Field(default=0, ge=0)
     """Over which the weight rises linearly from 0; else it may learn not to wait before it learns what to wait for."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Seq2SeqConfig":
+        if self.boundary >= self.vocab_size:
+            raise ValueError(
+                f"model.boundary={self.boundary}: must be below model.vocab_size={self.vocab_size}, as it is one "
+                "of its tokens; set it to the data's"
+            )
+        return self
 
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "pairs"
     players: ClassVar[tuple[str, ...]] = ("model",)
@@ -137,6 +146,7 @@ class Seq2Seq(Model):
     """See the module's docstring."""
 
     unit = "token"
+    sampling = "expensive"
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
@@ -162,13 +172,37 @@ class Seq2Seq(Model):
         return memory_RSW, positions_S <= lengths_R1
 
     def read(self, batch: PairBatch, *, hard: bool) -> tuple[Tensor, Reading]:
-        """[R, T, V] logits (float32) of every target position, given those before it, and how it read the source."""
+        """[R, T, V] logits (float32) of every target position, given those before it, and how it read the source.
+
+        Raises BadInput for a token that the vocabulary has not got.
+        """
+        self._check_tokens(batch)
         memory_RSW, present_RS = self._encode(batch)
         s_RTW, _ = self.reader(self.dropout(self.target_embedding(batch.inputs)))
         reading: Reading = self.attention(s_RTW, memory_RSW, present_RS, hard=hard)
         context_RTW = reading.weights.to(memory_RSW.dtype) @ memory_RSW
         o_RTW, _ = self.writer(torch.cat([s_RTW, context_RTW], dim=-1))
         return at_least_float32(self.output(self.dropout(o_RTW))), reading
+
+    def _check_tokens(self, batch: PairBatch) -> None:
+        """One past the vocabulary would be read as the end of the source, others would fail without a name."""
+        positions_S = torch.arange(batch.sources.shape[1], device=batch.sources.device)
+        given_RS = positions_S < batch.source_lengths[:, None]
+        for side, ids, counts in (
+            ("source", batch.sources, given_RS),
+            ("target", batch.inputs, torch.ones_like(batch.inputs, dtype=torch.bool)),
+            ("target", batch.labels, batch.labels != IGNORED),
+        ):
+            foreign = counts & ((ids < 0) | (ids >= self.config.vocab_size))
+            if bool(foreign.any()):
+                row, place = foreign.nonzero()[0].tolist()
+                raise self._no_token(side, int(ids[row, place]), f"{place} of row {row}")
+
+    def _no_token(self, side: str, token: int, where: str) -> BadInput:
+        return BadInput(
+            f"{side} token {token} at {where}: must be from 0 to {self.config.vocab_size - 1}, the model's vocabulary "
+            f"(model.vocab_size={self.config.vocab_size}); encode the {side} with the tokenizer of the model's data"
+        )
 
     def forward(self, batch: PairBatch, carry: Carry | None, *, player: str, step: int) -> Loss:
         logits_RTV, reading = self.read(batch, hard=False)
@@ -209,27 +243,27 @@ class Seq2Seq(Model):
 
     @torch.no_grad()
     def translate(self, source: Iterable[int], *, max_tokens: int) -> Translation:
-        """The greedy target of a source, at most so many tokens of it, with the one that ends it. In evaluation mode:
-        dropout is as the module's mode says."""
+        """The greedy target of a source, at most so many tokens of it, with the one that ends it. Without dropout and
+        noise, whatever the module's mode."""
         return Translation(tuple(self.stream(source, max_tokens=max_tokens)), self.config.boundary)
 
     @torch.no_grad()
     def stream(self, source: Iterable[int], *, max_tokens: int) -> Iterator[Written]:
         """The most probable tokens, each as soon as it is written: nothing is taken from `source` before it is needed.
 
-        The last has the boundary token, unless `max_tokens` have been written without it.
+        The last has the boundary token, unless `max_tokens` have been written without it. Nothing is dropped out.
         """
         incoming = Incoming(self, source)
         at, token = 0, self.config.boundary
-        asked: object = None
-        written: object = None
+        reader_state: object = None
+        writer_state: object = None
         for _ in range(max_tokens):
-            s_11W, asked = self.reader(self.target_embedding(self._ids([token])), asked)
+            s_11W, reader_state = self.reader(self.target_embedding(self._ids([token])), reader_state)
             at = incoming.read_on(s_11W[0], at)
             memory_JW = torch.cat(incoming.memory[: at + 1])
             weights_J = self.attention.weights(s_11W[0], memory_JW)
             context_1W = weights_J.to(memory_JW.dtype)[None] @ memory_JW
-            o_11W, written = self.writer(torch.cat([s_11W[0], context_1W], dim=-1)[None], written)
+            o_11W, writer_state = self.writer(torch.cat([s_11W[0], context_1W], dim=-1)[None], writer_state)
             log_probs_V = at_least_float32(self.output(o_11W[0, 0])).log_softmax(-1)
             token = int(log_probs_V.argmax())
             yield Written(token, incoming.taken, tuple(weights_J.tolist()), float(log_probs_V[token]))
@@ -269,9 +303,7 @@ class Incoming:
         """One more position: the next token, or the end where there is none."""
         token, size = next(self._source, None), self._model.config.vocab_size
         if token is not None and not 0 <= token < size:
-            raise BadInput(
-                f"source token {token} at {self.taken}: must be from 0 to {size - 1}, the model's vocabulary"
-            )
+            raise self._model._no_token("source", token, str(self.taken))
         self.ended = token is None
         self.taken += token is not None
         embedded_11E = self._model.source_embedding(self._model._ids([size if token is None else token]))

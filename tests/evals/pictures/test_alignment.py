@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from data_pipeline.config import BadInput
@@ -39,6 +40,23 @@ def test_the_line_is_where_the_source_had_been_read_to(tmp_path: Path) -> None:
     early, late = (picture(tmp_path / f"{reads[0]}.png", zero, reads) for reads in ((1, 1, 1), (3, 3, 3)))
     red_columns = [np.nonzero((image[..., 0] - image[..., 1] > 0.4).any(0))[0].mean() for image in (early, late)]
     assert red_columns[0] < red_columns[1] - 20
+
+
+def test_axes_say_what_they_are_and_tokens_are_no_mathematics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of dollars would be read as a formula, and this one fail."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kw: (drawn.append(figure), save(figure, *args, **kw))
+    )
+    write_alignment(
+        torch.eye(2), sources=["$\\no$", "b"], targets=["c", "$\\no$"], reads=(1, 2), path=tmp_path / "x.png"
+    )
+    (axes,) = drawn[0].axes
+    assert axes.get_xlabel().startswith("source")
+    assert axes.get_ylabel() == "target"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["$\\no$", "b"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["c", "$\\no$"]
 
 
 @pytest.mark.parametrize(("shape", "reads"), [((2, 3), (1,)), ((1, 3), (1, 2)), ((0, 3), ())])

@@ -3,6 +3,7 @@
 Shape legend: R rows, T target positions, S source positions.
 """
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pretrain.attention import monotonic
-from pretrain.attention.monotonic import expected_stops, hard_stops
+from pretrain.attention.monotonic import MonotonicAttention, MonotonicConfig, expected_stops, hard_stops
 from tests.pretrain.attention.stop_paths import enumerated, one_position
 
 Stops = Callable[[Tensor], Tensor]
@@ -105,12 +106,59 @@ def test_float32_stays_with_float64_on_long_sources(targets: int, sources: int, 
 
 @pytest.mark.parametrize(("targets", "sources"), [(30, 60), (200, 400)])
 def test_the_closed_form_loses_mass_there(targets: int, sources: int) -> None:
+    few_RTS = torch.randn(1, 3, 5, dtype=torch.float64)
+    assert float((closed_form(few_RTS) - looped(few_RTS)).abs().max()) < 1e-5, "a right form"
     logits_RTS = 6.0 * torch.randn(1, targets, sources) - 1.0
     exact_RTS = looped(logits_RTS)
-    assert float((closed_form(logits_RTS.double()[:, :3, :5]) - exact_RTS[:, :3, :5]).abs().max()) < 1e-5, (
-        "a right form"
-    )
     assert float((closed_form(logits_RTS) - exact_RTS).abs().max()) > 1e-2
+
+
+def test_small_probabilities_of_passing_keep_their_digits() -> None:
+    """Mutant: 1 - p in float32 is 0 beyond a logit of 17; what passes at 20 stops at the next position."""
+    logits_RTS = torch.tensor([[[20.0, 1e4]]])
+    passed = math.exp(-20) / (1 + math.exp(-20))
+    assert float(expected_stops(logits_RTS)[0, 0, 1]) == pytest.approx(passed, rel=1e-5)
+    assert float(1 - logits_RTS.sigmoid()[0, 0, 0]) == 0
+
+
+def built(**settings: float) -> MonotonicAttention:
+    config = MonotonicConfig.model_validate({"kind": "monotonic", "width": 4, **settings})
+    return config.build(3, 2)
+
+
+def stop_logits(attention: MonotonicAttention, monkeypatch: pytest.MonkeyPatch, *shape: int) -> Tensor:
+    """[R, T, S - 1] of random inputs, without the last, which is certain."""
+    rows, targets, sources = shape
+    seen: list[Tensor] = []
+    monkeypatch.setattr(monotonic, "expected_stops", lambda logits: seen.append(logits) or expected_stops(logits))
+    torch.manual_seed(0)
+    s_RTQ, h_RSM = torch.randn(rows, targets, 3), torch.randn(rows, sources, 2)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        attention(s_RTQ, h_RSM, torch.ones(rows, sources, dtype=torch.bool), hard=False)
+    return seen[0][..., :-1]
+
+
+def test_stop_logits_start_around_the_one_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The energies are the scale times at most |tanh|, whose sum over a unit direction is at most 2 of width 4."""
+    for initial in (-3.0, 5.0):
+        attention = built(initial_stop_logit=initial, noise_std=0.0)
+        logits_RTS = stop_logits(attention, monkeypatch, 2, 3, 40)
+        assert float((logits_RTS - initial).abs().max()) <= 2
+        assert float((logits_RTS - initial).abs().max()) > 0
+
+
+@pytest.mark.parametrize("std", [0.3, 2.0])
+def test_noise_has_its_standard_deviation_and_each_cell_its_own(std: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutants: the variance in place of the deviation; one number for all sources, targets or rows."""
+    attention, shape = built(noise_std=std), (8, 30, 61)
+    noise_RTS = stop_logits(attention.train(), monkeypatch, *shape) - stop_logits(attention.eval(), monkeypatch, *shape)
+    count = noise_RTS.numel()
+    assert float(noise_RTS.std()) == pytest.approx(std, rel=4 / (2 * count) ** 0.5)
+    assert abs(float(noise_RTS.mean())) < 4 * std / count**0.5
+    for dim in range(3):
+        here, there = noise_RTS.narrow(dim, 1, shape[dim] - 2), noise_RTS.narrow(dim, 0, shape[dim] - 2)
+        assert abs(float((here * there).mean())) / std**2 < 5 / here.numel() ** 0.5
 
 
 def test_gradients_are_right_and_finite_for_any_logits() -> None:

@@ -197,7 +197,7 @@ def test_capabilities() -> None:
         "nade": AUTOREGRESSIVE,
         "flow": ("exact", "cheap", True, "no"),
         "vae": ("bound", "cheap", True, "no"),
-        "seq2seq": ("exact", "no", False, "n/a"),
+        "seq2seq": AUTOREGRESSIVE,
         "vq_vae": ("bound", "cheap", True, "no"),
         "energy_based": ("unnormalized", "expensive", False, "n/a"),
     }

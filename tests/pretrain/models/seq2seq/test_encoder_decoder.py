@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from data_pipeline.batch import IGNORED, PairBatch
 from data_pipeline.config import BadInput
 from data_pipeline.streams.pairs import Pairs, Sequences
 from pretrain.attention import source as source_attention
+from pretrain.attention.source import Reading
 from pretrain.models import Seq2SeqConfig
 from pretrain.models.seq2seq.encoder_decoder import Seq2Seq, Written, token_nats
 
@@ -24,7 +26,7 @@ Randomised = Callable[[nn.Module], nn.Module]
 BOUNDARY = 2
 STOPPING = [
     {"kind": "monotonic", "width": 4},
-    {"kind": "chunkwise", "width": 4, "chunk_width": 2},
+    {"kind": "chunkwise", "width": 4, "chunk_width": 3},
     {"kind": "infinite_lookback", "width": 4},
 ]
 ATTENTIONS = [{"kind": "soft", "width": 4}, *STOPPING]
@@ -293,6 +295,86 @@ def test_the_weight_of_the_lag_rises_linearly(randomised: Randomised) -> None:
     for step, weight in ((0, 0.0), (2, 0.1), (8, 0.4), (100, 0.4)):
         loss = model(batch, None, player="model", step=step)
         assert float(loss.total - loss.metrics["nats"]) == pytest.approx(weight * float(loss.metrics["lag"]), abs=1e-9)
+
+
+def test_the_end_of_a_target_does_not_lag(randomised: Randomised) -> None:
+    """By hand: g = (1, 3) of four tokens, two for each written: 1 and 1, times the three that the row counts. With the
+    end, read to 4, it would be 1, 3 - 4/3 and the same again."""
+    model, batch = build(randomised, STOPPING[0]), pairs_of([[0, 1, 1, 0]], [[1, 0]])
+    stops_1TS = torch.nn.functional.one_hot(torch.tensor([[0, 2, 4]]), 5).double()
+    assert model._lag(batch, Reading(stops_1TS, stops_1TS)).tolist() == pytest.approx([3.0], abs=1e-12)
+
+
+@every_attention
+def test_sources_targets_and_outputs_are_dropped_out(attention: dict[str, Any], randomised: Randomised) -> None:
+    """Each alone: with all but one kind of dropout undone, two passes differ."""
+    batch = pairs_of([[0, 1, 1, 0]], [[1, 0, 0]])
+    model = build(randomised, attention | ({} if attention["kind"] == "soft" else {"noise_std": 0.0}), dropout=0.5)
+
+    class Once(nn.Dropout):
+        """Drops out what the `turn`-th call of a pass is given."""
+
+        def __init__(self, turn: int) -> None:
+            super().__init__(0.5)
+            self.turn, self.calls = turn, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x) if (self.calls - 1) % 3 == self.turn else x
+
+    given: list[tuple[int, ...]] = []
+    model.dropout.register_forward_pre_hook(lambda _, x: given.append(tuple(x[0].shape)))
+    model.train()(batch, None, player="model", step=0)
+    assert given == [(1, 5, 3), (1, 4, 3), (1, 4, 5)], "embeddings of source and target, then what the output reads"
+    for turn in range(3):
+        model.dropout = Once(turn)
+        model.train()
+        totals = {float(model(batch, None, player="model", step=0).total.detach()) for _ in range(8)}
+        assert len(totals) > 1
+    model.eval()
+    assert len({float(model(batch, None, player="model", step=0).total.detach()) for _ in range(3)}) == 1
+
+
+@every_attention
+def test_a_stream_drops_nothing_out_in_training_mode(attention: dict[str, Any], randomised: Randomised) -> None:
+    model = build(randomised, attention, dropout=0.5)
+    model.output.bias.data[BOUNDARY] = -20.0
+    quiet = model.eval().translate([0, 1, 1, 0], max_tokens=5)
+    assert model.train().translate([0, 1, 1, 0], max_tokens=5) == quiet
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ([0, 3], [1], "source token 3 at 1 of row 1: must be from 0 to 2, the model's vocabulary"),
+        ([0, 7], [1], "source token 7 at 1 of row 1"),
+        ([0, -1], [1], "source token -1 at 1 of row 1"),
+        ([0, 1], [1, 3], "target token 3 at 2 of row 1: .*; encode the target with the tokenizer of the model's data"),
+    ],
+)
+def test_tokens_that_are_none(source: list[int], target: list[int], message: str, randomised: Randomised) -> None:
+    """The one past the vocabulary would else be the end of the source."""
+    model = build(randomised, STOPPING[0])
+    batch = pairs_of([[0, 1, 1], source], [[1], target])
+    with pytest.raises(BadInput, match=message):
+        model(batch, None, player="model", step=0)
+    with pytest.raises(BadInput, match=message):
+        model.log_prob(batch)
+    padding = pairs_of([[0, 1, 1], [0]], [[1], [1]])
+    padding.sources[1, 1:] = 99
+    assert model.log_prob(padding).isfinite().all(), "what stands behind a source means nothing"
+
+
+def test_a_label_that_is_none(randomised: Randomised) -> None:
+    batch = pairs_of([[0, 1]], [[1, 0]])
+    batch.labels[0, 1] = 5
+    with pytest.raises(BadInput, match="target token 5 at 1 of row 0"):
+        build(randomised, STOPPING[0]).log_prob(batch)
+
+
+def test_the_boundary_is_a_token(randomised: Randomised) -> None:
+    with pytest.raises(ValidationError, match=r"model\.boundary=3: must be below model\.vocab_size=3"):
+        build(randomised, ATTENTIONS[0], boundary=3)
 
 
 def test_bad_input(randomised: Randomised) -> None:
