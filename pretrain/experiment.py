@@ -150,6 +150,12 @@ class Experiment(Config):
             raise ValueError(
                 f"player_optimizers.{unknown[0]}: model.kind={self.model.kind} has the players {', '.join(players)}"
             )
+        fewest = self.model.fewest_rows if isinstance(self.model, VectorModelConfig) else 1
+        if self.batch.rows < fewest:
+            raise ValueError(
+                f"batch.rows={self.batch.rows} is too few: model.kind={self.model.kind} takes the rows of a "
+                f"micro-batch together; set batch.rows to {fewest} or more"
+            )
         stage = getattr(self.engine, "zero_stage", 0)
         if stage == 3 and len(players) > 1:
             raise ValueError(

@@ -18,6 +18,8 @@ class VectorModelConfig(Config, abc.ABC):
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "vectors"
     players: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[Accepts] = "real"
+    fewest_rows: ClassVar[int] = 1
+    """Of a micro-batch, for the objective to be what it says."""
 
     @property
     def length(self) -> int | None:
