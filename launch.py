@@ -309,12 +309,17 @@ def evaluate(
 def sample(
     directory: RunDirectory,
     prompt: Annotated[str | None, typer.Option(help="How the text begins, or what is to be translated.")] = None,
-    tokens: Annotated[int, typer.Option(help="How many to write after the prompt; of a translation at most.")] = 100,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Written after the prompt, of a translation at most; 100, if not given.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal samples.")] = 0,
-    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest.")] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest; 1, if not given.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that make up this probability.")] = None,
-    count: Annotated[int, typer.Option(help="How many images.")] = 64,
+    count: Annotated[int | None, typer.Option(help="How many images; 64, if not given.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the text, or PNG for images or an alignment.", metavar="FILE")
     ] = None,
@@ -323,21 +328,31 @@ def sample(
 ) -> None:
     """Write text with a language model; translate the prompt with a translator (--out: a PNG of the alignment); with
     another draw images, points or waves (a PNG, .npy, and .wav of waves)."""
-    from cluster.sampling import sample_text, sample_vectors, write_vectors
+    from cluster.sampling import refuse_given, sample_text, sample_vectors, write_vectors
 
+    of_text = {"--tokens": tokens, "--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
+    refuse_given(of_text if prompt is None else {"--count": count}, with_prompt=prompt is not None)
     if out is not None:
         check_writable(out, "--out", make_directory=prompt is None)
     if prompt is None:
         path = out or directory / "samples.png"
-        values_ND, data = sample_vectors(directory, count=count, seed=seed, step=checkpoint, kernels=kernel or ())
+        values_ND, data = sample_vectors(
+            directory, count=64 if count is None else count, seed=seed, step=checkpoint, kernels=kernel or ()
+        )
         write_vectors(values_ND, path, data)
-        say(f"{count} samples: {path} and {path.with_suffix('.npy')}")
+        say(f"{len(values_ND)} samples: {path} and {path.with_suffix('.npy')}")
         return
-    from cluster.translation import is_translator, translate_prompt
+    from cluster.translation import is_translator, refuse_drawing, translate_prompt
 
     if is_translator(directory):
+        refuse_drawing({"--temperature": temperature, "--top-k": top_k, "--top-p": top_p})
         shown = translate_prompt(
-            directory, prompt=prompt, max_tokens=tokens, out=out, step=checkpoint, kernels=kernel or ()
+            directory,
+            prompt=prompt,
+            max_tokens=100 if tokens is None else tokens,
+            out=out,
+            step=checkpoint,
+            kernels=kernel or (),
         )
         print(shown.text)
         say(shown.latency_line())
@@ -345,8 +360,8 @@ def sample(
     text = sample_text(
         directory,
         prompt=prompt,
-        num_tokens=tokens,
-        temperature=temperature,
+        num_tokens=100 if tokens is None else tokens,
+        temperature=1.0 if temperature is None else temperature,
         top_k=top_k,
         top_p=top_p,
         seed=seed,

@@ -9,10 +9,12 @@ import torch
 
 from cluster.picture import draw_loss
 from cluster.sampling import saved_model, write_vectors
+from cluster.terminal import check_writable, write_text
 from cluster.translation import held_out_translations
 from data_pipeline.pair_data import PairData
 from data_pipeline.streams.vectors import Vectors
 from data_pipeline.vector_data import VectorData
+from evals.checkpointed import open_checkpoint
 from evals.evaluate import evaluate_run
 from evals.metric import Metric
 from evals.pictures.gallery import galleries
@@ -38,9 +40,14 @@ class Figure:
 
 
 def write_report(directory: Path, *, split: str, step: int | None = None) -> Path:
-    """`report.html` in the run directory, its pictures in `report/`; BadInput or Corrupt as `evaluate_run`."""
-    result = evaluate_run(directory, split=split, checkpoint=step)
-    model, experiment = saved_model(directory, step, ())
+    """`report.html` in the run directory, its pictures in `report/`; BadInput or Corrupt as `evaluate_run`.
+
+    Scores and pictures are of one checkpoint, also while a run goes on and saves newer ones.
+    """
+    check_writable(directory / PAGE, "the report", make_directory=True)
+    reader = open_checkpoint(directory, step)  # held until the page is written
+    result = evaluate_run(directory, split=split, checkpoint=reader.step)
+    model, experiment = saved_model(directory, reader.step, ())
     figures = [Figure("loss", draw_loss(directory))]
     if isinstance(experiment.data, VectorData):
         vectors = open_vectors(experiment.data, split)
@@ -52,7 +59,7 @@ def write_report(directory: Path, *, split: str, step: int | None = None) -> Pat
             one.draw(path)
             figures.append(Figure(f"{one.source_text} → {one.text} (reference: {one.reference_text})", path))
     page = directory / PAGE
-    page.write_text(_page(directory, result.lines()[0], result.metrics, figures), encoding="utf-8")
+    write_text(page, "the report", _page(directory, result.lines()[0], result.metrics, figures))
     return page
 
 
@@ -60,8 +67,9 @@ def _pictures(
     folder: Path, model: Model, experiment: Experiment, data: VectorData, vectors: Vectors
 ) -> Iterator[Figure]:
     if len(data.shape) == 3:
+        device = next(model.parameters()).device
         told = experiment.model.num_classes if isinstance(experiment.model, VectorModelConfig) else None
-        for one in galleries(model, vectors, shape=data.shape, num_classes=told, seed=experiment.seed):
+        for one in galleries(model, vectors, shape=data.shape, num_classes=told, seed=experiment.seed, device=device):
             path = folder / f"{one.name}.png"
             write_png(path, grid_of(images_of(one.values_ND, data.shape), columns=one.columns, scale=4))
             yield Figure(one.name, path)

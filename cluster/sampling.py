@@ -3,7 +3,7 @@
 Shape legend: N rows, D values of one, T tokens written, or samples of a wave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,14 @@ def saved_model(directory: Path, step: int | None, kernels: Sequence[str]) -> tu
     device = choose_device("auto", Group())
     chosen = experiment.kernels.changed(kernels)
     return load_model(reader, experiment.model, dtype=torch.float32, device=device, kernels=chosen), experiment
+
+
+def refuse_given(options: Mapping[str, object], *, with_prompt: bool) -> None:
+    """BadInput for an option of the other kind of sample that was given."""
+    for name, value in options.items():
+        if value is not None:
+            of, remedy = ("images, points and waves", "leave it out with") if with_prompt else ("text", "it needs a")
+            raise BadInput(f"{name}: is of {of} alone; {remedy} --prompt")
 
 
 def sample_text(
@@ -111,10 +119,23 @@ def sample_vectors(
 
 def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) -> Path:
     """A picture by the data's shape, and the values as .npy beside it: a grid of images; points beside the data's;
-    spectrograms of the first waves, and a .wav of each. BadInput where there is no picture of such rows, or it cannot
-    be written."""
+    spectrograms of the first waves, and a .wav of each. BadInput, before anything is written, where there is no picture
+    of such rows, they hold numbers that are not finite, or `path` is that of the values; and where it cannot be
+    written."""
     if not isinstance(data, VectorData):
         raise BadInput(f"data.kind {data.kind} is no data of images, points or waves")
+    if path.suffix == ".npy":
+        raise BadInput(f"--out {path}: is where the values go, beside the picture; name that, as {path.stem}.png")
+    if len(data.shape) == 3:
+        images_of(values_ND, data.shape)
+    elif data.shape != (2,) and data.sample_rate is None:
+        raise BadInput(f"rows of shape {list(data.shape)} are no images, points or waves")
+    wrong = int((~values_ND.isfinite()).flatten(1).any(-1).sum())
+    if wrong:
+        raise BadInput(
+            f"{wrong} of {len(values_ND)} samples hold numbers that are not finite, so that none was written; "
+            "the model or its chains diverge: take an earlier --checkpoint, or train with a smaller step"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path.with_suffix(".npy"), values_ND.numpy())
@@ -124,11 +145,10 @@ def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) 
         write_png(path, grid_of(images_of(values_ND, data.shape)))
     elif data.shape == (2,):
         write_points(path, values_ND, torch.from_numpy(data.vectors("valid").values))
-    elif data.sample_rate is not None:
+    else:
+        assert data.sample_rate is not None, "looked at above"
         waves_NT = values_ND if data.values == "real" else 2 * values_ND - 1  # silence of levels is at a half
         write_spectrograms(path, waves_NT[:MOST_SEEN], data.sample_rate)
         for number, wave_T in enumerate(waves_NT):
             write_wav(path.with_name(f"{path.stem}-{number}.wav"), wave_T, data.sample_rate)
-    else:
-        raise BadInput(f"rows of shape {list(data.shape)} are no images, points or waves")
     return path

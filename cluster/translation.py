@@ -1,6 +1,6 @@
 """Single translations of a run, for people: the text, how late it came, and what each token read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,13 @@ class ShownTranslation:
 def is_translator(directory: Path) -> bool:
     """Whether the run's model takes a source rather than the beginning of a text."""
     return read_experiment(directory).model.reads == "pairs"
+
+
+def refuse_drawing(options: Mapping[str, object]) -> None:
+    """BadInput for an option of text that is drawn."""
+    for name, value in options.items():
+        if value is not None:
+            raise BadInput(f"{name}: is of text that is drawn, and a translation takes the likeliest; leave it out")
 
 
 def translate_prompt(

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from data_pipeline.config import BadInput
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Written beside its place, brought to the disk, then renamed; BadInput if the directory cannot be written."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Written beside its place, brought to the disk, then renamed; BadInput if the directory cannot be written.
+
+    Any number of threads, processes and machines may write the same file: the last one's stays, whole. The draft's name
+    is random, since processes in containers that share a disk may have equal numbers; it ends in `.tmp`.
+    """
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

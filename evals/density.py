@@ -3,8 +3,10 @@
     exact          nll, and bits_per_dimension where the data has levels; the protocol's `probability_of` says of what
                    (256 mu-law codes are not 65,536 levels)
     bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8)
-    unnormalized   mean unnormalized_log_prob, which says nothing across models; of an RBM nll through log Z, exact
-                   where few enough units can be enumerated, else nll_by_log_z by annealed importance sampling
+    unnormalized   mean unnormalized_log_prob, which says nothing across models, and what log Z makes of it: nll where
+                   log Z is exact (of an RBM by enumeration of few enough units, of points of the plane by a grid),
+                   else nll_by_log_z by annealed importance sampling. An RBM's is of zeros and ones: of grey values,
+                   whose probabilities do not sum to one, there is none.
 
 Shape legend: R rows of a batch.
 """
@@ -19,6 +21,7 @@ from torch import Tensor
 from data_pipeline.batch import VectorBatch, to_device
 from data_pipeline.streams.vectors import Vectors
 from data_pipeline.vector_data import VectorData
+from evals.energy_partition import annealed_log_partition, grid_log_partition
 from evals.metric import Metric
 from evals.metrics.average import average
 from evals.metrics.likelihood import bits_per_dimension, negative_log_likelihood
@@ -27,6 +30,7 @@ from evals.metrics.rbm_partition import rbm_log_partition
 from evals.vectors import batch_of
 from pretrain.contract import BoundedLikelihood, ExactLikelihood, Model, UnnormalizedDensity
 from pretrain.models.autoregressive.visible import VisibleModel
+from pretrain.models.energy.energy_based import EnergyBased
 from pretrain.models.energy.rbm import MOST_ENUMERATED, RBM
 from pretrain.rng import seed_everything
 
@@ -60,12 +64,16 @@ def density_metrics(
         return found
     if isinstance(model, BoundedLikelihood):
         return [_bound(model, each, number, known) for number in dict.fromkeys((1, samples))]
-    if isinstance(model, RBM):
-        return _of_rbm(model, data, list(each(model.unnormalized_log_prob)), known)
     if isinstance(model, UnnormalizedDensity):
-        energies = each(model.unnormalized_log_prob)
-        known["value_is"] = "log p(x) + log Z"
-        return [average("unnormalized_log_prob", energies, unit="nats/example", better="higher", protocol=known)]
+        energies = list(each(model.unnormalized_log_prob))
+        grey = isinstance(model, RBM) and data.values != "binary"
+        about = {**known, "value_is": "minus the free energy of grey values" if grey else "log p(x) + log Z"}
+        found = [average("unnormalized_log_prob", energies, unit="nats/example", better=None, protocol=about)]
+        if isinstance(model, RBM) and not grey:
+            found += _of_rbm(model, data, energies, known)
+        if isinstance(model, EnergyBased):
+            found += _of_energy(model, data, energies, known)
+        return found
     return []
 
 
@@ -76,12 +84,25 @@ def _outcomes(model: Model, data: VectorData) -> str:
     return "real values, as a density" if data.values == "real" else f"{data.values} of the data"
 
 
+def _of_energy(
+    model: EnergyBased, data: VectorData, energies: list[Tensor], protocol: Mapping[str, Any]
+) -> list[Metric]:
+    """Of the density exp(-E) / Z, whatever the temperature of the chains; of levels too it is a density's."""
+    protocol = {**protocol, "density": "exp(-E(x)) / Z"}
+    if data.shape == (2,):
+        reach = 2.0 * float(abs(data.vectors("train").fixed().values).max())
+        log_z, how = grid_log_partition(model, reach)
+        return [negative_log_likelihood([energy_R - log_z for energy_R in energies], protocol={**protocol, **how})]
+    partition = annealed_log_partition(model, seed=protocol["seed"], protocol=protocol)
+    return [normalized_nll(energies, partition[0], protocol=protocol), *partition]
+
+
 def _of_rbm(model: RBM, data: VectorData, energies: list[Tensor], protocol: Mapping[str, Any]) -> list[Metric]:
     if min(len(model.visible_bias_D), len(model.hidden_bias_H)) <= MOST_ENUMERATED:
         log_z = model.log_partition()
         known = {**protocol, "log_z": log_z, "log_z_is": "exact, by enumeration"}
         return [negative_log_likelihood([energy_R - log_z for energy_R in energies], protocol=known)]
-    train_ND = torch.from_numpy(data.vectors("train").fixed().values).to(model.weight_DH.device)
+    train_ND = torch.from_numpy(data.vectors("train").fixed().values)
     partition = rbm_log_partition(
         model, train_ND, temperatures=TEMPERATURES, chains=CHAINS, seed=protocol["seed"], protocol=protocol
     )

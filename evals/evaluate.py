@@ -12,6 +12,7 @@ from data_pipeline.batch import TokenBatch, VectorBatch, to_device
 from data_pipeline.config import BadInput
 from data_pipeline.pair_data import PairData
 from data_pipeline.vector_data import VectorData
+from evals.abilities import mode_metrics, probe_metrics
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.density import density_metrics
 from evals.held_out import HeldOut, open_split
@@ -23,7 +24,7 @@ from evals.translation import Translator, longest_output, streaming_nats, transl
 from evals.vectors import open_vectors, score_vectors
 from pretrain import config
 from pretrain.checkpoint import CheckpointReader
-from pretrain.contract import Carry, Loss, Model
+from pretrain.contract import BoundedLikelihood, Carry, Loss, Model
 from pretrain.engines.engine import DTYPES, choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -60,9 +61,9 @@ def evaluate_run(
 
     Lengths that are not given are those of training; models that carry memory are scored with memory and with memory
     off. Models of images and other vectors get what they say of log p(x) too, a bound of `samples` (50) draws of a
-    row's latents. `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation.
-    `kernels` are other choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data
-    cannot be used.
+    row's latents; how their samples cover modes that are known; and what one layer reads from their latents.
+    `memory_length`, `clamp_length` and `same_length` are the paper's settings for evaluation. `kernels` are other
+    choices of kernels than the run's. BadInput or Corrupt where run, checkpoint, split or data cannot be used.
     """
     experiment = read_experiment(directory)
     reader = open_checkpoint(directory, checkpoint)
@@ -86,7 +87,7 @@ def evaluate_run(
             raise BadInput(
                 f"{directory}: model.kind {experiment.model.kind} reads no text, so lengths mean nothing to it"
             )
-        return _evaluate_vectors(experiment, reader, protocol, samples or SAMPLES)
+        return _evaluate_vectors(experiment, reader, protocol, samples)
     if samples is not None:
         raise BadInput(f"{directory}: model.kind {experiment.model.kind} has no latents; leave samples out")
     if experiment.model.reads == "pairs":
@@ -207,23 +208,24 @@ def text_metrics(name: str, score: TextScore, protocol: dict[str, Any]) -> list[
 
 
 def _evaluate_vectors(
-    experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any], samples: int
+    experiment: Experiment, reader: CheckpointReader, protocol: dict[str, Any], samples: int | None
 ) -> EvaluationResult:
     vectors = open_vectors(experiment.data, protocol["split"])
     protocol |= {"data_fingerprint": vectors.fingerprint, "seed": experiment.seed, "carry": "fresh in every batch"}
     device = choose_device("auto", Group())
     model = _load(experiment, reader, experiment.model, device)
     assert isinstance(experiment.data, VectorData), "open_vectors refuses any other"
+    if samples is not None and not isinstance(model, BoundedLikelihood):
+        raise BadInput(
+            f"samples is {samples}: model.kind {experiment.model.kind} has no bound of log p(x) over latents; "
+            "leave samples (--samples) out"
+        )
+    settings: dict[str, Any] = {"seed": experiment.seed, "device": device, "protocol": protocol}
     metrics = density_metrics(
-        model,
-        experiment.data,
-        vectors,
-        rows=protocol["rows"],
-        samples=samples,
-        seed=experiment.seed,
-        device=device,
-        protocol=protocol,
+        model, experiment.data, vectors, rows=protocol["rows"], samples=samples or SAMPLES, **settings
     )
+    metrics += mode_metrics(model, experiment.data, **settings)
+    metrics += probe_metrics(model, experiment.data, vectors, rows=protocol["rows"], **settings)
     for player in model.players:
         found = score_vectors(
             vector_score(model, player, reader.step, device),
@@ -234,8 +236,17 @@ def _evaluate_vectors(
         )
         unit = f"per {model.unit}"
         metrics += [
-            Metric(f"{player}/{name}", value, unit, "lower", found.count, None, protocol)
+            Metric(
+                f"{player}/{name}",
+                value,
+                unit,
+                "lower" if name in model.lower_is_better else None,
+                found.count,
+                None,
+                protocol,
+            )
             for name, value in found.means.items()
+            if model.objective_has_value or name != "objective"
         ]
     return EvaluationResult(protocol, tuple(metrics), {})
 

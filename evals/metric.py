@@ -13,7 +13,8 @@ class Metric:
     name: str
     value: float
     unit: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher"] | None
+    """None: neither says that a model is better."""
     count: int
     """What the value is a mean over."""
     stderr: float | None

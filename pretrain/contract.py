@@ -50,6 +50,12 @@ class Model(nn.Module, abc.ABC):
     controls_latents: ClassVar[bool] = False
     """Whether the design says how much goes through the latents, as where a decoder of its own models the rest."""
 
+    objective_has_value: ClassVar[bool] = True
+    """False: only the gradient of the objective means something, so that its value is no score."""
+
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"objective"})
+    """Of the objective and the further sums: whose value is lower of a better model. Others have no direction."""
+
     @abc.abstractmethod
     def forward(self, batch: Any, carry: Carry | None, *, player: str, step: int) -> Loss:
         """The objective that `player` descends, on one micro-batch of the kind that the model's config `reads`."""

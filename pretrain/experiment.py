@@ -157,6 +157,12 @@ class Experiment(Config):
             if problem is not None:
                 given = f"player_optimizers.{player}" if player in self.player_optimizers else "optimizer"
                 raise ValueError(f"{given}.{problem}")
+        fewest = self.model.fewest_rows if isinstance(self.model, VectorModelConfig) else 1
+        if self.batch.rows < fewest:
+            raise ValueError(
+                f"batch.rows={self.batch.rows} is too few: model.kind={self.model.kind} takes the rows of a "
+                f"micro-batch together; set batch.rows to {fewest} or more"
+            )
         stage = getattr(self.engine, "zero_stage", 0)
         if stage == 3 and len(players) > 1:
             raise ValueError(

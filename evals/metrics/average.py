@@ -9,7 +9,7 @@ from evals.metrics.batches import Rows, all_rows
 
 
 def average(
-    name: str, values: Rows, *, unit: str, better: Literal["lower", "higher"], protocol: Mapping[str, Any]
+    name: str, values: Rows, *, unit: str, better: Literal["lower", "higher"] | None, protocol: Mapping[str, Any]
 ) -> Metric:
     """Of one number for each example: [N], or batches of it.
 

@@ -6,10 +6,11 @@ points of a path, the nearest datum of point n by cosine distance has the angle 
     mean distance = 1/P sum_n min_m (1 - cos(point_n, datum_m))
     smoothness    = max_n (q_{n+1} - q_n) / |q_P - q_1| - 1/(P - 1)
 
-Both are 0 at their best: every point is a datum, and angles go on in equal steps. Angles are taken on the circle: the
-way from q_1 to q_P is the shorter one, and steps count along it.
+Both are 0 at their best: every point is a datum, and angles go on in equal steps, so that the largest is no larger than
+an even one. Angles are taken on the circle: a step is the shorter way round, and q_P - q_1 the sum of a path's own
+steps, which may be more than half of the circle, or all of it. Steps count along that way.
 
-Shape legend: N paths, P points of a path, D dimensions, M data.
+Shape legend: N paths, P points of a path, D dimensions, M data, S = P - 1 steps.
 """
 
 import math
@@ -29,7 +30,8 @@ def line_interpolation(
 ) -> tuple[Metric, Metric]:
     """`mean_distance` and `smoothness` of paths among all data, whose angles have this `period`.
 
-    A path that ends at the angle where it began has no smoothness: raises BadInput.
+    A path whose steps add up to nothing has no smoothness: it is left out of that mean and counted in the protocol
+    (`paths_without_a_way`). Raises BadInput where there is no other.
     """
     if paths_NPD.ndim != 3 or paths_NPD.shape[1] < 2 or data_MD.ndim != 2 or paths_NPD.shape[2] != data_MD.shape[1]:
         shapes = f"{tuple(paths_NPD.shape)} and {tuple(data_MD.shape)}"
@@ -41,17 +43,21 @@ def line_interpolation(
     nearest = distance_NPM.min(-1)
     known = {**protocol, "points": paths_NPD.shape[1], "data": len(data_MD), "distance": "cosine"}
     mean = average("mean_distance", nearest.values.mean(-1), unit="cosine distance", better="lower", protocol=known)
-    smooth_N = _smoothness(angles_M.double()[nearest.indices], period)
-    return mean, average("smoothness", smooth_N, unit="share of the way", better="lower", protocol=known)
+    smooth_K = _smoothness(angles_M.double()[nearest.indices], period)
+    left_out = len(paths_NPD) - len(smooth_K)
+    if len(paths_NPD) and left_out == len(paths_NPD):
+        raise BadInput("every path ends at the angle where it began, so that there is no smoothness; give others")
+    known |= {"paths_without_a_way": left_out}
+    return mean, average("smoothness", smooth_K, unit="share of the way", better="lower", protocol=known)
 
 
 def _smoothness(angles_NP: Tensor, period: float) -> Tensor:
-    """[N]."""
-    way_N = _on_circle(angles_NP[:, -1] - angles_NP[:, 0], period)
-    if not bool(way_N.abs().min() > 0):
-        raise BadInput("a path ends at the angle where it began, so that its smoothness is not defined; leave it out")
-    steps_NP = _on_circle(angles_NP.diff(dim=-1), period) * way_N.sign()[:, None]
-    return steps_NP.max(-1).values / way_N.abs() - 1 / (angles_NP.shape[1] - 1)
+    """[K] of the paths that go anywhere."""
+    steps_NS = _on_circle(angles_NP.diff(dim=-1), period)
+    way_N = steps_NS.sum(-1)
+    goes_N = way_N.abs() > 1e-9 * period
+    along_KS = (steps_NS * way_N.sign()[:, None])[goes_N]
+    return along_KS.max(-1).values / way_N[goes_N].abs() - 1 / steps_NS.shape[1]
 
 
 def _on_circle(difference: Tensor, period: float) -> Tensor:

@@ -36,6 +36,10 @@ def linear_probe(
     Both splits are (latents [N, ...], labels [N] int64 below `num_classes`); latents are flattened to [N, Z]. Weights
     start at zero and the order of batches is a function of `seed`, so equal latents give equal numbers.
     """
+    if rows < 1 or epochs < 0 or num_classes < 1:
+        raise BadInput(
+            f"rows {rows}, epochs {epochs}, num_classes {num_classes}: rows and classes must be at least 1, epochs 0"
+        )
     train_NZ, train_labels_N = _checked(*train, num_classes, "train")
     test_NZ, test_labels_N = _checked(*test, num_classes, "test")
     if train_NZ.shape[1] != test_NZ.shape[1]:

@@ -33,6 +33,8 @@ def mixture_modes(
     if samples_ND.ndim != 2 or centres_MD.ndim != 2 or samples_ND.shape[1] != centres_MD.shape[1]:
         shapes = f"{tuple(samples_ND.shape)} and {tuple(centres_MD.shape)}"
         raise BadInput(f"samples and centres have shapes {shapes}; must be [N, D] and [M, D]")
+    if len(centres_MD) == 0:
+        raise BadInput("centres: there are none; a mixture has at least one mode")
     if not standard_deviation > 0 or not radius > 0 or at_least < 1:
         raise BadInput(
             f"standard_deviation {standard_deviation}, radius {radius}, at_least {at_least}: must all be above zero"

@@ -21,12 +21,16 @@ from pretrain.rng import seed_at
 
 
 def rbm_path(model: RBM, data_ND: Tensor) -> RBMPath:
-    """The path from units with the means of the data to the model, in float64."""
-    ones_D = data_ND.double().sum(0) + 0.5
+    """The path from units with the means of the data to the model, in float64 on the CPU wherever the model is."""
+    ones_D = data_ND.to("cpu", torch.float64).sum(0) + 0.5
+    weight_DH, visible_D, hidden_H = (
+        parameter.detach().to("cpu", torch.float64)
+        for parameter in (model.weight_DH, model.visible_bias_D, model.hidden_bias_H)
+    )
     return RBMPath(
-        weight_DH=model.weight_DH.detach().double(),
-        visible_bias_D=model.visible_bias_D.detach().double(),
-        hidden_bias_H=model.hidden_bias_H.detach().double(),
+        weight_DH=weight_DH,
+        visible_bias_D=visible_D,
+        hidden_bias_H=hidden_H,
         base_logits_D=ones_D.log() - (len(data_ND) + 1 - ones_D).log(),
     )
 

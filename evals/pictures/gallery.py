@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_pipeline.batch import to_device
 from data_pipeline.config import BadInput
 from data_pipeline.streams.vectors import Vectors
 from evals.vectors import batch_of
@@ -25,6 +26,7 @@ from pretrain.contract import Autoencoder, Completer, ConditionalSampler, Model,
 from pretrain.latent_operations import attribute_vector, interpolate
 from pretrain.rng import seed_everything
 
+CPU = torch.device("cpu")
 ROWS, COLUMNS = 8, 10
 SEEN = 100
 """Held-out images whose latents say how far each of them goes."""
@@ -50,26 +52,28 @@ def galleries(
     num_classes: int | None,
     seed: int,
     count: int = 64,
+    device: torch.device = CPU,
 ) -> Iterator[Gallery]:
-    """All that the model can give, each from its own seed.
+    """All that the model, which is on `device`, can give, each from its own seed.
 
     `shape` is channels, height and width of an image, `num_classes` what the model is told (None: nothing), `count`
-    that of samples.
+    that of samples. Of fewer held-out images than a gallery shows there are fewer rows in it, and no interpolation of a
+    single one.
     """
     if isinstance(model, Sampler):
         seed_everything(seed, "sample")
         yield Gallery("samples", model.sample(count).float().cpu(), columns=round(count**0.5) or 1)
     if isinstance(model, ConditionalSampler) and num_classes is not None:
         seed_everything(seed, "classes")
-        labels_N = torch.arange(num_classes).repeat_interleave(COLUMNS)
+        labels_N = torch.arange(num_classes, device=device).repeat_interleave(COLUMNS)
         yield Gallery("classes", model.sample_of(labels_N).float().cpu(), COLUMNS)
     some_ND = torch.from_numpy(held_out.rows(slice(ROWS)))
     if isinstance(model, Completer):
         seed_everything(seed, "completions")
-        yield _completions(model, some_ND, shape)
+        yield _completions(model, some_ND, shape, device)
     if isinstance(model, Autoencoder):
         seed_everything(seed, "latents")
-        yield from _of_latents(model, held_out)
+        yield from _of_latents(model, held_out, device)
 
 
 def upper_half(shape: tuple[int, ...]) -> Tensor:
@@ -78,11 +82,12 @@ def upper_half(shape: tuple[int, ...]) -> Tensor:
     return (torch.arange(height) < height // 2)[:, None].expand(shape).flatten()
 
 
-def _completions(model: Completer, some_ND: Tensor, shape: tuple[int, ...]) -> Gallery:
+def _completions(model: Completer, some_ND: Tensor, shape: tuple[int, ...], device: torch.device) -> Gallery:
     known_D = upper_half(shape)
     drawn = COLUMNS - 2
     values_XD = some_ND.repeat_interleave(drawn, 0)
-    complete_XD = model.complete(values_XD, known_D.expand(values_XD.shape)).float().cpu()
+    known_XD = known_D.expand(values_XD.shape)
+    complete_XD = model.complete(values_XD.to(device), known_XD.to(device)).float().cpu()
     rows = [
         torch.cat([one_D[None], torch.where(known_D, one_D, HIDDEN)[None], own_KD])
         for one_D, own_KD in zip(some_ND, complete_XD.split(drawn), strict=True)
@@ -90,16 +95,18 @@ def _completions(model: Completer, some_ND: Tensor, shape: tuple[int, ...]) -> G
     return Gallery("completions", torch.cat(rows), COLUMNS)
 
 
-def _of_latents(model: Autoencoder, held_out: Vectors) -> Iterator[Gallery]:
+def _of_latents(model: Autoencoder, held_out: Vectors, device: torch.device) -> Iterator[Gallery]:
     batch = batch_of(held_out, 0, SEEN)
-    values_ND, latents_NZ = batch.values, model.encode(batch)
+    values_ND, latents_NZ = batch.values, model.encode(to_device(batch, device))
     decoded_ND = model.decode(latents_NZ[:COLUMNS]).float().cpu()
-    yield Gallery("reconstructions", torch.cat([values_ND[:COLUMNS], decoded_ND]), COLUMNS)
-    pairs = list(zip(latents_NZ[:ROWS], latents_NZ[ROWS : 2 * ROWS], strict=False))
-    straight_XZ = torch.cat([interpolate(one_Z, other_Z, COLUMNS) for one_Z, other_Z in pairs])
-    yield Gallery("interpolations", model.decode(straight_XZ).float().cpu(), COLUMNS)
-    turned_XZ = torch.cat([_turned(one_Z, other_Z) for one_Z, other_Z in pairs])
-    yield Gallery("spherical_interpolations", model.decode(turned_XZ).float().cpu(), COLUMNS)
+    yield Gallery("reconstructions", torch.cat([values_ND[:COLUMNS], decoded_ND]), len(decoded_ND))
+    paths = min(ROWS, len(latents_NZ) // 2)
+    pairs = list(zip(latents_NZ[:paths], latents_NZ[paths : 2 * paths], strict=True))
+    if pairs:
+        straight_XZ = torch.cat([interpolate(one_Z, other_Z, COLUMNS) for one_Z, other_Z in pairs])
+        yield Gallery("interpolations", model.decode(straight_XZ).float().cpu(), COLUMNS)
+        turned_XZ = torch.cat([_turned(one_Z, other_Z) for one_Z, other_Z in pairs])
+        yield Gallery("spherical_interpolations", model.decode(turned_XZ).float().cpu(), COLUMNS)
     moved = list(_by_class(latents_NZ, batch.labels.to(latents_NZ.device)))
     if moved:
         yield Gallery("attributes", model.decode(torch.cat(moved)).float().cpu(), COLUMNS)

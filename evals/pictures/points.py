@@ -20,6 +20,6 @@ def write_points(path: Path, points_N2: Tensor, data_N2: Tensor) -> None:
         shared = shared or axes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
+        figure.savefig(path, format="png", dpi=100)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error

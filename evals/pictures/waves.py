@@ -56,6 +56,6 @@ def write_spectrograms(path: Path, waves_NT: Tensor, rate: int) -> None:
         spectrum.set(xlabel="s", ylabel="kHz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
+        figure.savefig(path, format="png", dpi=100)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error

@@ -18,6 +18,8 @@ class VectorModelConfig(Config, abc.ABC):
     kind: str
     reads: ClassVar[Literal["lanes", "samples", "vectors", "pairs"]] = "vectors"
     accepts: ClassVar[Accepts] = "real"
+    fewest_rows: ClassVar[int] = 1
+    """Of a micro-batch, for the objective to be what it says."""
 
     @property
     def players(self) -> tuple[str, ...]:

@@ -192,10 +192,20 @@ def test_images(segue: Forks, tmp_path: Path, recipe: str) -> None:
     text = segue.run("sample", "run", "--prompt", "x", cwd=tmp_path)
     assert text.code == 2
     assert "writes no text" in text.one_message()
+    for option, value in (("--temperature", 0.5), ("--top-k", 3), ("--top-p", 0.5), ("--tokens", 9)):
+        ignored = segue.run("sample", "run", option, value, cwd=tmp_path)
+        assert ignored.code == 2
+        assert f"{option}: is of text alone; it needs a --prompt" in ignored.one_message()
+    both = segue.run("sample", "run", "--prompt", "x", "--count", 3, cwd=tmp_path)
+    assert both.code == 2
+    assert "--count: is of images, points and waves alone" in both.one_message()
+    bound = segue.run("evaluate", "run", "--samples", 3, cwd=tmp_path)
+    assert bound.code == 2
+    assert "has no bound of log p(x) over latents; leave samples (--samples) out" in bound.one_message()
     told = segue.run("report", "run", cwd=tmp_path)
     assert told.code == 0, told
     page = (tmp_path / "run" / "report.html").read_text()
     pictures = re.findall(r'img src="([^"]+)"', page)
     assert {"loss.png", "report/samples.png"} <= set(pictures)
     assert all((tmp_path / "run" / one).read_bytes().startswith(b"\x89PNG") for one in pictures)
-    assert "/objective</td>" in page
+    assert "critic/objective</td>" in page or "model/reconstruction_nats</td>" in page

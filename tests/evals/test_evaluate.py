@@ -146,7 +146,7 @@ def test_documents_that_training_joins_are_one_lane(text: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("recipe", "names"), [
-    ("tiny_rbm", ["nll", "model/objective", "model/reconstruction_nats"]),
+    ("tiny_rbm", ["linear_probe_accuracy", "model/reconstruction_nats", "nll", "unnormalized_log_prob"]),
     ("tiny_gan", ["critic/objective", "critic/wasserstein", "critic/gradient_norm", "generator/objective"]),
 ])  # fmt: skip
 def test_images_are_scored_by_their_objectives(recipe: str, names: list[str], tmp_path: Path) -> None:
@@ -159,6 +159,46 @@ def test_images_are_scored_by_their_objectives(recipe: str, names: list[str], tm
     assert len(first.lines()) == 1 + len(names)
     with pytest.raises(BadInput, match="reads no text"):
         evaluate_run(tmp_path / "run", segment_length=3)
+
+
+def test_only_what_means_something_has_a_direction(tmp_path: Path) -> None:
+    """A game's values are against this very opponent; an RBM's objective has a gradient and no value."""
+    found: dict[str, dict[str, str | None]] = {}
+    for recipe in ("tiny_rbm", "tiny_gan", "tiny_acai", "tiny_made"):
+        finished_run(tmp_path / recipe, recipe)
+        found[recipe] = {metric.name: metric.better for metric in evaluate_run(tmp_path / recipe).metrics}
+    assert set(found["tiny_gan"].values()) == {None}
+    assert found["tiny_rbm"].pop("linear_probe_accuracy") == "higher"
+    assert found["tiny_rbm"] == {"nll": "lower", "unnormalized_log_prob": None, "model/reconstruction_nats": "lower"}
+    assert found["tiny_acai"]["autoencoder/squared_error"] == "lower"
+    assert found["tiny_acai"]["critic/objective"] is None
+    assert found["tiny_acai"]["autoencoder/objective"] is None
+    assert found["tiny_made"]["model/objective"] == "lower"
+
+
+def test_samples_of_a_bound_are_refused_where_there_is_no_bound(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run", "tiny_made")
+    with pytest.raises(BadInput, match=r"samples is 5: model.kind made has no bound of log p\(x\) over latents; leave"):
+        evaluate_run(tmp_path / "run", samples=5)
+    finished_run(tmp_path / "vae", "tiny_vae")
+    assert evaluate_run(tmp_path / "vae", samples=5).metric("negative_iwae_5").protocol["samples"] == 5
+
+
+def test_points_are_scored_by_their_modes_and_a_grid(tmp_path: Path) -> None:
+    smaller = ["data.num_points=500", "data.num_held_out=50", "model.chains.sampling_steps=2"]
+    finished_run(tmp_path / "run", "energy_based_eight_gaussians", *smaller)
+    result = evaluate_run(tmp_path / "run")
+    wanted = {
+        "unnormalized_log_prob",
+        "nll",
+        "modes_covered",
+        "high_quality",
+        "model/data_energy",
+        "model/sample_energy",
+    }
+    assert {metric.name for metric in result.metrics} == wanted
+    assert "by a grid of" in result.metric("nll").protocol["log_z_is"]
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_a_chosen_checkpoint(recurrent: tuple[Path, Experiment]) -> None:

@@ -45,6 +45,7 @@ class ACAIConfig(VectorModelConfig):
     """Equation 2: gamma."""
 
     accepts: ClassVar[Accepts] = "unit"
+    fewest_rows: ClassVar[int] = 2  # a row's partner is another row
     players: ClassVar[tuple[str, ...]] = ("autoencoder", "critic")
 
     @property
@@ -82,6 +83,7 @@ class ACAI(Model):
 
     players = ACAIConfig.players
     unit = "image"
+    lower_is_better = frozenset({"squared_error"})  # the others depend on how good the opponent is
 
     def __init__(self, config: ACAIConfig) -> None:
         super().__init__()

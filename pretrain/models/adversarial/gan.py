@@ -68,6 +68,7 @@ class GAN(Model):
 
     players = GANConfig.players
     unit = "image"
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()  # every value is that of a game, against this very opponent
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()

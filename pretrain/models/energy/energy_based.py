@@ -103,6 +103,8 @@ class EnergyBased(Model):
 
     unit: ClassVar[Literal["token", "image", "row"]] = "image"
     sampling = "expensive"
+    objective_has_value = False
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: EnergyBasedConfig) -> None:
         super().__init__()

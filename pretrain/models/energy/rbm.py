@@ -65,6 +65,8 @@ class RBM(Model):
 
     unit = "image"
     sampling = "expensive"
+    objective_has_value = False
+    lower_is_better = frozenset({"reconstruction_nats"})
     sampling_steps: ClassVar[int] = 1000
     """Gibbs steps from a random start to a sample."""
 

@@ -64,6 +64,28 @@ def test_interpolation_in_data_space_is_far_from_data() -> None:
     assert longer.value == pytest.approx(distance.value), "cosine distance does not know lengths"
 
 
+def test_a_path_may_go_further_than_half_of_the_circle() -> None:
+    """Even steps are perfect, the shorter way to the end or not; an uneven one is measured by the path's own length."""
+    for path in ((0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (0, 3, 6), tuple(range(8)), (*range(8), 0, 1)):
+        assert measured(*path)[1] == pytest.approx(0, abs=1e-12)
+    assert measured(0, 1, 2, 5)[1] == pytest.approx(3 / 5 - 1 / 3)
+    assert measured(0, 3, 6, 7)[1] == pytest.approx(3 / 7 - 1 / 3)
+
+
+def test_a_step_back_is_not_the_largest_step() -> None:
+    """0, 2, 7, 1: two forward, three back, two forward, of a way of one."""
+    assert measured(0, 2, 7, 1)[1] == pytest.approx(2 - 1 / 3)
+    assert measured(1, 7, 2, 0)[1] == pytest.approx(2 - 1 / 3)
+
+
+def test_a_closed_path_is_left_out_and_counted() -> None:
+    paths = torch.eye(AXES)[torch.tensor([[0, 0, 2], [1, 2, 1], [3, 3, 3]])]
+    distance, smoothness = line_interpolation(paths, torch.eye(AXES), ANGLES, protocol={})
+    assert (distance.count, smoothness.count) == (3, 1)
+    assert smoothness.value == pytest.approx(1 / 2)
+    assert smoothness.protocol["paths_without_a_way"] == 2
+
+
 def test_means_over_paths() -> None:
     paths = torch.eye(AXES)[torch.tensor([[0, 1, 2], [0, 0, 2]])]
     distance, smoothness = line_interpolation(paths, torch.eye(AXES), ANGLES, protocol={})
@@ -72,7 +94,7 @@ def test_means_over_paths() -> None:
 
 
 def test_bad_paths() -> None:
-    with pytest.raises(BadInput, match="ends at the angle where it began"):
+    with pytest.raises(BadInput, match="every path ends at the angle where it began"):
         measured(1, 2, 1)
     with pytest.raises(BadInput, match=r"must be \[N, P, D\]"):
         line_interpolation(torch.eye(AXES), torch.eye(AXES), ANGLES, protocol={})

@@ -92,3 +92,10 @@ def test_bad_input(latents: Tensor, labels: Tensor, says: str) -> None:
     good = (torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]))
     with pytest.raises(BadInput, match=says):
         linear_probe((latents, labels), good, num_classes=2, seed=0, protocol={})
+
+
+@pytest.mark.parametrize("settings", [{"rows": 0}, {"epochs": -1}])
+def test_settings_that_no_probe_can_have(settings: dict[str, int]) -> None:
+    good = (torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]))
+    with pytest.raises(BadInput, match=r"rows and classes must be at least 1, epochs 0"):
+        linear_probe(good, good, num_classes=2, seed=0, protocol={}, **settings)

@@ -45,5 +45,16 @@ def test_counts_by_hand() -> None:
 def test_bad_input() -> None:
     with pytest.raises(BadInput, match=r"must be \[N, D\] and \[M, D\]"):
         mixture_modes(torch.zeros(3, 3), circle(), standard_deviation=1.0, protocol={})
+    with pytest.raises(BadInput, match="at least one mode"):
+        mixture_modes(torch.zeros(3, 2), torch.zeros(0, 2), standard_deviation=1.0, protocol={})
     with pytest.raises(BadInput, match="above zero"):
         mixture_modes(torch.zeros(3, 2), circle(), standard_deviation=0.0, protocol={})
+
+
+def test_samples_at_the_first_modes_alone() -> None:
+    """`at_least` is asked of every mode, of those after the last that has any too."""
+    modes, _ = mixture_modes(torch.zeros(3, 1), torch.tensor([[0.0], [50.0]]), standard_deviation=1.0, protocol={})
+    assert (modes.value, modes.count) == (1, 2)
+    last, _ = mixture_modes(torch.zeros(0, 1).new_full((1, 1), 50.0), torch.tensor([[0.0], [50.0]]),
+                            standard_deviation=1.0, protocol={})  # fmt: skip
+    assert last.value == 1

@@ -80,3 +80,21 @@ def test_the_same_seed_gives_the_same_estimate(trained: RBM) -> None:
     first = rbm_log_partition(trained, data_ND, seed=1, **settings)[0].value
     assert rbm_log_partition(trained, data_ND, seed=1, **settings)[0].value == first
     assert rbm_log_partition(trained, data_ND, seed=2, **settings)[0].value != first
+
+
+def test_annealing_is_on_the_cpu_in_float64_wherever_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is moved is asked to go there; the meta device stands in for a GPU."""
+    model = RBM(RBMConfig(kind="rbm", num_visible=VISIBLE, num_hidden=HIDDEN)).to("meta")
+    moved: list[tuple[object, ...]] = []
+    true = torch.Tensor.to
+
+    def watched(tensor: Tensor, *place: object) -> Tensor:
+        moved.append(place)
+        return torch.zeros(tensor.shape, dtype=torch.float64) if tensor.is_meta else true(tensor, *place)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    log_z, _, _ = rbm_log_partition(
+        model, torch.zeros(5, VISIBLE, device="meta"), temperatures=50, chains=200, seed=0, protocol={}
+    )
+    assert moved.count(("cpu", torch.float64)) >= 4
+    assert log_z.value == pytest.approx((VISIBLE + HIDDEN) * math.log(2), abs=0.2)

@@ -2,10 +2,12 @@
 
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from data_pipeline.config import BadInput
 from data_pipeline.streams.vectors import Vectors
 from evals.pictures.gallery import COLUMNS, HIDDEN, ROWS, galleries
 from evals.pictures.images import grid_of, images_of, write_png
+from evals.pictures.points import write_points
 from evals.pictures.waves import decibels, write_spectrograms, write_wav
 
 SHAPE, SIZE = (1, 4, 2), 8
@@ -149,3 +152,116 @@ def test_sound_comes_back_and_its_tone_is_where_it_belongs(tmp_path: Path) -> No
     assert decibels(torch.zeros(10)).shape[1] == 1
     write_spectrograms(tmp_path / "tone.png", wave_T[None], rate)
     assert (tmp_path / "tone.png").read_bytes().startswith(b"\x89PNG")
+
+
+def on_device(name: str) -> type:
+    """Doubles that refuse what is not on the device; what they make comes back on the CPU, as after a GPU's work."""
+
+    class There(Doubles):
+        def sample_of(self, labels_N: Tensor) -> Tensor:
+            assert labels_N.device.type == name
+            return super().sample_of(torch.zeros(labels_N.shape))
+
+        def complete(self, values_ND: Tensor, known_ND: Tensor) -> Tensor:
+            assert values_ND.device.type == known_ND.device.type == name
+            return torch.zeros(values_ND.shape)
+
+        def encode(self, batch: VectorBatch) -> Tensor:
+            assert batch.values.device.type == batch.labels.device.type == name
+            return torch.zeros(batch.values.shape)
+
+    return There
+
+
+def test_batches_go_to_the_models_device() -> None:
+    found = list(galleries(on_device("meta")(), HELD_OUT, num_classes=3, seed=0, device=torch.device("meta")))
+    assert len(found) == 6
+    assert all(one.values_ND.device.type == "cpu" for one in found)
+
+
+@pytest.mark.parametrize(("count", "paths"), [(1, 0), (2, 1), (9, 4), (15, 7), (16, 8)])
+def test_few_held_out_images_give_smaller_galleries(count: int, paths: int) -> None:
+    few = Vectors(HELD_OUT.values[:count], HELD_OUT.labels[:count])
+    found = {one.name: one for one in galleries(Doubles(), few, num_classes=None, seed=0)}
+    shown = min(count, COLUMNS)
+    assert found["reconstructions"].columns == shown
+    assert torch.allclose(found["reconstructions"].values_ND[shown:], torch.from_numpy(few.values[:shown]))
+    assert len(found["completions"].values_ND) == min(count, ROWS) * COLUMNS
+    assert ("interpolations" in found) == (paths > 0)
+    if paths:
+        ends = found["interpolations"].values_ND.reshape(paths, COLUMNS, SIZE)
+        assert torch.allclose(ends[:, -1], torch.from_numpy(few.values[paths : 2 * paths]))
+
+
+def test_what_lies_beyond_black_and_white_is_cut_off(tmp_path: Path) -> None:
+    grid = grid_of(torch.tensor([[[[-3.0, 0.5, 7.0]]]]), scale=1)
+    assert grid[1, 1:4, 0].tolist() == [0.0, 0.5, 1.0]
+    write_png(tmp_path / "grid.png", grid)
+    assert imread(tmp_path / "grid.png")[1, 1:4, 0].tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1 / 255)
+
+
+def test_a_wave_beyond_full_scale_is_cut_off(tmp_path: Path) -> None:
+    """It does not turn round to the other side."""
+    write_wav(tmp_path / "loud.wav", torch.tensor([-5.0, -1.0, 0.0, 1.0, 5.0]), 8000)
+    with wave.open(str(tmp_path / "loud.wav")) as file:
+        read = np.frombuffer(file.readframes(5), "<i2")
+    assert read.tolist() == [-32767, -32767, 0, 32767, 32767]
+
+
+def test_decibels_are_of_power() -> None:
+    """A tenth of the amplitude is 20 decibels less; Hann windows let a tone between two bins leak but little."""
+    time_T = torch.arange(4096) / 8000
+    loud_T, soft_T = (
+        amplitude * torch.sin(2 * torch.pi * tone * time_T) for amplitude, tone in ((1, 1000), (0.1, 3000))
+    )
+    spectrum = decibels(loud_T + soft_T)
+    bins = [round(tone / 4000 * (len(spectrum) - 1)) for tone in (1000, 3000)]
+    np.testing.assert_allclose(spectrum[bins[0]], 0.0, atol=1e-2)
+    np.testing.assert_allclose(spectrum[bins[1]], -20.0, atol=1e-2)
+    between = decibels(torch.sin(2 * torch.pi * (1000 + 8000 / 256 / 2) * time_T))
+    assert between[bins[1]].max() < -75, "without a window it is -33"
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, write: Any) -> Figure:
+    """The figure that is written."""
+    kept: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *place, **how: kept.append(figure))
+    write()
+    return kept[0]
+
+
+def test_spectrograms_have_low_tones_at_the_bottom_and_seconds_to_the_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves_NT = torch.stack([torch.sin(2 * torch.pi * 500 * torch.arange(8000) / 8000), torch.zeros(8000)])
+    figure = drawn(monkeypatch, lambda: write_spectrograms(tmp_path / "two.png", waves_NT, 8000))
+    line, spectrum, second, _ = figure.axes
+    assert line.get_lines()[0].get_xdata()[-1] == pytest.approx(7999 / 8000)
+    np.testing.assert_array_equal(line.get_lines()[0].get_ydata(), waves_NT[0].numpy())
+    np.testing.assert_array_equal(second.get_lines()[0].get_ydata(), waves_NT[1].numpy())
+    (image,) = spectrum.get_images()
+    assert image.origin == "lower"
+    assert list(image.get_extent()) == [0, 1, 0, 4]
+    assert (spectrum.get_xlabel(), spectrum.get_ylabel()) == ("s", "kHz")
+    np.testing.assert_array_equal(image.get_array(), decibels(waves_NT[0]))
+
+
+def test_points_are_the_datas_on_the_left_and_the_models_on_the_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points_N2, data_N2 = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, -6.0]])
+    figure = drawn(monkeypatch, lambda: write_points(tmp_path / "points.png", points_N2, data_N2))
+    for axes, title, cloud_N2 in zip(figure.axes, ("data", "model"), (data_N2, points_N2), strict=True):
+        assert axes.get_title() == title
+        np.testing.assert_array_equal(axes.collections[0].get_offsets(), cloud_N2.numpy())
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    write_points(tmp_path / "points", points_N2, data_N2)
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: write_points(path, torch.zeros(2, 2), torch.zeros(2, 2)),
+    lambda path: write_spectrograms(path, torch.zeros(1, 300), 8000),
+])  # fmt: skip
+def test_a_picture_is_a_png_where_it_was_asked_for_whatever_its_name(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "picture.of_it")
+    assert (tmp_path / "picture.of_it").read_bytes().startswith(b"\x89PNG")

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from data_pipeline.batch import VectorBatch
+from data_pipeline.config import BadInput
+from pretrain import config
+from pretrain.experiment import Experiment
 from pretrain.models import ACAIConfig
 from pretrain.models.adversarial.acai import ACAI
 
@@ -184,3 +187,38 @@ def test_images_are_read_and_written_by_convolutions() -> None:
     batch = batch_of(torch.rand(2, 64))
     assert model.encode(batch).shape == (2, 3)
     assert model.decode(model.encode(batch)).shape == (2, 64)
+
+
+def test_what_is_logged_is_each_part_by_its_name(randomised: Any) -> None:
+    model, batch, rows = randomised(configure().build()), doubles(), 6
+    torch.manual_seed(7)
+    alpha_R1 = torch.rand(rows, 1, dtype=torch.float64) / 2
+    x, z = batch.values, model.encode(batch)
+    made = model.decode(z)
+    said_R1 = model.critic(model.decode(alpha_R1 * z + (1 - alpha_R1) * z.roll(1, dims=0)))
+    wanted = {
+        "squared_error": (x - made).square().mean(-1).sum(),
+        "critic_on_mixed": said_R1.square().sum(),
+        "alpha_error": (said_R1 - alpha_R1).square().sum(),
+        "reality_error": model.critic(0.2 * x + 0.8 * made).square().sum(),
+    }
+    found: dict[str, Tensor] = {}
+    for player in model.players:
+        torch.manual_seed(7)
+        found |= model(batch, None, player=player, step=0).metrics
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=0, atol=1e-12)
+
+
+def test_flops_are_those_of_the_networks() -> None:
+    """Of a row: encoder 5 8 3, decoder 3 8 5, critic 5 8 1; a step encodes twice, decodes four times, judges thrice."""
+    encoder, decoder, critic = (2.0 * (a * 8 + 8 * b) for a, b in ((5, 3), (3, 5), (5, 1)))
+    assert configure().build().flops_per_count() == (2 * encoder + 4 * decoder + 3 * critic) / 2
+
+
+def test_a_row_alone_has_no_partner() -> None:
+    with pytest.raises(BadInput, match=r"batch.rows=1 is too few: model.kind=acai .* set batch.rows to 2 or more"):
+        config.load(Experiment, config.recipe_path("tiny_acai"), ["batch.rows=1"])
+    assert config.load(Experiment, config.recipe_path("tiny_acai"), ["batch.rows=2"]).batch.rows == 2
+    assert config.load(Experiment, config.recipe_path("tiny_gan"), ["batch.rows=1"]).batch.rows == 1

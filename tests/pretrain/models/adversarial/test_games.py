@@ -209,3 +209,18 @@ def test_every_row_has_its_own_point_between_data_and_sample() -> None:
 def test_generators_of_distances_raise_the_score(game: Any) -> None:
     kind = game.model_fields["kind"].annotation.__args__[0]
     assert float(game(kind=kind).generator_loss(torch.tensor([[1.0], [2.5]]))) == -3.5
+
+
+def test_the_point_lies_on_the_line_between_data_and_sample() -> None:
+    """One share for all of a row's values, which is what a point has with data at 1 and samples at 0."""
+    torch.manual_seed(0)
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def forward(self, x_RD: Tensor) -> Tensor:
+            seen.append(x_RD.detach())
+            return 0.5 * x_RD.square().sum(-1, keepdim=True)
+
+    norm_R = gradient_norm(Watched(), torch.ones(4096, 3), torch.zeros(4096, 3)).detach()
+    assert torch.equal(seen[0], seen[0][:, :1].expand(-1, 3))
+    assert float(norm_R.mean()) == pytest.approx(3**0.5 / 2, abs=4 * 3**0.5 / (12 * 4096) ** 0.5)

@@ -3,6 +3,7 @@
 Shape legend: R rows, D values.
 """
 
+import math
 from typing import Any
 
 import pytest
@@ -192,3 +193,17 @@ def test_images_that_cannot_be_halved_are_refused() -> None:
     values = configure(network="convolutional").model_dump(mode="json") | {"row_shape": [1, 6, 4]}
     with pytest.raises(BadInput, match=r"critic: rows of shape \[1, 6, 4\] cannot be halved 2 times.*divisible by 4"):
         recipes.parse(GANConfig, values, source="a recipe")
+
+
+def test_latents_are_standard_normal() -> None:
+    """By mean, variance and the share beyond two deviations, which uniform numbers of equal variance have not."""
+    torch.manual_seed(0)
+    z_N = configure(latent_width=5).build()._latents(4000).flatten()
+    assert float(z_N.mean()) == pytest.approx(0.0, abs=4 / len(z_N) ** 0.5)
+    assert float(z_N.var()) == pytest.approx(1.0, abs=4 * (2 / len(z_N)) ** 0.5)
+    beyond = 1 - math.erf(2 / 2**0.5)
+    assert float((z_N.abs() > 2).double().mean()) == pytest.approx(beyond, abs=4 * (beyond / len(z_N)) ** 0.5)
+
+
+def test_no_value_of_a_game_has_a_direction() -> None:
+    assert configure().build().lower_is_better == set()

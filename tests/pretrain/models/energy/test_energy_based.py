@@ -205,3 +205,25 @@ def test_bounds_that_cross_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"low 1.0 must be below high 1.0"):
         configure({"low": 1.0})
     assert math.isfinite(configure().build().flops_per_count())
+
+
+def test_a_chain_has_the_noise_that_it_was_given() -> None:
+    """No slope left: after n steps from 0, of variance n noise_std^2, or n step_size where there is none."""
+    for noise, wanted in ((0.5, 4 * 0.25), (0.0, 0.0), (None, 4 * 0.1)):
+        torch.manual_seed(0)
+        model = configure({"noise_std": noise, "low": -1.0}).build()
+        torch.nn.init.zeros_(model.network[-1].weight)
+        moved_RD = model._walk(torch.zeros(4000, WIDTH), 4)
+        variance = float(moved_RD.square().mean())
+        assert variance == pytest.approx(wanted, abs=4 * wanted * (2 / moved_RD.numel()) ** 0.5)
+
+
+def test_a_clamped_chain_stays_between_its_bounds() -> None:
+    for clamp in (True, False):
+        torch.manual_seed(0)
+        model = configure({"clamp": clamp, "low": -0.2, "high": 0.3, "noise_std": 1.0}).build()
+        loss = model(batch_of(torch.rand(50, WIDTH)), model.initial_carry(50), player="model", step=0)
+        assert loss.carry is not None
+        for values in (loss.carry["samples"], model.sample(50)):
+            inside = bool(values.min() >= -0.2) and bool(values.max() <= 0.3)
+            assert inside == clamp

@@ -296,3 +296,25 @@ def test_contrastive_divergence_tends_to_the_gradient_of_the_likelihood(
     assert errors[0] > errors[1] > errors[2]
     assert errors[0] > 1e-4
     assert errors[2] < 1e-9
+
+
+def test_contrastive_divergence_of_grey_rows_starts_at_their_draw(
+    randomised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain and the row that it is compared with start at the same zeros and ones."""
+    model, started, scored = randomised(configure(chains="data").build()), [], []
+    true = model.free_energy
+    monkeypatch.setattr(model, "gibbs", lambda v_RD, steps: started.append(v_RD) or v_RD)
+    monkeypatch.setattr(model, "free_energy", lambda v_RD: scored.append(v_RD) or true(v_RD))
+    model(batch_of(torch.full((40, VISIBLE), 0.4, dtype=torch.float64)), None, player="model", step=0)
+    assert set(started[0].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(started[0], scored[0])
+
+
+@pytest.mark.parametrize(("num_visible", "num_hidden"), [(3, 9), (9, 3)])
+def test_the_smaller_side_is_enumerated(num_visible: int, num_hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    true = torch.arange
+    monkeypatch.setattr(rbm.torch, "arange", lambda count, **how: counted.append(count) or true(count, **how))
+    configure(num_visible=num_visible, num_hidden=num_hidden).build().log_partition()
+    assert counted == [3, 2**3]
