@@ -42,7 +42,7 @@ def mixture_modes(
     distance_NM = torch.cdist(samples_ND, centres_MD.to(samples_ND), compute_mode="donot_use_mm_for_euclid_dist")
     nearest_N = distance_NM.min(-1)
     near_N = nearest_N.values <= radius * standard_deviation
-    counts_M = torch.bincount(nearest_N.indices[near_N], minlength=len(centres_MD))
+    counts_M = torch.bincount(nearest_N.indices[near_N])
     covered = int((counts_M >= at_least).sum())
     known = {
         **protocol,
