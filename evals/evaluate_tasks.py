@@ -75,8 +75,8 @@ def evaluate_tasks(
             del model  # it has told who it is; the workers have their own
         asked = [_Asked.of(task, reader, identity, source, rows, limit) for task in chosen]
         for one in asked:
-            if one.missing is None:
-                results.check(one.task.name, one.protocol)
+            if one.work is not None:
+                results.check(one.task.name, one.protocol, [example.name for example in one.work.examples])
         for one in asked:
             yield one.missing or _evaluate(one, results, score, progress)
 

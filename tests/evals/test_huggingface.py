@@ -19,7 +19,7 @@ from evals.scoring.item import Item, score_items
 from evals.scoring.output_layer import LinearOutput, WholeOutput
 from evals.scoring.window_model import WindowModel
 from evals.targets import Target
-from tests.evals.runs import finished_run, prepared_text
+from tests.evals.runs import TEXT, finished_run, prepared_text
 
 pytest.importorskip("transformers", reason="the extra segue[evals] is not installed")
 
@@ -86,6 +86,26 @@ def test_exports_are_scored_as_the_run_is(run: Path) -> None:
         identity = Target(str(target)).open()[0].identity()
         assert len(identity["checkpoint"]["hash"]) == 64
         assert len(identity["tokenizer_hash"]) == 64
+
+
+def test_a_run_in_bfloat16_is_its_export_in_bfloat16(run: Path, tmp_path: Path) -> None:
+    """Weights rounded once and computed in float32: both dtypes are told, and the numbers are equal."""
+    text = TEXT % (run.parent / "bpe", run.parent / "corpus")
+    text = text.replace("{kind: byte}", "{kind: bpe, vocab_size: 270}")
+    rounded, whole, file, directory = (tmp_path / name for name in ("run", "a.safetensors", "b.safetensors", "c"))
+    more = ("model.vocab_size=270", "model.initial_std=0.3", "engine.precision=bfloat16")
+    keep_tokenizer(finished_run(rounded, "tiny_gpt", text, *more, steps=2), rounded)
+    export(rounded, whole, None, "float32")
+    export(rounded, file, None, "bfloat16")
+    export_huggingface(rounded, directory, None, "bfloat16")
+    wanted = scores(str(rounded))
+    assert np.abs(np.array(sum(wanted, [])) - np.array(sum(scores(str(whole)), []))).max() > 1e-4, "rounding is seen"
+    for target in (rounded, file, directory):
+        identity = Target(str(target)).open()[0].identity()
+        assert (identity["weights_dtype"], identity["dtype"]) == ("bfloat16", "float32")
+        assert scores(str(target)) == wanted
+    identity = Target(str(whole)).open()[0].identity()
+    assert (identity["weights_dtype"], identity["dtype"]) == ("float32", "float32")
 
 
 def test_files_that_are_no_exports(tmp_path: Path) -> None:
