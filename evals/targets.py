@@ -36,8 +36,8 @@ from pretrain.run_directory import EXPERIMENT, TOKENIZER
 
 HUGGING_FACE = "hf:"
 COMPUTED_IN = torch.float32
-"""Of runs and exports, whatever dtype their weights are rounded to: in bfloat16 the sums of a batch of other size differ
-in digits that are printed."""
+"""Of runs and exports, whatever dtype their weights are rounded to: in bfloat16 sums of a batch of other size differ in
+digits that are printed."""
 
 
 @dataclass(frozen=True)
