@@ -49,8 +49,8 @@ def load_model(
 ) -> Model:
     """The saved weights in a model of `config`, in evaluation mode; they are rounded to `dtype`, as in training.
 
-    `computed_in`: the dtype that they are kept in after that, and that all is computed in; None: `dtype`. Raises BadInput
-    where `kernels` names one that cannot run on this device in this dtype.
+    `computed_in`: the dtype that they are kept in after that, and that all is computed in; None: `dtype`. Raises
+    BadInput where `kernels` names one that cannot run on this device in this dtype.
     """
     model = config.build()
     model.load_state_dict(checkpoint.gather_weights(reader) | checkpoint.gather_tensors(reader, kind="buffers"))

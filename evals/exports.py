@@ -71,6 +71,10 @@ def _open_file(path: Path) -> Exported:
 
 
 def _open_directory(path: Path) -> Exported:
+    try:
+        gpt2.read_config(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; a model of another kind is read by transformers, as hf:{path}") from error
     model = gpt2.read(path)
     weights = path / gpt2.WEIGHTS
     identity = {

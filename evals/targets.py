@@ -107,20 +107,17 @@ class Target:
                 self._experiment_of(reader)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The checkpoint of a run stays where it is meanwhile, for those who open it later."""
-        place = Path(self.name)
-        if not (place / EXPERIMENT).is_file():
-            yield
-            return
-        with closing(open_checkpoint(place, self.checkpoint)):
-            yield
+    def held(self) -> Iterator["Target"]:
+        """The same with the step of the checkpoint that it is opened with, which stays where it is meanwhile.
 
-    def pinned(self, model: TokenModel) -> "Target":
-        """The same with the checkpoint that `model` was opened with: a run that trains on may have a newer one."""
-        step = model.identity().get("checkpoint", {}).get("step")
-        is_run = Path(self.name).is_dir() and not is_export(Path(self.name))
-        return replace(self, checkpoint=step) if is_run else self
+        So whoever opens it has the same weights, though a run that trains on may have newer ones and remove these.
+        """
+        place = Path(self.name)
+        if not (place / EXPERIMENT).is_file() or is_export(place):
+            yield self
+            return
+        with closing(open_checkpoint(place, self.checkpoint)) as reader:
+            yield replace(self, checkpoint=reader.step)
 
     def _refuse_settings_of_runs(self) -> None:
         given = [name for name in (*MEMORY, "segment_length", "checkpoint") if getattr(self, name) is not None]

@@ -71,6 +71,8 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
     ("arguments", "message"),
     [
         (["--tasks", "lamda"], "--tasks lamda: there is no such task; did you mean lambada"),
+        (["--tasks", "gpt2_table"], "--tasks gpt2_table: there is no such task; did you mean gpt2-table"),
+        (["--tasks", "lambada", "--out", "t.md", "--table", "t.md"], "--table t.md: is --out too; give them two files"),
         (["--tasks", "lambada", "--data-dir", "none"], "--data-dir none: there is no such directory"),
         (["--tasks", "lambada", "--table", "t.txt"], "--table t.txt: must end in one of .md, .json, .csv, .png"),
         (["--tasks", "lambada", "--table", "no/t.md"], "--table no/t.md: cannot be written"),

@@ -22,6 +22,7 @@ from evals.results_file import ResultsFile
 from evals.targets import Target
 from evals.tasks.data import DataSource
 from tests.evals.runs import finished_run, prepared_text
+from tests.evals.tasks.fakes import folder_with
 
 BFLOAT16 = "_bfloat16"
 WORDS = ("memory", "carries", "on", "segue", "é", "the", "never")
@@ -234,6 +235,27 @@ def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
     assert found.missing.startswith("no data: arc_easy: no arc_easy.jsonl")
     with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
         list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))
+
+
+def test_the_first_examples_alone_are_of_another_protocol(place: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "out.jsonl", DataSource(place / "data")
+    for limit, count in ((5, 5), (None, 23)):
+        (found,) = evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, ResultsFile(None), limit=limit)
+        assert {metric.count for metric in found.metrics} == {count}
+        assert {metric.protocol["limit"] for metric in found.metrics} == {limit}
+    with closing(ResultsFile(out)) as results:
+        list(evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, results, limit=23))
+    with closing(ResultsFile(out)) as results, pytest.raises(BadInput, match="limit is 23 there and None now"):
+        list(evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, results))
+
+
+def test_an_example_that_does_not_fit_is_named_and_the_task_not_asked(place: Path, tmp_path: Path) -> None:
+    rows = ["memory carries", f"memory {'carries' * 10}", "on segue"]
+    source = folder_with(tmp_path, "lambada", lambada_test__jsonl="".join(f'{{"text": "{row}"}}\n' for row in rows))
+    (found,) = evaluate_tasks(Target(str(place / "tiny_gpt")), ["lambada"], source, ResultsFile(None))
+    assert (found.missing or "").startswith(
+        "not asked: lambada: example 0001: a continuation of 71 tokens does not fit"
+    )
 
 
 def test_contexts_that_do_not_fit_are_counted(place: Path) -> None:

@@ -231,11 +231,18 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_targets_that_cannot_be_opened(run: Path, tmp_path: Path) -> None:
+    llama = tmp_path / "llama"
+    llama.mkdir()
+    (llama / "config.json").write_text('{"model_type": "llama"}')
     for target, message in (
         (Target("hf:" + str(tmp_path)), "no causal language model of transformers"),
         (Target(str(tmp_path / "none")), "is no run (experiment.yaml is missing), no export"),
         (Target(str(run), memory_length=4), "model.kind gpt has no such setting"),
         (Target(str(run), segment_length=4), "has no memory; use stride"),
+        (Target("hf:" + str(tmp_path / "none")), f"hf:{tmp_path / 'none'}: there is no such directory"),
+        (Target("hf:./none"), "hf:./none: there is no such directory; a model of the hub has a name such as gpt2"),
+        (Target(str(llama)), "model_type is 'llama'; only gpt2 can be read without transformers; a model of another "),
+        (Target(str(llama)), f"is read by transformers, as hf:{llama}"),
         (Target("hf:gpt2", memory_length=3), "memory_length is of Segue's runs"),
     ):
         with pytest.raises(BadInput) as refused:

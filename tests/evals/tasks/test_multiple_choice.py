@@ -117,7 +117,7 @@ def test_requests(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=f"^arc_easy.jsonl:2: {message}"):
+    with pytest.raises(BadInput, match=f"^arc_easy/arc_easy.jsonl:2: {message}"):
         TASKS["arc_easy"].load(write(tmp_path, "arc_easy", ROW, ROW | change))
 
 
@@ -125,7 +125,7 @@ def test_bad_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
 def test_bad_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(Missing, match=rf"{name}: no {name}.jsonl \(or .gz\) in "):
         TASKS[name].load(DataSource(tmp_path))
-    with pytest.raises(BadInput, match=f"^{name}.jsonl: is empty"):
+    with pytest.raises(BadInput, match=f"^{name}/{name}.jsonl: is empty"):
         TASKS[name].load(write(tmp_path, name))
 
 
