@@ -80,7 +80,8 @@ class ResultsFile:
         try:
             found = json.loads(line, parse_constant=_refuse)
             task = found.pop("task")
-            value, kind = (found["protocol"], dict) if "protocol" in found else (found["example"], str)
+            kind = dict if "protocol" in found else str
+            value: Any = found["protocol" if kind is dict else "example"]
             if not isinstance(task, str) or not isinstance(value, kind):
                 raise TypeError(f"task {task!r}, {value!r}")
         except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,18 @@ def test_a_mask_that_is_not_obeyed_is_noticed_without_being_named(monkeypatch: p
     model, _ = others()["local attention"]
     monkeypatch.setattr("evals.backends.huggingface.OWN_MASKS", ())
     assert not HuggingFaceNetwork(model.eval(), {}, max_length=32).shares_contexts
+
+
+def test_settings_of_the_part_that_is_of_text_are_read() -> None:
+    """As models of images and text have them, in a configuration within theirs."""
+    model, shares = others()["nothing"]
+    assert shares
+    model.config.get_text_config = lambda *_, **__: SimpleNamespace(
+        n_positions=20, sliding_window=4, rope_parameters={"rope_type": "dynamic"}
+    )
+    network = HuggingFaceNetwork(model.eval(), {})
+    assert (network.max_length, network.rows_alone) == (20, True)
+    assert not network._takes_masks()
 
 
 def test_logits_that_are_changed_in_unknown_ways_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
