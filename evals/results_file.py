@@ -80,13 +80,13 @@ class ResultsFile:
         try:
             found = json.loads(line, parse_constant=_refuse)
             task = found.pop("task")
-            kind = dict if "protocol" in found else str
-            value: Any = found["protocol" if kind is dict else "example"]
-            if not isinstance(task, str) or not isinstance(value, kind):
+            is_header = "protocol" in found
+            value = found["protocol" if is_header else "example"]
+            if not isinstance(task, str) or not isinstance(value, dict if is_header else str):
                 raise TypeError(f"task {task!r}, {value!r}")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise BadInput(f"{place}: is no line of results; give --out another file") from error
-        if kind is dict:
+        if is_header:
             if task in self._headers:
                 raise BadInput(f"{place}: {task} has its protocol twice, and must have it once; {ANOTHER_FILE}")
             self._headers[task] = value

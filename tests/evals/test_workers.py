@@ -86,7 +86,7 @@ def test_a_checkpoint_is_held_from_before_it_is_read(place: Path, monkeypatch: p
 
     def open_and_prune(self: Target) -> Any:
         found = right(self)
-        prune(place / RECIPE, 1, dry_run=False)
+        list(prune(place / RECIPE, 1, dry_run=False))
         return found
 
     monkeypatch.setattr(Target, "open", open_and_prune)

@@ -181,3 +181,8 @@ def test_the_first_bytes_of_enwik8(tmp_path: Path) -> None:
     source = write(tmp_path, "enwik8", content)
     check_uniform(TASKS["enwik8"], source, RunsOfBytes(6, 3), 100_001)
     assert len(content.decode()) < len(content), "it has characters of several bytes"
+
+
+def test_splits_have_five_million_bytes_of_a_hundred_million() -> None:
+    """Mahoney's file, and the split of the papers."""
+    assert (enwik8.FILE_BYTES, enwik8.SPLIT_BYTES) == (100_000_000, 5_000_000)

@@ -183,3 +183,12 @@ def test_no_network_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = r"^piqa: the hub did not give it \(ConnectionError: no route\); give --data-dir with piqa.jsonl$"
     with pytest.raises(Missing, match=wanted):
         TASKS["piqa"].load(DataSource())
+
+
+def test_the_acceptable_sentence_of_a_pair_is_first_and_second_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a model that finds all equal is right half of the time."""
+    pairs = [{"sentence_good": f"Cat {number} purrs.", "sentence_bad": f"Cats {number} purrs."} for number in range(3)]
+    fake_hub(monkeypatch, lambda *names, **more: pairs, get_dataset_config_names=lambda place: ["a"])
+    rows = TASKS["blimp"].load(DataSource()).rows
+    assert [row["label"] for row in rows] == [0, 1, 0]
+    assert [row["options"][row["label"]] for row in rows] == [pair["sentence_good"] for pair in pairs]
