@@ -82,7 +82,7 @@ class ResultsFile:
             task = found.pop("task")
             is_header = "protocol" in found
             value = found["protocol" if is_header else "example"]
-            if not isinstance(task, str) or not isinstance(value, dict if is_header else str):
+            if (type(task), type(value)) != (str, dict if is_header else str):
                 raise TypeError(f"task {task!r}, {value!r}")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise BadInput(f"{place}: is no line of results; give --out another file") from error
