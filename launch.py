@@ -214,7 +214,10 @@ def evaluate(
     stride: Annotated[int | None, typer.Option(help="Tokens of running text that a window scores.", min=1)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that a model of windows reads at a time.", min=1)] = None,
     model_dtype: Annotated[
-        WeightType | None, typer.Option("--dtype", help="Of a model of transformers; else float32.")
+        WeightType | None,
+        typer.Option(
+            "--dtype", help="Of a model of transformers; else float32. In others digits may depend on --rows."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Which held-out documents; valid, if not given.", show_default=False)

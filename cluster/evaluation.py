@@ -27,7 +27,9 @@ def task_names(asked: Sequence[str]) -> tuple[list[str], list[benchmark_table.Ro
     rows: list[benchmark_table.Row] = []
     for name in (part.strip() for one in asked for part in one.split(",") if part.strip()):
         chosen = benchmark_table.TASK_SETS.get(name)
-        names += [find_task(name).name] if chosen is None else [row.task for row in chosen]
+        names += (
+            [find_task(name, sets=benchmark_table.TASK_SETS).name] if chosen is None else [row.task for row in chosen]
+        )
         published = benchmark_table.GPT2_TABLE if chosen is None else chosen
         rows += [row for row in published if chosen is not None or row.task == name]
     return list(dict.fromkeys(names)), list(dict.fromkeys(rows))

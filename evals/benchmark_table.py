@@ -104,6 +104,15 @@ class Column:
         own = max((one for one in self.results if name.startswith(f"{one.task}/")), key=_length, default=None)
         return "" if own is None or own.missing is None else own.missing.partition(":")[0]
 
+    def cuts(self) -> list[str]:
+        """A line for each task of which it did not read every context whole."""
+        told = {metric.protocol["task"]: metric.protocol for metric in self.metrics().values()}
+        return [
+            f"{self.name}: context cut in {protocol['truncated']:,} of {protocol['examples']:,} examples of {task}"
+            for task, protocol in told.items()
+            if protocol.get("truncated")
+        ]
+
     def reads(self) -> str | None:
         """How much of a text it sees at a time; None where it has no number, or is no network."""
         protocol: dict[str, Any] = next((dict(metric.protocol) for metric in self.metrics().values()), {})
@@ -186,6 +195,7 @@ class Report:
         for column in (self.main, *self.beside):
             own = [one.missing for one in column.results if one.missing is not None]
             found += [f"{column.name}: {why}" for why in own if why not in found]
+            found += column.cuts()
             marked = [metric for metric in column.metrics().values() if _incomplete(metric)]
             counts = {metric.protocol["task"]: metric.protocol["unknown_tokens"] for metric in marked}
             if counts:

@@ -45,14 +45,16 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     kernels: KernelsConfig,
+    computed_in: torch.dtype | None = None,
 ) -> Model:
     """The saved weights in a model of `config`, in evaluation mode; they are rounded to `dtype`, as in training.
 
-    Raises BadInput where `kernels` names one that cannot run on this device in this dtype.
+    `computed_in`: the dtype that they are kept in after that, and that all is computed in; None: `dtype`. Raises
+    BadInput where `kernels` names one that cannot run on this device in this dtype.
     """
     model = config.build()
     model.load_state_dict(checkpoint.gather_weights(reader) | checkpoint.gather_tensors(reader, kind="buffers"))
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    kernels.tell(model, device, dtype)
+        parameter.data = parameter.data.to(dtype).to(computed_in or dtype)
+    kernels.tell(model, device, computed_in or dtype)
     return model.to(device).eval()

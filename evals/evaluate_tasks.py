@@ -1,7 +1,7 @@
 """Tasks under a target, by one process or several, each record kept as it is made."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -66,17 +66,16 @@ def evaluate_tasks(
             raise BadInput(f"{name} {value}: must be at least 1")
     chosen = [find_task(name) for name in tasks]
     with ExitStack() as stack:
-        model, reader = target.open()
+        held = stack.enter_context(target.held())
+        model, reader = held.open()
         identity, score = model.identity(), _alone(model)
         if workers > 1:
-            pinned = target.pinned(model)
-            stack.enter_context(pinned.held())
-            score = stack.enter_context(_Workers(pinned, workers)).score
+            score = stack.enter_context(_Workers(held, workers)).score
             del model  # it has told who it is; the workers have their own
         asked = [_Asked.of(task, reader, identity, source, rows, limit) for task in chosen]
         for one in asked:
-            if one.missing is None:
-                results.check(one.task.name, one.protocol)
+            if one.work is not None:
+                results.check(one.task.name, one.protocol, [example.name for example in one.work.examples])
         for one in asked:
             yield one.missing or _evaluate(one, results, score, progress)
 
@@ -105,12 +104,12 @@ class _Asked:
         return cls(task, work, plain_protocol(task, data, work, reader, identity) | {"rows": rows, "limit": limit})
 
 
-def find_task(name: str, asked_by: str = "--tasks") -> Task:
-    """BadInput, with the nearest name, where there is none."""
+def find_task(name: str, asked_by: str = "--tasks", sets: Iterable[str] = ()) -> Task:
+    """BadInput, with the nearest name, where there is none; `sets` are names that could have been meant too."""
     if name not in TASKS:
         from difflib import get_close_matches
 
-        near = get_close_matches(name.lower(), TASKS, n=1, cutoff=0.0)
+        near = get_close_matches(name.lower(), [*TASKS, *sets], n=1, cutoff=0.0)
         raise BadInput(f"{asked_by} {name}: there is no such task; did you mean {near[0]}? `evaluate --list` names all")
     return TASKS[name]
 

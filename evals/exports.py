@@ -21,6 +21,8 @@ from pretrain.models import ModelConfig
 
 SUFFIX = ".safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""Safetensors' names of dtypes, and torch's."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,28 @@ def _open_file(path: Path) -> Exported:
         raise BadInput(f"{path}: has no tokenizer, so no text can be asked of it; tasks need a model of text")
     experiment = config.parse(Experiment, json.loads(metadata["experiment"]), source=str(path))
     tokenizer = parse_tokenizer(metadata[VOCABULARY_FILE], json.loads(metadata[SETTINGS_FILE]))
-    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
     identity = {
         "model": experiment.name,
         "kind": experiment.model.kind,
         "checkpoint": {"step": int(metadata["step"]), "hash": _sha256(path)},
-        "exported_as": "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
+        "weights_dtype": _weights_dtype(path),
     }
     return Exported(experiment.model, weights, experiment.kernels, tokenizer, identity)
 
 
 def _open_directory(path: Path) -> Exported:
+    try:
+        gpt2.read_config(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; a model of another kind is read by transformers, as hf:{path}") from error
     model = gpt2.read(path)
-    identity = {"model": path.name, "kind": "gpt", "checkpoint": {"hash": _sha256(path / gpt2.WEIGHTS)}}
+    weights = path / gpt2.WEIGHTS
+    identity = {
+        "model": path.name,
+        "kind": "gpt",
+        "checkpoint": {"hash": _sha256(weights)},
+        "weights_dtype": _weights_dtype(weights),
+    }
     return Exported(model.config, model.state_dict(), KernelsConfig(), _tokenizer(path), identity)
 
 
@@ -85,6 +96,13 @@ def _tokenizer(path: Path) -> Tokenizer:
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{path}: {VOCABULARY_FILE} or {TOKENIZER_CONFIG} cannot be read ({error})") from error
     return BytePairTokenizer.parse(vocabulary, {"kind": "file", "end_of_document": str(end)})
+
+
+def _weights_dtype(path: Path) -> str:
+    """What its numbers were rounded to, as the file says it."""
+    with safe_open(path, framework="pt") as file:
+        found = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return "/".join(sorted(FLOATS[dtype] for dtype in found if dtype in FLOATS))
 
 
 def _sha256(path: Path) -> str:

@@ -54,7 +54,9 @@ class SegueLM(LM):
         return [(-answer.total, all(answer.greedy)) for answer in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        return [-nats for nats in self.scorer.rolling([request.args[0] for request in requests])]
+        """What a tokenizer puts before a text is scored too, as by the harness's own models."""
+        texts = [request.args[0] for request in requests]
+        return [-nats for nats in self.scorer.rolling(texts, score_prefix=True)]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError("segue scores text for the harness and does not generate; use `launch.py sample`")

@@ -7,6 +7,7 @@ file is taken up again. A header holds the whole protocol, so that a file is nev
 import fcntl
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from evals.tasks.task import Record
 from pretrain.checkpoint import NotSaved
 
 LINE_BEGINS = b'{"task": "'
+ANOTHER_FILE = "was the file changed, or were two put together? give --out another file"
 
 
 def _difference(there: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
@@ -41,6 +43,8 @@ class ResultsFile:
         """Takes up what is there. BadInput where the file is not one of these, or cannot be written."""
         self._headers: dict[str, dict[str, Any]] = {}
         self._records: dict[str, list[Record]] = {}
+        self._examples: dict[str, dict[str, int]] = {}
+        """Of the records that were there, by task and name, the line of each."""
         self._path, self._file = path, None if path is None else self._open(path)
 
     def _open(self, path: Path) -> FileIO:
@@ -63,31 +67,46 @@ class ResultsFile:
             if not LINE_BEGINS.startswith(content[len(whole) :][: len(LINE_BEGINS)]):
                 raise BadInput(f"{path}: its last line is none of results; give --out another file")
             for number, line in enumerate(whole.splitlines(), start=1):
-                self._take(line, f"{path}:{number}")
+                self._take(line, path, number)
         except BadInput:
             file.close()
             raise
         file.truncate(len(whole))
         return file
 
-    def _take(self, line: bytes, place: str) -> None:
+    def _take(self, line: bytes, path: Path, number: int) -> None:
+        """A header, or a record of a task that has one: each header and each example once."""
+        place = f"{path}:{number}"
         try:
             found = json.loads(line, parse_constant=_refuse)
             task = found.pop("task")
+            is_header = "protocol" in found
+            value = found["protocol" if is_header else "example"]
+            if (type(task), type(value)) != (str, dict if is_header else str):
+                raise TypeError(f"task {task!r}, {value!r}")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise BadInput(f"{place}: is no line of results; give --out another file") from error
-        if "protocol" in found:
-            self._headers[task] = found["protocol"]
-        else:
-            self._records.setdefault(task, []).append(found)
+        if is_header:
+            if task in self._headers:
+                raise BadInput(f"{place}: {task} has its protocol twice, and must have it once; {ANOTHER_FILE}")
+            self._headers[task] = value
+            return
+        if task not in self._headers:
+            raise BadInput(f"{place}: a result of {task} before its protocol, which must come first; {ANOTHER_FILE}")
+        before = self._examples.setdefault(task, {}).setdefault(value, number)
+        if before != number:
+            raise BadInput(
+                f"{place}: example {value!r} of {task} is on line {before} too, and must be there once; {ANOTHER_FILE}"
+            )
+        self._records.setdefault(task, []).append(found)
 
     @property
     def num_records(self) -> int:
         """Of all tasks."""
         return sum(map(len, self._records.values()))
 
-    def check(self, task: str, protocol: dict[str, Any]) -> None:
-        """BadInput where records of the task are there that were made by another protocol."""
+    def check(self, task: str, protocol: dict[str, Any], examples: Collection[str] | None = None) -> None:
+        """BadInput where records of the task are there that were made by another protocol, or of none of `examples`."""
         there = self._headers.get(task)
         if there is not None and (found := _difference(there, json.loads(json.dumps(protocol)))):
             name, before, now = found
@@ -95,6 +114,12 @@ class ResultsFile:
                 f"--out {self._path}: {task} was evaluated otherwise: {name} is {before!r} there and {now!r} now; "
                 "give --out another file"
             )
+        names = None if examples is None else frozenset(examples)
+        for name, number in self._examples.get(task, {}).items():
+            if names is not None and name not in names:
+                raise BadInput(
+                    f"{self._path}:{number}: {task} has no example {name!r} with this protocol; {ANOTHER_FILE}"
+                )
 
     def begin(self, task: str, protocol: dict[str, Any]) -> list[Record]:
         """The records that are there already. BadInput as `check`; NotSaved as `add`."""

@@ -9,6 +9,8 @@ scorer.choices("The trophy does not fit, since the", ["trophy", "case"], " is to
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from evals.scoring.encoding import Request, encode_requests, windows
 from evals.scoring.item import Item, TokenModel, score_items
 from evals.tasks.task import Answer
@@ -29,12 +31,18 @@ class Scorer:
         """
         return self._answers([Request(*pair) for pair in pairs], list(range(len(pairs))))
 
-    def rolling(self, texts: Sequence[str]) -> list[float]:
-        """Nats of each text from the start of a document, every token scored once; an empty text has none."""
+    def rolling(self, texts: Sequence[str], *, score_prefix: bool = False) -> list[float]:
+        """Nats of each text from the start of a document, every token scored once; an empty text has none.
+
+        `score_prefix`: what the model's tokenizer puts before a text is scored as a part of it, as
+        lm-evaluation-harness does.
+        """
         items: list[Item] = []
         owners: list[int] = []
         r = self.reader
-        for owner, tokens in enumerate(r.tokenizer.encode_batch(texts)):
+        before = np.array(r.prefix if score_prefix else (), dtype=np.int64)
+        for owner, text in enumerate(r.tokenizer.encode_batch(texts)):
+            tokens = np.concatenate([before, text.astype(np.int64)])
             if len(tokens):
                 cut = windows(tokens, start=r.start, max_length=r.max_length, stride=r.stride, segments=r.segments)
                 items += cut

@@ -13,8 +13,8 @@ from evals.benchmark_table import LEGEND, Report, is_part
 
 FORMATS = (".md", ".json", ".csv", ".png")
 FIELDS = ("target", "task", "metric", "value", "stderr", "count", "unit", "better", "missing")
-CAVEATS = ("limit", "unknown_tokens", "tokenizer_lossless", "whole_test_set")
-"""Of the protocol, and what the table's marks say; `whole_test_set` is empty where the published n is not known."""
+CAVEATS = ("limit", "truncated", "unknown_tokens", "tokenizer_lossless", "whole_test_set")
+"""Of the protocol, and what the table's marks and notes say; `whole_test_set` is empty where no n is published."""
 PUBLISHED = ("gpt2", "record", "human", "transformer_xl")
 
 

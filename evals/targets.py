@@ -35,6 +35,9 @@ from pretrain.models import ModelConfig
 from pretrain.run_directory import EXPERIMENT, TOKENIZER
 
 HUGGING_FACE = "hf:"
+COMPUTED_IN = torch.float32
+"""Of runs and exports, whatever dtype their weights are rounded to: in bfloat16 sums of a batch of other size differ in
+digits that are printed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Target:
     """Of a model of windows: tokens of running text scored at a time."""
     kernels: tuple[str, ...] = ()
     dtype: str | None = None
-    """Of a model of transformers, which is computed in float32 otherwise."""
+    """Of a model of transformers, which is computed in float32 otherwise; in another its digits depend on batches."""
     context: int | None = None
     """Tokens that a model of windows reads at a time, rather than all that it can."""
     worker: int = 0
@@ -104,20 +107,17 @@ class Target:
                 self._experiment_of(reader)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The checkpoint of a run stays where it is meanwhile, for those who open it later."""
-        place = Path(self.name)
-        if not (place / EXPERIMENT).is_file():
-            yield
-            return
-        with closing(open_checkpoint(place, self.checkpoint)):
-            yield
+    def held(self) -> Iterator["Target"]:
+        """The same with the step of the checkpoint that it is opened with, which stays where it is meanwhile.
 
-    def pinned(self, model: TokenModel) -> "Target":
-        """The same with the checkpoint that `model` was opened with: a run that trains on may have a newer one."""
-        step = model.identity().get("checkpoint", {}).get("step")
-        is_run = Path(self.name).is_dir() and not is_export(Path(self.name))
-        return replace(self, checkpoint=step) if is_run else self
+        So whoever opens it has the same weights, though a run that trains on may have newer ones and remove these.
+        """
+        place = Path(self.name)
+        if not (place / EXPERIMENT).is_file() or is_export(place):
+            yield self
+            return
+        with closing(open_checkpoint(place, self.checkpoint)) as reader:
+            yield replace(self, checkpoint=reader.step)
 
     def _refuse_settings_of_runs(self) -> None:
         given = [name for name in (*MEMORY, "segment_length", "checkpoint") if getattr(self, name) is not None]
@@ -147,7 +147,9 @@ class Target:
             experiment = self._experiment_of(reader)
             device, dtype = self._device(), DTYPES[experiment.engine.precision]
             kernels, model_config = experiment.kernels.changed(self.kernels), self._changed(experiment.model)
-            model = load_model(reader, model_config, dtype=dtype, device=device, kernels=kernels)
+            model = load_model(
+                reader, model_config, dtype=dtype, device=device, kernels=kernels, computed_in=COMPUTED_IN
+            )
             checkpoint = {"step": reader.step, "hash": checkpoint_hash(reader)}
         identity: dict[str, Any] = {
             "model": experiment.name,
@@ -155,8 +157,9 @@ class Target:
             "checkpoint": checkpoint,
             "kernels": kernels.model_dump(mode="json"),
             "device": device.type,
+            "weights_dtype": _name(dtype),
         }
-        return self._read_by(model, load_tokenizer(directory / TOKENIZER), identity, dtype)
+        return self._read_by(model, load_tokenizer(directory / TOKENIZER), identity)
 
     def _changed(self, model: ModelConfig) -> ModelConfig:
         return changed_model(model, {name: getattr(self, name) for name in MEMORY if getattr(self, name) is not None})
@@ -171,16 +174,17 @@ class Target:
         except RuntimeError as error:
             raise Corrupt(f"{path}: its weights are not those of its experiment ({error}); export it anew") from error
         kernels = found.kernels.changed(self.kernels)
-        kernels.tell(model, device, torch.float32)
+        kernels.tell(model, device, COMPUTED_IN)
         identity = found.identity | {"kernels": kernels.model_dump(mode="json"), "device": device.type}
-        return self._read_by(model.to(device).eval(), found.tokenizer, identity, torch.float32)
+        return self._read_by(model.to(device).eval(), found.tokenizer, identity)
 
-    def _read_by(
-        self, model: Model, tokenizer: Tokenizer, identity: dict[str, Any], dtype: torch.dtype
-    ) -> tuple[TokenModel, Reader]:
-        identity |= {"tokenizer_hash": tokenizer.hash, "dtype": str(dtype).removeprefix("torch.")}
+    def _read_by(self, model: Model, tokenizer: Tokenizer, identity: dict[str, Any]) -> tuple[TokenModel, Reader]:
+        identity |= {"tokenizer_hash": tokenizer.hash, "dtype": _name(COMPUTED_IN)}
         if self.dtype is not None:
-            raise BadInput(f"dtype: is of models of transformers; {identity['model']} is computed as it was trained")
+            raise BadInput(
+                f"dtype: is of models of transformers; {identity['model']} has the weights that were saved, and is "
+                f"computed in {_name(COMPUTED_IN)}: leave it out"
+            )
         if self.segment_length is not None and self.segment_length < 1:
             raise BadInput(f"segment_length {self.segment_length}: must be at least 1")
         found = token_model(model, identity, segment_length=self.segment_length, context=self.context)
@@ -208,6 +212,10 @@ class Target:
 
 
 MEMORY = ("memory_length", "clamp_length", "same_length")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def one_thread() -> None:

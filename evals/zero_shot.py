@@ -90,6 +90,7 @@ def plan(task: Task, data: TaskData, reader: Reader, *, rows: int, limit: int | 
         max_length=reader.max_length,
         barred=barred,
         owners=owners,
+        names=[f"example {asked[place].name}" for place in owners],
         prefix=reader.prefix,
     )
     by_owner: dict[int, list[Encoded]] = {}

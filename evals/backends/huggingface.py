@@ -136,6 +136,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max())))
 
 
+LOCAL = ("/", "./", "../", "~")
+"""Begin a path; other names may be of the hub."""
+
 HOSTILE = " A  b\tc\n\n\u00c9\ufb01 na\u00efve \U0001f600 ."
 """What normalising tokenizers change: blanks, ends of lines, capitals, ligatures, characters that are rare."""
 
@@ -188,6 +191,8 @@ def open_huggingface(
 
     `context`: tokens read at a time, rather than as many as the model says that it can.
     """
+    if str(place).startswith(LOCAL) and not Path(place).is_dir():
+        raise BadInput(f"hf:{place}: there is no such directory; a model of the hub has a name such as gpt2")
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:

@@ -47,6 +47,7 @@ def encode_requests(
     max_length: int | None,
     barred: frozenset[int] = frozenset(),
     owners: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
     prefix: Sequence[int] = (),
 ) -> list[Encoded]:
     """Each request as an item, encoded as one text: spaces at the end of a context belong to the continuation.
@@ -54,8 +55,8 @@ def encode_requests(
     The boundary is where the context alone would end in tokens, as in EleutherAI's lm-evaluation-harness, whose numbers
     these are to be compared with. `owners`: a context that several continuations of one owner share is cut by the
     longest of them, so that it stays one; None, as there: each by its own. `prefix` are the tokens that the model's
-    tokenizer puts before every text: before every context here, which loses them first. CannotBeAsked where a
-    continuation has no token, or more than `max_length`.
+    tokenizer puts before every text: before every context here, which loses them first. CannotBeAsked, with the
+    request's name where `names` gives them, where a continuation has no token, or more than `max_length`.
     """
     moved = [_without_trailing_space(request) for request in requests]
     contexts = list(dict.fromkeys(request.context for request in moved if request.context))
@@ -63,7 +64,8 @@ def encode_requests(
     wholes = tokenizer.encode_batch([request.context + request.continuation for request in moved])
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     boundaries: list[bool] = []
-    for request, whole in zip(moved, wholes, strict=True):
+    called = [""] * len(moved) if names is None else [f"{name}: " for name in names]
+    for request, whole, name in zip(moved, wholes, called, strict=True):
         before = tokens_of[request.context].astype(np.int64) if request.context else np.empty(0, dtype=np.int64)
         context = np.concatenate([np.array(prefix, dtype=np.int64), before]) if len(before) else np.array([start])
         continuation = whole.astype(np.int64)[len(before) :]
@@ -71,7 +73,7 @@ def encode_requests(
             continuation = continuation[1:]
         if not len(continuation):
             raise CannotBeAsked(
-                f"the continuation {request.continuation!r} has no token after {request.context[-40:]!r}"
+                f"{name}the continuation {request.continuation!r} has no token after {request.context[-40:]!r}"
             )
         pairs.append((context, continuation))
         boundaries.append(not np.array_equal(whole[: len(before)], before))
@@ -81,8 +83,8 @@ def encode_requests(
         key = (owner, context.tobytes())
         longest[key] = max(longest.get(key, 0), len(continuation))
     found = []
-    for owner, (context, continuation), spanned in zip(together, pairs, boundaries, strict=True):
-        one = fit(context, continuation, max_length, barred, longest=longest[owner, context.tobytes()])
+    for owner, (context, continuation), spanned, name in zip(together, pairs, boundaries, called, strict=True):
+        one = fit(context, continuation, max_length, barred, longest=longest[owner, context.tobytes()], name=name)
         found.append(replace(one, spanned=spanned))
     return found
 
@@ -94,16 +96,17 @@ def fit(
     barred: frozenset[int] = frozenset(),
     *,
     longest: int = 0,
+    name: str = "",
 ) -> Encoded:
     """The item with as much of the context, from its end, as the model can read with the continuation, or with one of
-    `longest` tokens."""
+    `longest` tokens; `name` begins the message of CannotBeAsked."""
     longest = max(len(continuation), longest)
     room = None if max_length is None else max_length + 1 - longest
     if room is None or len(context) <= room:
         return Encoded(Item(context, continuation, barred), 0)
     if room < 1:
         raise CannotBeAsked(
-            f"a continuation of {longest} tokens does not fit: the model reads {max_length} at a time; "
+            f"{name}a continuation of {longest} tokens does not fit: the model reads {max_length} at a time; "
             "shorten it, or score it as running text"
         )
     return Encoded(Item(context[-room:], continuation, barred), len(context) - room)

@@ -102,14 +102,14 @@ class MemoryModel:
         carry: Carry,
         seen: np.ndarray | int,
     ) -> list[ItemScore]:
-        """Scores of rows read in step, each from position `seen` on, whose first `skipped` positions are not scored."""
+        """Scores of rows read in step, each from position `seen` on, whose first `skipped` positions are not scored.
+
+        Rows that have a memory already come longest first.
+        """
         if not rows:
             return []
         order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
-        if order != list(range(len(rows))):
-            places = torch.tensor(order, device=self.network.device)
-            carry = {name: value[places] for name, value in carry.items()}
-        seen_R1 = np.broadcast_to(np.asarray(seen), (len(rows),))[order][:, None]
+        seen_R1 = np.broadcast_to(np.asarray(seen), (len(rows),))[:, None]
         scores = _Scores(self.network.output, items)
         for offset in range(0, len(rows[order[0]]), self.segment_length):
             active = [row for row in order if len(rows[row]) > offset]

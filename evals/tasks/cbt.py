@@ -18,9 +18,10 @@ from evals.detokenizers import Detokenizer, round_trip
 from evals.detokenizers.childrens_book import ChildrensBook
 from evals.metric import Metric
 from evals.scoring.encoding import Request
-from evals.tasks.data import DataSource, TaskData, check_options, lines_of
+from evals.tasks.data import DataSource, TaskData, check_options, lines_of, place_of
 from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
+FOLDER = "cbt"
 BLANK = "XXXXX"
 NUM_SENTENCES = 20
 NUM_CANDIDATES = 10
@@ -98,8 +99,8 @@ class ChildrensBookTest(Task):
 
     def load(self, source: DataSource) -> TaskData:
         names = (f"cbtest_{self.kind}_valid_2000ex.txt",)
-        name, text, digest = source.read("cbt", names, hub=partial(_hub, self.kind))
-        questions = read_questions(text, name)
+        name, text, digest = source.read(self.name, names, hub=partial(_hub, self.kind), folder=FOLDER)
+        questions = read_questions(text, place_of(FOLDER, name))
         detokenizer = ChildrensBook()
         verdict = round_trip(detokenizer, (line for one in questions for line in (*one.sentences, one.query))).verdict
         notes = {"detokenizer": f"{detokenizer.name}, version {detokenizer.version}", "round_trip": verdict}

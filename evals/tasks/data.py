@@ -12,6 +12,9 @@ from typing import Any
 
 from data_pipeline.config import BadInput
 
+HUB = "hub:"
+"""Begins the name of what was read from there."""
+
 
 class Missing(Exception):
     """There is no data for a task; the message says what was looked for, where, and how to get it."""
@@ -35,28 +38,40 @@ class DataSource:
     directory: Path | None = None
 
     def read(
-        self, task: str, names: Sequence[str], hub: Callable[[], Iterable[str]] | None = None
+        self,
+        task: str,
+        names: Sequence[str],
+        hub: Callable[[], Iterable[str]] | None = None,
+        *,
+        folder: str | None = None,
     ) -> tuple[str, str, str]:
         """The first of `names` (or with .gz) in the task's folder: its name, text, and SHA-256; else the hub's lines.
 
-        Raises Missing where there is none of them, BadInput where it is empty or no UTF-8.
+        `folder` is the task's name where it has none of its own. Raises Missing where there is none of them, BadInput
+        where it is empty or no UTF-8.
         """
-        name, content, digest = self.read_bytes(task, names, hub)
+        name, content, digest = self.read_bytes(task, names, hub, folder=folder)
         try:
             return name, content.decode("utf-8"), digest
         except UnicodeDecodeError as error:
-            raise BadInput(f"{name}: cannot be read as UTF-8 text ({error})") from error
+            raise BadInput(f"{place_of(folder or task, name)}: cannot be read as UTF-8 text ({error})") from error
 
     def read_bytes(
-        self, task: str, names: Sequence[str], hub: Callable[[], Iterable[str]] | None = None
+        self,
+        task: str,
+        names: Sequence[str],
+        hub: Callable[[], Iterable[str]] | None = None,
+        *,
+        folder: str | None = None,
     ) -> tuple[str, bytes, str]:
         """As `read`, not decoded."""
+        folder = folder or task
         if self.directory is None:
-            name, content = f"hub:{task}", self._from_hub(task, names, hub)
+            name, content = f"{HUB}{folder}", self._from_hub(task, names, hub)
         else:
-            name, content = self._from_folder(task, names, self.directory / task)
+            name, content = self._from_folder(task, names, self.directory / folder)
         if not content.strip():
-            raise BadInput(f"{name}: is empty; a task needs at least one example")
+            raise BadInput(f"{place_of(folder, name)}: is empty; a task needs at least one example")
         return name, content, hashlib.sha256(content).hexdigest()
 
     def _from_folder(self, task: str, names: Sequence[str], folder: Path) -> tuple[str, bytes]:
@@ -86,6 +101,11 @@ def _stay_offline() -> None:
     for library in ("huggingface_hub.constants", "datasets.config"):
         if library in sys.modules:
             sys.modules[library].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+def place_of(folder: str, name: str) -> str:
+    """How messages name a file that was read: with its folder, as `--data-dir` has it."""
+    return name if name.startswith(HUB) else f"{folder}/{name}"
 
 
 def lines_of(text: str, name: str) -> Iterator[tuple[str, str]]:

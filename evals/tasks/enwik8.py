@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from data_pipeline.config import BadInput
 from evals.metric import Metric
-from evals.tasks.data import DataSource, TaskData
+from evals.tasks.data import DataSource, TaskData, place_of
 from evals.tasks.running_text import BLOCK_TOKENS, text_record, total_nats
 from evals.tasks.task import Answer, Example, Record, Task
 
@@ -37,15 +37,16 @@ class ByteText(Task):
         self.title = corpus if split == "test" else f"{corpus}, {split}"
 
     def load(self, source: DataSource) -> TaskData:
-        name, content, digest = source.read_bytes(self.corpus, (self.corpus,), hub=HUBS[self.corpus])
+        name, content, digest = source.read_bytes(self.name, (self.corpus,), hub=HUBS[self.corpus], folder=self.corpus)
+        place = place_of(self.corpus, name)
         if len(content) > FILE_BYTES:
-            raise BadInput(f"{name}: has {len(content):,} bytes, must have {FILE_BYTES:,} or be a part of that file")
+            raise BadInput(f"{place}: has {len(content):,} bytes, must have {FILE_BYTES:,} or be a part of that file")
         if self.corpus == "text8":
-            _check_alphabet(name, content)
-        begin, end = self._bounds(name, content)
-        text, scored = _decoded(name, content, begin, end)
+            _check_alphabet(place, content)
+        begin, end = self._bounds(place, content)
+        text, scored = _decoded(place, content, begin, end)
         if not scored:
-            raise BadInput(f"{name}: has no whole character from byte {begin:,} to {end:,}")
+            raise BadInput(f"{place}: has no whole character from byte {begin:,} to {end:,}")
         whole = "" if len(content) == FILE_BYTES else "; the file is not the whole corpus, so all of it is scored"
         notes = {
             "bytes": f"{begin:,} to {end:,} of {len(content):,}{whole}",

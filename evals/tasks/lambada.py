@@ -16,10 +16,11 @@ from typing import Any, Literal
 from data_pipeline.config import BadInput
 from evals.metric import Metric
 from evals.scoring.encoding import Request
-from evals.tasks.data import DataSource, TaskData, json_rows, lines_of
+from evals.tasks.data import DataSource, TaskData, json_rows, lines_of, place_of
 from evals.tasks.stop_words import STOP_WORDS
 from evals.tasks.task import Answer, Example, Record, Task, accuracy, perplexity
 
+FOLDER = "lambada"
 TEXTS = {"openai": "OpenAI, de-tokenized", "standard": "standard, tokenised"}
 Text = Literal["openai", "standard"]
 Split = Literal["test", "development"]
@@ -36,12 +37,12 @@ class Lambada(Task):
 
     def load(self, source: DataSource) -> TaskData:
         if self.text == "openai":
-            name, text, digest = source.read("lambada", ("lambada_test.jsonl",), hub=_openai)
-            rows = [(place, row["text"]) for place, row in json_rows(text, name, {"text": str})]
+            name, text, digest = source.read(self.name, ("lambada_test.jsonl",), hub=_openai, folder=FOLDER)
+            rows = [(place, row["text"]) for place, row in json_rows(text, place_of(FOLDER, name), {"text": str})]
         else:
             names = (f"lambada_{self.split}_plain_text.txt",)
-            name, text, digest = source.read("lambada", names, hub=partial(_standard, self.split))
-            rows = list(lines_of(text, name))
+            name, text, digest = source.read(self.name, names, hub=partial(_standard, self.split), folder=FOLDER)
+            rows = list(lines_of(text, place_of(FOLDER, name)))
         for place, passage in rows:
             if " " not in passage.strip():
                 raise BadInput(f"{place}: text {passage!r} has no last word after another")

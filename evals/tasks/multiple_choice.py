@@ -19,7 +19,7 @@ from typing import Any
 from data_pipeline.config import BadInput
 from evals.metric import Metric
 from evals.scoring.encoding import Request
-from evals.tasks.data import DataSource, TaskData, check_options, json_rows
+from evals.tasks.data import DataSource, TaskData, check_options, json_rows, place_of
 from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
 FIELDS = {"context": str, "options": list, "label": int}
@@ -44,7 +44,7 @@ class MultipleChoice(Task):
         hub = None if self.hub is None else partial(_lines, self.hub)
         name, text, digest = source.read(self.name, (f"{self.name}.jsonl",), hub=hub)
         rows = []
-        for place, row in json_rows(text, name, FIELDS, OPTIONAL):
+        for place, row in json_rows(text, place_of(self.name, name), FIELDS, OPTIONAL):
             if row["context"] != row["context"].strip():
                 raise BadInput(f"{place}: context has blanks at its ends; a blank before each option is put there")
             check_options(row["options"], row["label"], place)

@@ -10,8 +10,8 @@ from typing import Any
 
 from data_pipeline.config import BadInput
 from evals.metric import Metric
-from evals.tasks.data import DataSource, TaskData, lines_of
-from evals.tasks.running_text import words_of
+from evals.tasks.data import DataSource, TaskData, lines_of, place_of
+from evals.tasks.running_text import refuse_carriage_return, words_of
 from evals.tasks.task import Answer, Example, Record, Task, perplexity
 
 FILE = "news.en.heldout-00000-of-00050"
@@ -23,9 +23,10 @@ class OneBillionWord(Task):
     name, title, version = "one_billion_word", "One Billion Word", 1
 
     def load(self, source: DataSource) -> TaskData:
-        name, text, digest = source.read("one_billion_word", (FILE,))
+        name, text, digest = source.read(self.name, (FILE,))
         rows = []
-        for place, line in lines_of(text, name):
+        for place, line in lines_of(text, place_of(self.name, name)):
+            refuse_carriage_return(line, place)
             if not words_of(line):
                 raise BadInput(f"{place}: is blank; each line must be a sentence")
             rows.append(line)

@@ -18,7 +18,7 @@ from typing import Any
 from data_pipeline.config import BadInput
 from evals.detokenizers import Detokenizer, round_trip
 from evals.metric import Metric
-from evals.tasks.data import DataSource, TaskData
+from evals.tasks.data import DataSource, TaskData, place_of
 from evals.tasks.task import Answer, Example, Record, Task, error_of_sum, perplexity_of
 
 BLOCK_TOKENS = 1000
@@ -52,6 +52,12 @@ def words_of(line: str) -> list[str]:
     return [word for word in line.split(" ") if word]
 
 
+def refuse_carriage_return(line: str, place: str) -> None:
+    """BadInput where a line has one, as after a copy by Windows: it would be scored as text."""
+    if "\r" in line:
+        raise BadInput(f"{place}: has a carriage return; lines must end in a newline alone")
+
+
 class TokenizedText(Task):
     """A file of tokenised lines, whose words are what stands between blanks, as one running text.
 
@@ -82,11 +88,10 @@ class TokenizedText(Task):
 
     def load(self, source: DataSource) -> TaskData:
         hub = None if self.hub is None else partial(self.hub, self.split)
-        name, raw, digest = source.read(self.folder, (self.file,), hub=hub)
+        name, raw, digest = source.read(self.name, (self.file,), hub=hub, folder=self.folder)
         lines = raw.removesuffix("\n").split("\n")
         for number, line in enumerate(lines, start=1):
-            if "\r" in line:
-                raise BadInput(f"{name}:{number}: has a carriage return; lines must end in a newline alone")
+            refuse_carriage_return(line, f"{place_of(self.folder, name)}:{number}")
         whole = [line + "\n" for line in lines]
         if not raw.endswith("\n"):
             whole[-1] = lines[-1]

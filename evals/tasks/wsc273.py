@@ -21,7 +21,7 @@ from typing import Any
 from data_pipeline.config import BadInput
 from evals.metric import Metric
 from evals.scoring.encoding import Request
-from evals.tasks.data import DataSource, TaskData, check_options, json_rows
+from evals.tasks.data import DataSource, TaskData, check_options, json_rows, place_of
 from evals.tasks.task import Answer, Example, Record, Task, accuracy, likeliest
 
 FIELDS = {"txt1": str, "pron": str, "txt2": str, "options": list, "label": int}
@@ -56,9 +56,9 @@ class WinogradSchemaChallenge(Task):
     name, title, version = "wsc273", "Winograd Schema Challenge", 1
 
     def load(self, source: DataSource) -> TaskData:
-        name, text, digest = source.read("wsc273", ("wsc273.jsonl",), hub=_hub)
+        name, text, digest = source.read(self.name, ("wsc273.jsonl",), hub=_hub)
         rows = []
-        for place, row in json_rows(text, name, FIELDS, OPTIONAL):
+        for place, row in json_rows(text, place_of(self.name, name), FIELDS, OPTIONAL):
             for field in ("pron", "txt2"):
                 if not row[field].strip():
                     raise BadInput(f"{place}: {field} is {row[field]!r}, must not be empty")

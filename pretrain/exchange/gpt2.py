@@ -109,11 +109,15 @@ def read_config(directory: Path) -> GPTConfig:
     path = directory / CONFIG
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-        if given.get("model_type") != "gpt2":
-            raise BadInput(f"{path}: model_type is {given.get('model_type')!r}; only gpt2 can be read")
-        for name, needed in SETTINGS.items():
-            if given.get(name, needed) != needed:
-                raise BadInput(f"{path}: {name} is {given[name]!r}; must be {needed!r}, as GPT-2 has it")
+        kind = given.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path}: no configuration of a GPT-2 ({error})") from error
+    if kind != "gpt2":
+        raise BadInput(f"{path}: model_type is {kind!r}; only gpt2 can be read without transformers")
+    for name, needed in SETTINGS.items():
+        if given.get(name, needed) != needed:
+            raise BadInput(f"{path}: {name} is {given[name]!r}; must be {needed!r}, as GPT-2 has it")
+    try:
         return GPTConfig(
             kind="gpt",
             vocab_size=given["vocab_size"],
@@ -125,7 +129,7 @@ def read_config(directory: Path) -> GPTConfig:
             dropout=given.get("resid_pdrop", 0.1),
             initial_std=given.get("initializer_range", 0.02),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: no configuration of a GPT-2 ({error})") from error
 
 

@@ -3,9 +3,15 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import launch
+from evals.evaluate_tasks import TaskResult
+from evals.metric import Metric
+from evals.targets import Target
 from tests.cli.command_line import Ended, Forks
 
 TEXT = ("memory carries on ", "segue carries on and on ", "the memory of a segue ") * 3
@@ -71,6 +77,8 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
     ("arguments", "message"),
     [
         (["--tasks", "lamda"], "--tasks lamda: there is no such task; did you mean lambada"),
+        (["--tasks", "gpt2_table"], "--tasks gpt2_table: there is no such task; did you mean gpt2-table"),
+        (["--tasks", "lambada", "--out", "t.md", "--table", "t.md"], "--table t.md: is --out too; give them two files"),
         (["--tasks", "lambada", "--data-dir", "none"], "--data-dir none: there is no such directory"),
         (["--tasks", "lambada", "--table", "t.txt"], "--table t.txt: must end in one of .md, .json, .csv, .png"),
         (["--tasks", "lambada", "--table", "no/t.md"], "--table no/t.md: cannot be written"),
@@ -80,6 +88,8 @@ def test_the_table_has_numbers_baselines_and_what_is_missing(segue: Forks, data:
         (["--tasks", ","], "--tasks: names no task; `evaluate --list` names all"),
         (["--out", "r.jsonl"], "--data-dir: is of benchmark tasks alone; say which with --tasks"),
         (["--tasks", "lambada", "--beside", "kneser-ney:none.txt"], "'none.txt' does not exist; give the text"),
+        (["--tasks", "lambada", "--stride", 3], "uniform:bytes: dtype, context and stride are of models of windows"),
+        (["--tasks", "lambada", "--context", 3], "uniform:bytes: dtype, context and stride are of models of windows"),
         (["--tasks", "lambada", "--memory-length", 5], "uniform:bytes: memory_length is of Segue's runs; leave it out"),
     ],
 )
@@ -87,6 +97,49 @@ def test_bad_input_is_answered(segue: Forks, data: Path, arguments: list[object]
     refused = evaluate(segue, data, *arguments)
     assert refused.code == 2, refused
     assert message in refused.one_message()
+
+
+def test_every_option_reaches_the_evaluation(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Target, list[str], dict[str, Any]]] = []
+
+    def note(target: Target, tasks: list[str], source: Any, results: Any, **settings: Any) -> list[TaskResult]:
+        asked.append((target, tasks, settings))
+        return [
+            TaskResult("lambada", "", (Metric("lambada/perplexity", 2.0, "", "lower", 3, None, {"task": "lambada"}),))
+        ]
+
+    monkeypatch.setattr("cluster.evaluation.evaluate_tasks", note)
+    options = "--limit 3 --workers 2 --rows 5 --stride 7 --context 9 --dtype bfloat16 --checkpoint 4 --memory-length 6"
+    more = "--segment-length 8 --clamp-length 10 --same-length --kernel linear_cross_entropy=reference"
+    found = CliRunner().invoke(
+        launch.app, ["evaluate", "mine", "--tasks", "lambada", "--data-dir", str(data), *options.split(), *more.split()]
+    )
+    assert found.exit_code == 0, found.output
+    ((target, tasks, settings),) = asked
+    assert tasks == ["lambada"]
+    assert (settings.pop("progress") is not None, settings) == (True, {"limit": 3, "workers": 2, "rows": 5})
+    assert target == Target(
+        "mine", checkpoint=4, segment_length=8, memory_length=6, clamp_length=10, same_length=True, stride=7,
+        kernels=("linear_cross_entropy=reference",), dtype="bfloat16", context=9,
+    )  # fmt: skip
+
+
+def test_two_workers_and_a_limit(segue: Forks, data: Path) -> None:
+    found = {}
+    for workers in (1, 2):
+        table, options = f"{workers}.json", ("--tasks", "lambada", "--limit", 4, "--workers", workers)
+        ended = evaluate(segue, data, *options, "--table", table)
+        assert ended.code == 0, ended
+        found[workers] = json.loads((data.parent / table).read_text())
+    assert found[1] == found[2]
+    metrics = found[1]["targets"][0]["tasks"][0]["metrics"]
+    assert {(one["count"], one["protocol"]["limit"]) for one in metrics} == {(4, 4)}
+
+
+def test_a_baseline_that_is_not_there_is_found_before_anything_is_scored(segue: Forks, data: Path) -> None:
+    refused = evaluate(segue, data, "--tasks", "lambada", "--out", "r.jsonl", "--beside", "kneser-ney:none.txt")
+    assert refused.code == 2, refused
+    assert not (data.parent / "r.jsonl").exists()
 
 
 def test_only_runs_have_held_out_data(segue: Forks, tmp_path: Path) -> None:

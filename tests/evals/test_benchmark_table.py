@@ -1,14 +1,17 @@
 """The table: what is shown where, and what the numbers need to be read."""
 
+import csv
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from evals.benchmark_table import GPT2_TABLE, Column, Report, measured, number, tables
+from evals.benchmark_table import GPT2_TABLE, LEGEND, Column, Report, measured, number, tables
 from evals.evaluate_tasks import TaskResult
 from evals.metric import Metric
+from evals.table_files import write
 
 
 def metric(name: str, value: float, *, unknown: int = 0) -> Metric:
@@ -102,3 +105,39 @@ def test_a_tokenizer_that_loses_blanks_is_marked_where_every_byte_counts() -> No
 
 def test_numbers() -> None:
     assert (number(18.344), number(1234567.0), number(0.934)) == ("18.34", "1.235e+06", "0.93")
+
+
+def test_cut_contexts_are_told_of_each_target_and_stand_in_the_csv(tmp_path: Path) -> None:
+    def column(name: str, truncated: int) -> Column:
+        number = metric("lambada/perplexity", 9.5)
+        more = {"truncated": truncated, "examples": 4000, "limit": 4000}
+        number = replace(number, protocol={**number.protocol, **more})
+        return Column(name, [TaskResult("lambada", "", (number, replace(number, name="lambada/accuracy/word")))])
+
+    made = Report("title", column("mine", 1040), (), [column("whole", 0), column("other", 3)])
+    assert made.notes() == [
+        "mine: context cut in 1,040 of 4,000 examples of lambada",
+        "other: context cut in 3 of 4,000 examples of lambada",
+    ]
+    write(tmp_path / "t.csv", made)
+    lines = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [line["truncated"] for line in lines] == ["1040", "1040", "0", "0", "3", "3"]
+    assert {line["limit"] for line in lines} == {"4000"}
+    write(tmp_path / "t.md", made)
+    text = (tmp_path / "t.md").read_text()
+    assert all(f"{note}.\n" in text for note in made.notes())
+
+
+def test_a_csv_says_what_the_marks_say(tmp_path: Path) -> None:
+    made = report("kneser-ney:a")
+    write(tmp_path / "t.csv", made)
+    write(tmp_path / "t.md", made)
+    lines = {(line["target"], line["metric"]): line for line in csv.DictReader((tmp_path / "t.csv").open())}
+    assert lines["kneser-ney:a", "wsc273/accuracy/partial"]["unknown_tokens"] == "7"
+    assert lines["mine", "wsc273/accuracy/partial"]["whole_test_set"] == "True"
+    assert lines["mine", "wsc273/accuracy/full"]["whole_test_set"] == "", "no n of it is published"
+    assert lines["mine", ""]["missing"] == "no data: text8: no text8 in data/text8"
+    text = (tmp_path / "t.md").read_text()
+    assert "| 50.50% † |" in text
+    assert "† kneser-ney:a cannot spell all words (unknown: 7 of wsc273)" in text
+    assert LEGEND in text

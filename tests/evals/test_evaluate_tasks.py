@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,20 +22,21 @@ from evals.results_file import ResultsFile
 from evals.targets import Target
 from evals.tasks.data import DataSource
 from tests.evals.runs import finished_run, prepared_text
+from tests.evals.tasks.fakes import folder_with
 
+BFLOAT16 = "_bfloat16"
 WORDS = ("memory", "carries", "on", "segue", "é", "the", "never")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of models of bytes, and the files of two tasks."""
+    """Runs of two models of bytes, each in two dtypes, and the files of tasks."""
     place = tmp_path_factory.mktemp("tasks")
     text = prepared_text(place)
     for name, more in (("tiny_gpt", ["model.context_length=64"]), ("tiny_transformer_xl", [])):
-        experiment = finished_run(
-            place / name, name, text, "model.vocab_size=257", "model.initial_std=0.3", *more, steps=2
-        )
-        keep_tokenizer(experiment, place / name)
+        for run, precision in ((place / name, "float32"), (place / f"{name}{BFLOAT16}", "bfloat16")):
+            of_bytes = (text, "model.vocab_size=257", "model.initial_std=0.3", f"engine.precision={precision}")
+            keep_tokenizer(finished_run(run, name, *of_bytes, *more, steps=2), run)
     generator = np.random.default_rng(0)
     rows = [" ".join(generator.choice(WORDS, size=generator.integers(3, 15))) for _ in range(23)]
     (place / "data" / "lambada").mkdir(parents=True)
@@ -89,8 +91,10 @@ def printed(results: list[TaskResult]) -> list[str]:
     return [f"{metric.name} {measured(metric)} {metric.count}" for result in results for metric in result.metrics]
 
 
+@pytest.mark.parametrize("dtype", ["", BFLOAT16])
 @pytest.mark.parametrize("model", ["tiny_gpt", "tiny_transformer_xl"])
-def test_no_printed_digit_depends_on_the_batch(place: Path, model: str) -> None:
+def test_no_printed_digit_depends_on_the_batch(place: Path, model: str, dtype: str) -> None:
+    model += dtype
     wanted = printed(evaluate(place, model, tasks=TASKS + OTHERS, rows=1))
     assert len(wanted) == 20
     for rows in (7, 32):
@@ -184,6 +188,34 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
         evaluate(place, "tiny_gpt", out)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda lines: lines[1:], r":1: a result of lambada before its protocol, which must come first; was the file"),
+        (lambda lines: [lines[0], *lines], r":2: lambada has its protocol twice, and must have it once; was the file"),
+        (lambda lines: [*lines, lines[2]], r":25: example '00..' of lambada is on line 3 too, and must be there once"),
+        (
+            lambda lines: [*lines, re.sub(r"\"00..\"", '"9999"', lines[2])],
+            r":25: lambada has no example '9999' with this pro",
+        ),
+        (lambda lines: [*lines, '{"task": "lambada", "nats": 1.0}\n'], r":25: is no line of results; give --out anoth"),
+        (lambda lines: [*lines, '{"task": 3, "example": "0"}\n'], r":25: is no line of results; give --out another"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused_by_line_and_stays(
+    place: Path, tmp_path: Path, changed: Callable[[list[str]], list[str]], message: str
+) -> None:
+    out = tmp_path / "out.jsonl"
+    evaluate(place, "tiny_gpt", out, tasks=("lambada",))
+    lines = out.read_text().splitlines(keepends=True)
+    assert len(lines) == 24, "a header and 23 examples"
+    out.write_text("".join(changed(lines)))
+    kept = out.read_bytes()
+    with pytest.raises(BadInput, match=rf"out\.jsonl{message}"):
+        evaluate(place, "tiny_gpt", out, tasks=("lambada",))
+    assert out.read_bytes() == kept
+
+
 def test_two_evaluations_do_not_share_a_file(tmp_path: Path) -> None:
     with (
         closing(ResultsFile(tmp_path / "out.jsonl")),
@@ -203,6 +235,27 @@ def test_missing_data_is_a_line_and_bad_names_are_answered(place: Path) -> None:
     assert found.missing.startswith("no data: arc_easy: no arc_easy.jsonl")
     with pytest.raises(BadInput, match="there is no such task; did you mean lambada"):
         list(evaluate_tasks(Target(str(place / "tiny_gpt")), ["lamda"], DataSource(None), ResultsFile(None)))
+
+
+def test_the_first_examples_alone_are_of_another_protocol(place: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "out.jsonl", DataSource(place / "data")
+    for limit, count in ((5, 5), (None, 23)):
+        (found,) = evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, ResultsFile(None), limit=limit)
+        assert {metric.count for metric in found.metrics} == {count}
+        assert {metric.protocol["limit"] for metric in found.metrics} == {limit}
+    with closing(ResultsFile(out)) as results:
+        list(evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, results, limit=23))
+    with closing(ResultsFile(out)) as results, pytest.raises(BadInput, match="limit is 23 there and None now"):
+        list(evaluate_tasks(Target("uniform:bytes"), ["lambada"], source, results))
+
+
+def test_an_example_that_does_not_fit_is_named_and_the_task_not_asked(place: Path, tmp_path: Path) -> None:
+    rows = ["memory carries", f"memory {'carries' * 10}", "on segue"]
+    source = folder_with(tmp_path, "lambada", lambada_test__jsonl="".join(f'{{"text": "{row}"}}\n' for row in rows))
+    (found,) = evaluate_tasks(Target(str(place / "tiny_gpt")), ["lambada"], source, ResultsFile(None))
+    assert (found.missing or "").startswith(
+        "not asked: lambada: example 0001: a continuation of 71 tokens does not fit"
+    )
 
 
 def test_contexts_that_do_not_fit_are_counted(place: Path) -> None:

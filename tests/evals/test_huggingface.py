@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from evals.scoring.item import Item, score_items
 from evals.scoring.output_layer import LinearOutput, WholeOutput
 from evals.scoring.window_model import WindowModel
 from evals.targets import Target
-from tests.evals.runs import finished_run, prepared_text
+from tests.evals.runs import TEXT, finished_run, prepared_text
 
 pytest.importorskip("transformers", reason="the extra segue[evals] is not installed")
 
@@ -86,6 +87,26 @@ def test_exports_are_scored_as_the_run_is(run: Path) -> None:
         identity = Target(str(target)).open()[0].identity()
         assert len(identity["checkpoint"]["hash"]) == 64
         assert len(identity["tokenizer_hash"]) == 64
+
+
+def test_a_run_in_bfloat16_is_its_export_in_bfloat16(run: Path, tmp_path: Path) -> None:
+    """Weights rounded once and computed in float32: both dtypes are told, and the numbers are equal."""
+    text = TEXT % (run.parent / "bpe", run.parent / "corpus")
+    text = text.replace("{kind: byte}", "{kind: bpe, vocab_size: 270}")
+    rounded, whole, file, directory = (tmp_path / name for name in ("run", "a.safetensors", "b.safetensors", "c"))
+    more = ("model.vocab_size=270", "model.initial_std=0.3", "engine.precision=bfloat16")
+    keep_tokenizer(finished_run(rounded, "tiny_gpt", text, *more, steps=2), rounded)
+    export(rounded, whole, None, "float32")
+    export(rounded, file, None, "bfloat16")
+    export_huggingface(rounded, directory, None, "bfloat16")
+    wanted = scores(str(rounded))
+    assert wanted != scores(str(whole)), "rounding is seen"
+    for target in (rounded, file, directory):
+        identity = Target(str(target)).open()[0].identity()
+        assert (identity["weights_dtype"], identity["dtype"]) == ("bfloat16", "float32")
+        assert scores(str(target)) == wanted
+    identity = Target(str(whole)).open()[0].identity()
+    assert (identity["weights_dtype"], identity["dtype"]) == ("float32", "float32")
 
 
 def test_files_that_are_no_exports(tmp_path: Path) -> None:
@@ -211,11 +232,18 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_targets_that_cannot_be_opened(run: Path, tmp_path: Path) -> None:
+    llama = tmp_path / "llama"
+    llama.mkdir()
+    (llama / "config.json").write_text('{"model_type": "llama"}')
     for target, message in (
         (Target("hf:" + str(tmp_path)), "no causal language model of transformers"),
         (Target(str(tmp_path / "none")), "is no run (experiment.yaml is missing), no export"),
         (Target(str(run), memory_length=4), "model.kind gpt has no such setting"),
         (Target(str(run), segment_length=4), "has no memory; use stride"),
+        (Target("hf:" + str(tmp_path / "none")), f"hf:{tmp_path / 'none'}: there is no such directory"),
+        (Target("hf:./none"), "hf:./none: there is no such directory; a model of the hub has a name such as gpt2"),
+        (Target(str(llama)), "model_type is 'llama'; only gpt2 can be read without transformers; a model of another "),
+        (Target(str(llama)), f"is read by transformers, as hf:{llama}"),
         (Target("hf:gpt2", memory_length=3), "memory_length is of Segue's runs"),
     ):
         with pytest.raises(BadInput) as refused:
@@ -264,6 +292,18 @@ def test_a_mask_that_is_not_obeyed_is_noticed_without_being_named(monkeypatch: p
     model, _ = others()["local attention"]
     monkeypatch.setattr("evals.backends.huggingface.OWN_MASKS", ())
     assert not HuggingFaceNetwork(model.eval(), {}, max_length=32).shares_contexts
+
+
+def test_settings_of_the_part_that_is_of_text_are_read() -> None:
+    """As models of images and text have them, in a configuration within theirs."""
+    model, shares = others()["nothing"]
+    assert shares
+    model.config.get_text_config = lambda *_, **__: SimpleNamespace(
+        n_positions=20, sliding_window=4, rope_parameters={"rope_type": "dynamic"}
+    )
+    network = HuggingFaceNetwork(model.eval(), {})
+    assert (network.max_length, network.rows_alone) == (20, True)
+    assert not network._takes_masks()
 
 
 def test_logits_that_are_changed_in_unknown_ways_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

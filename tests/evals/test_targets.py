@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 import torch
 
 from cluster.inspection import export
+from cluster.sampling import keep_tokenizer
+from data_pipeline.config import BadInput
+from data_pipeline.prepare import LocalExecutor, prepare
+from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.stored import load_tokenizer
+from data_pipeline.tokenizers.word import WordTokenizer
+from evals import benchmark_table
 from evals.backends.segue import token_model
 from evals.checkpointed import checkpoint_hash, load_model, open_checkpoint
 from evals.evaluate_tasks import evaluate_tasks
@@ -24,7 +31,9 @@ from pretrain import config
 from pretrain.engines.engine import DTYPES
 from pretrain.experiment import Experiment
 from pretrain.run_directory import TOKENIZER
-from tests.evals.runs import prepared_text, run_of_two_checkpoints
+from tests.evals.runs import TEXT as DATA
+from tests.evals.runs import finished_run, prepared_text, run_of_two_checkpoints
+from tests.evals.tasks.fakes import folder_with
 
 CONTEXT, DEVICE = 16, torch.device("cpu")
 TEXT = "".join(f" {line} \n" for line in ("memory carries on", "segue é segue on", "on and on it carries memory") * 3)
@@ -174,7 +183,10 @@ def test_other_kernels_are_another_protocol(place: Path) -> None:
     name = str(place / "tiny_gpt")
     plain, chosen = (measured(place, name, kernels=choice) for choice in ((), ("linear_cross_entropy=reference",)))
     assert plain.protocol["model"]["kernels"] != chosen.protocol["model"]["kernels"]
-    assert plain.protocol["model"]["kernels"] == measured(place, f"{name}.safetensors").protocol["model"]["kernels"]
+    file = f"{name}.safetensors"
+    assert plain.protocol["model"]["kernels"] == measured(place, file).protocol["model"]["kernels"]
+    exported = measured(place, file, kernels=("linear_cross_entropy=reference",))
+    assert chosen.protocol["model"]["kernels"] == exported.protocol["model"]["kernels"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -183,3 +195,78 @@ def test_an_export_is_named_by_its_bytes(place: Path, name: str) -> None:
     model = measured(place, str(file)).protocol["model"]
     assert model["checkpoint"] == {"step": 2, "hash": hashlib.sha256(file.read_bytes()).hexdigest()}
     assert model["tokenizer_hash"] == load_tokenizer(place / name / TOKENIZER).hash
+
+
+def test_a_run_of_words_says_which_it_cannot_spell_and_that_it_loses_blanks(place: Path, tmp_path: Path) -> None:
+    data = prepared_text(tmp_path).replace("{kind: byte}", "{kind: word}").replace("/shards", "/words")
+    prepare_of("tiny_gpt", data)
+    keep_tokenizer(finished_run(tmp_path / "run", "tiny_gpt", data, "model.vocab_size=7", steps=1), tmp_path / "run")
+    text = " memory carries on \n never heard <unk> on \n"
+    source = folder_with(tmp_path, "ptb", ptb__test__txt=text)
+    (found,) = evaluate_tasks(Target(str(tmp_path / "run")), ["ptb/tokenized"], source, ResultsFile(None))
+    for metric in found.metrics:
+        assert (metric.protocol["unknown_tokens"], metric.protocol["tokenizer_lossless"]) == (2, False)
+        assert benchmark_table.measured(metric).endswith(benchmark_table.UNSPELT)
+    of_bytes = measured(place, str(place / "tiny_gpt"))
+    assert (of_bytes.protocol["unknown_tokens"], of_bytes.protocol["tokenizer_lossless"]) == (0, True)
+    assert not benchmark_table.measured(of_bytes).endswith(benchmark_table.UNSPELT)
+
+
+def prepare_of(recipe: str, override: str) -> None:
+    data = config.load(Experiment, config.recipe_path(recipe), [override]).data
+    assert isinstance(data, TextConfig)
+    prepare(data, executor=LocalExecutor(1), report=lambda progress: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("tiny_gpt", {"dtype": "bfloat16"}, "dtype: is of models of transformers; tiny_gpt has the weights that were"),
+        ("tiny_gpt.safetensors", {"dtype": "bfloat16"}, "dtype: is of models of transformers"),
+        ("tiny_gpt.safetensors", {"checkpoint": 1}, "an export has one checkpoint; leave out checkpoint"),
+        ("tiny_gpt", {"segment_length": 4}, "segment_length: model tiny_gpt has no memory; use stride or context"),
+        ("tiny_gpt", {"context": 17}, "context 17: must be from 1 to 16, what the model can read at a time"),
+        ("tiny_gpt", {"stride": 17}, "stride 17: must be from 1 to 16, what the model reads at a time"),
+        ("tiny_transformer_xl", {"stride": 3}, "stride, context: are of models without memory; segment_length says"),
+        ("tiny_transformer_xl", {"context": 3}, "stride, context: are of models without memory"),
+        ("tiny_transformer_xl", {"segment_length": 0}, "segment_length 0: must be at least 1"),
+        ("uniform:bytes", {"dtype": "float32"}, "uniform:bytes: dtype, context and stride are of models of windows"),
+        ("uniform:bytes", {"context": 3}, "dtype, context and stride are of models of windows; leave them out"),
+        ("uniform:bytes", {"stride": 3}, "dtype, context and stride are of models of windows"),
+        ("uniform:bytes", {"segment_length": 3}, "uniform:bytes: segment_length is of Segue's runs; leave it out"),
+        ("uniform:bytes", {"checkpoint": 3}, "uniform:bytes: checkpoint is of Segue's runs"),
+        ("uniform:bytes", {"kernels": ("auto",)}, "uniform:bytes: kernel is of Segue's runs"),
+        ("hf:any", {"kernels": ("auto",)}, "hf:any: kernel is of Segue's runs; leave it out"),
+    ],
+)
+def test_a_setting_that_a_target_has_not_is_refused(
+    place: Path, name: str, settings: dict[str, Any], message: str
+) -> None:
+    target = name if ":" in name else str(place / name)
+    with pytest.raises(BadInput) as refused:
+        measured(place, target, **settings)
+    assert message in str(refused.value)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_not_its_own(place: Path, tmp_path: Path) -> None:
+    data = DATA % (place / "shards", place / "corpus")
+    experiment = finished_run(tmp_path / "run", "tiny_gpt", data, "model.vocab_size=257", steps=1)
+    keep_tokenizer(experiment, tmp_path / "run")
+    many = ["<eos>", "<unk>", *map(str, range(256))]
+    WordTokenizer(many, end_of_line=True).save(tmp_path / "many")
+    shutil.rmtree(tmp_path / "run" / TOKENIZER)
+    shutil.copytree(tmp_path / "many", tmp_path / "run" / TOKENIZER)
+    with pytest.raises(BadInput, match=r"its tokenizer has 258 tokens and the model 257; they do not belong together"):
+        Target(str(tmp_path / "run")).open()
+
+
+def test_a_name_is_checked_without_being_opened(place: Path) -> None:
+    for name in ("uniform:bytes", "hf:any", str(place / "tiny_gpt"), str(place / "tiny_gpt.safetensors")):
+        Target(name).check()
+    for name, message in (
+        ("kneser-ney:none.txt", "'none.txt' does not exist; give the text that the n-grams are counted in"),
+        (f"kneser-ney:{place}", "is no file; give the text"),
+        (str(place / "none"), "is no run"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            Target(name).check()

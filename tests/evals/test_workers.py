@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,10 +41,10 @@ class TrainsOn(DataSource):
     newer: Path = Path()
     kept: Path = Path()
 
-    def read_bytes(self, task: str, names: Sequence[str], hub: object = None) -> tuple[str, bytes, str]:
+    def read_bytes(self, task: str, names: Sequence[str], *rest: Any, **more: Any) -> tuple[str, bytes, str]:
         if self.kept.exists():
             self.kept.rename(self.newer)
-        return super().read_bytes(task, names)
+        return super().read_bytes(task, names, *rest, **more)
 
 
 def results(target: Target, source: DataSource, workers: int) -> list[TaskResult]:
@@ -66,9 +67,9 @@ def test_a_checkpoint_is_held_until_the_workers_have_it(place: Path) -> None:
     """Retention may want it gone while the tasks are read."""
 
     class Prunes(DataSource):
-        def read_bytes(self, task: str, names: Sequence[str], hub: object = None) -> tuple[str, bytes, str]:
+        def read_bytes(self, task: str, names: Sequence[str], *rest: Any, **more: Any) -> tuple[str, bytes, str]:
             removed.extend(prune(place / RECIPE, 1, dry_run=False))
-            return super().read_bytes(task, names)
+            return super().read_bytes(task, names, *rest, **more)
 
     removed: list[str] = []
     old = Target(str(place / RECIPE), 1)
@@ -79,8 +80,23 @@ def test_a_checkpoint_is_held_until_the_workers_have_it(place: Path) -> None:
     assert not (place / RECIPE / "checkpoints" / "step-000000001").exists(), "and no longer"
 
 
+def test_a_checkpoint_is_held_from_before_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention may want it gone as soon as the driver has opened it, before there are workers."""
+    right = Target.open
+
+    def open_and_prune(self: Target) -> Any:
+        found = right(self)
+        list(prune(place / RECIPE, 1, dry_run=False))
+        return found
+
+    monkeypatch.setattr(Target, "open", open_and_prune)
+    (found,) = results(Target(str(place / RECIPE), 1), DataSource(place / "data"), 2)
+    assert found.metrics[0].protocol["model"]["checkpoint"]["step"] == 1
+
+
 def test_why_a_worker_cannot_open_the_target_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Target, "pinned", lambda self, model: Target(str(place / "gone")))
+    right = module._Workers
+    monkeypatch.setattr(module, "_Workers", lambda _, count: right(Target(str(place / "gone")), count))
     with pytest.raises(BadInput, match=r"gone: is no run"):
         results(Target(str(place / RECIPE)), DataSource(place / "data"), 2)
 

@@ -53,9 +53,13 @@ def test_transformers_computes_the_same_logits(written: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; only gpt2 can be read"),
+        ({"model_type": "llama"}, "model_type is 'llama'; only gpt2 can be read without"),
         ({"activation_function": "relu"}, "activation_function is 'relu'; must be 'gelu_new'"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True; must be False"),
+        ({"scale_attn_weights": False}, "scale_attn_weights is False; must be True"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is False; must be True"),
+        ({"add_cross_attention": True}, "add_cross_attention is True; must be False"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06; must be 1e-05"),
         ({"n_layer": 3}, "lacks h.2.ln_1.weight"),
         ({"n_layer": 1}, "has h.1."),
         ({"n_inner": 41}, "h.0.mlp.c_fc.weight has shape (12, 40), config.json says otherwise"),
@@ -67,6 +71,7 @@ def test_what_is_none_is_refused(written: Path, change: dict[str, Any], message:
     with pytest.raises(BadInput) as refused:
         gpt2.read(written)
     assert message in str(refused.value)
+    assert str(refused.value).count(str(written)) == 1, "told once"
 
 
 def test_missing_and_damaged_files_are_refused(written: Path, tmp_path: Path) -> None:
@@ -82,3 +87,11 @@ def test_weights_saved_without_the_prefix_are_read_too(written: Path) -> None:
     given = {name.removeprefix("transformer."): tensor for name, tensor in load_file(written / gpt2.WEIGHTS).items()}
     save_file(given | {"h.0.attn.bias": torch.ones(1, 1, 9, 9)}, written / gpt2.WEIGHTS)
     assert gpt2.read(written).config == CONFIG
+
+
+@pytest.mark.parametrize("given", [{"n_inner": None}, {}])
+def test_an_inner_width_that_is_not_given_is_four_times_the_width(written: Path, given: dict[str, Any]) -> None:
+    content = json.loads((written / gpt2.CONFIG).read_text())
+    del content["n_inner"]
+    (written / gpt2.CONFIG).write_text(json.dumps(content | given))
+    assert gpt2.read_config(written).inner_width == 4 * CONFIG.width

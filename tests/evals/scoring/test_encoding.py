@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.config import BadInput
-from evals.scoring.encoding import Request, encode_requests, fit, windows
+from evals.scoring.encoding import CannotBeAsked, Request, encode_requests, fit, windows
 
 START = 99
 
@@ -87,6 +87,29 @@ def test_a_continuation_must_have_a_token_and_fit() -> None:
     with pytest.raises(BadInput, match="a continuation of 5 tokens does not fit: the model reads 4 at a time"):
         encode("ab", "cdefg", max_length=4)
     assert fit(np.arange(9), np.arange(4), 4).item.context.tolist() == [8]
+
+
+@pytest.mark.parametrize(
+    ("continuation", "message"), [("", "the continuation '' has"), ("defgh", "a continuation of 5")]
+)
+def test_who_cannot_be_asked_is_named(continuation: str, message: str) -> None:
+    asked = [Request("ab", "c"), Request("ab", continuation), Request("ab", "d")]
+    names = ["example 1", "example 2", "example 3"]
+    with pytest.raises(CannotBeAsked, match=rf"^example 2: {message}"):
+        encode_requests(asked, Characters(), start=START, max_length=4, owners=[1, 2, 3], names=names)
+
+
+class JoinsLetters(Characters):
+    """`th` is one token."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([*map(ord, text.replace("th", "\u00fe"))]) for text in texts]
+
+
+def test_boundaries_within_tokens_are_told() -> None:
+    asked = [Request("at", "ha"), Request("at", "a"), Request("ath", "a")]
+    found = encode_requests(asked, JoinsLetters(), start=START, max_length=None)
+    assert [one.spanned for one in found] == [True, False, False]
 
 
 def test_a_context_of_several_continuations_is_cut_once() -> None:

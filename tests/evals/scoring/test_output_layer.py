@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_pipeline.config import BadInput
 from evals.scoring.output_layer import LinearOutput, OutputLayer, WholeOutput, score_positions
 
 VOCABULARY, WIDTH, POSITIONS = 37, 5, 11
@@ -94,3 +95,11 @@ def test_a_first_part_may_be_barred_whole(monkeypatch: pytest.MonkeyPatch, size:
         np.testing.assert_allclose(nats_N, wanted_N.numpy(), rtol=1e-12, atol=1e-12)
         assert greedy_N.tolist() == (logits_NV.argmax(1).numpy() == label_N).tolist()
         assert without_N.tolist() == [right] * POSITIONS
+
+
+@pytest.mark.parametrize("label", [VOCABULARY, VOCABULARY + 1])
+def test_a_label_that_is_no_token_is_refused_and_the_last_token_is_not(label: int) -> None:
+    layer, hidden_1W = LinearOutput(WEIGHT_VW), HIDDEN_NW[:1]
+    with pytest.raises(BadInput, match=f"token {label} is none of the model's {VOCABULARY}"):
+        score_positions(layer, hidden_1W, np.array([label]), {})
+    score_positions(layer, hidden_1W, np.array([VOCABULARY - 1]), {})

@@ -135,12 +135,12 @@ def test_a_book_comes_back_whole() -> None:
     }.items(),
 )
 def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
-    with pytest.raises(BadInput, match=f"^{FILE}{message}"):
+    with pytest.raises(BadInput, match=f"^cbt/{FILE}{message}"):
         TASKS["cbt_cn"].load(write(tmp_path, content))
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match=r"cbt: no cbtest_NE_valid_2000ex.txt \(or .gz\) in "):
+    with pytest.raises(Missing, match=r"^cbt_ne: no cbtest_NE_valid_2000ex.txt \(or .gz\) in "):
         TASKS["cbt_ne"].load(DataSource(tmp_path))
 
 

@@ -145,18 +145,18 @@ def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Missing, match=r"enwik8: no enwik8 \(or .gz\) in "):
         TASKS["enwik8"].load(DataSource(tmp_path))
     for content, message in {
-        b"": "^enwik8: is empty",
-        b"abc\xff\xfe": r"^enwik8: byte 3 is no UTF-8 \(invalid start byte\); is it damaged\?",
-        b"\x80abc": "^enwik8: byte 0 is no UTF-8",
-        b"\xe6\x9d": "^enwik8: has no whole character from byte 0 to 2",
+        b"": "^enwik8/enwik8: is empty",
+        b"abc\xff\xfe": r"^enwik8/enwik8: byte 3 is no UTF-8 \(invalid start byte\); is it damaged\?",
+        b"\x80abc": "^enwik8/enwik8: byte 0 is no UTF-8",
+        b"\xe6\x9d": "^enwik8/enwik8: has no whole character from byte 0 to 2",
     }.items():
         with pytest.raises(BadInput, match=message):
             TASKS["enwik8"].load(write(tmp_path, "enwik8", content))
     for content, found in {b"one two\n": r"byte 7 is b'\\n'", b"One": "byte 0 is b'O'"}.items():
-        with pytest.raises(BadInput, match=f"^text8: {found}; text8 has a to z and blanks alone"):
+        with pytest.raises(BadInput, match=f"^text8/text8: {found}; text8 has a to z and blanks alone"):
             TASKS["text8"].load(write(tmp_path, "text8", content))
     monkeypatch.setattr(enwik8, "FILE_BYTES", 4)
-    with pytest.raises(BadInput, match=r"^text8: has 5 bytes, must have 4 or be a part of that file"):
+    with pytest.raises(BadInput, match=r"^text8/text8: has 5 bytes, must have 4 or be a part of that file"):
         TASKS["text8"].load(write(tmp_path, "text8", b"abcde"))
 
 
@@ -181,3 +181,8 @@ def test_the_first_bytes_of_enwik8(tmp_path: Path) -> None:
     source = write(tmp_path, "enwik8", content)
     check_uniform(TASKS["enwik8"], source, RunsOfBytes(6, 3), 100_001)
     assert len(content.decode()) < len(content), "it has characters of several bytes"
+
+
+def test_splits_have_five_million_bytes_of_a_hundred_million() -> None:
+    """Mahoney's file, and the split of the papers."""
+    assert (enwik8.FILE_BYTES, enwik8.SPLIT_BYTES) == (100_000_000, 5_000_000)

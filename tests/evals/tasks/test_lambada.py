@@ -135,7 +135,7 @@ def test_each_is_labelled() -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     for name, file in FILES.items():
-        with pytest.raises(Missing, match=rf"lambada: no {file} \(or .gz\) in "):
+        with pytest.raises(Missing, match=rf"^{name}: no {file} \(or .gz\) in "):
             TASKS[name].load(DataSource(tmp_path))
     for content, message in {
         "\n": ": is empty",
@@ -149,10 +149,12 @@ def test_bad_files(tmp_path: Path) -> None:
         '{"text": "one\\ntwo"}': r":1: text 'one\\ntwo' has no last word after another",
     }.items():
         source = folder_with(tmp_path, "lambada", lambada_test__jsonl=content)
-        with pytest.raises(BadInput, match="^lambada_test.jsonl" + message):
+        with pytest.raises(BadInput, match="^lambada/lambada_test.jsonl" + message):
             TASKS["lambada"].load(source)
     source = write(tmp_path, "lambada/standard", ["a b", "", "c d"])
-    with pytest.raises(BadInput, match=r"^lambada_test_plain_text.txt:2: text '' has no last word after another"):
+    with pytest.raises(
+        BadInput, match=r"^lambada/lambada_test_plain_text.txt:2: text '' has no last word after another"
+    ):
         TASKS["lambada/standard"].load(source)
 
 

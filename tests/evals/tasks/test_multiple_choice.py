@@ -117,7 +117,7 @@ def test_requests(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=f"^arc_easy.jsonl:2: {message}"):
+    with pytest.raises(BadInput, match=f"^arc_easy/arc_easy.jsonl:2: {message}"):
         TASKS["arc_easy"].load(write(tmp_path, "arc_easy", ROW, ROW | change))
 
 
@@ -125,7 +125,7 @@ def test_bad_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
 def test_bad_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(Missing, match=rf"{name}: no {name}.jsonl \(or .gz\) in "):
         TASKS[name].load(DataSource(tmp_path))
-    with pytest.raises(BadInput, match=f"^{name}.jsonl: is empty"):
+    with pytest.raises(BadInput, match=f"^{name}/{name}.jsonl: is empty"):
         TASKS[name].load(write(tmp_path, name))
 
 
@@ -183,3 +183,12 @@ def test_no_network_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = r"^piqa: the hub did not give it \(ConnectionError: no route\); give --data-dir with piqa.jsonl$"
     with pytest.raises(Missing, match=wanted):
         TASKS["piqa"].load(DataSource())
+
+
+def test_the_acceptable_sentence_of_a_pair_is_first_and_second_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a model that finds all equal is right half of the time."""
+    pairs = [{"sentence_good": f"Cat {number} purrs.", "sentence_bad": f"Cats {number} purrs."} for number in range(3)]
+    fake_hub(monkeypatch, lambda *names, **more: pairs, get_dataset_config_names=lambda place: ["a"])
+    rows = TASKS["blimp"].load(DataSource()).rows
+    assert [row["label"] for row in rows] == [0, 1, 0]
+    assert [row["options"][row["label"]] for row in rows] == [pair["sentence_good"] for pair in pairs]

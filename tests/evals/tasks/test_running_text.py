@@ -194,11 +194,13 @@ def test_articles_keep_every_line() -> None:
 @pytest.mark.parametrize("name", sorted(FILE_OF))
 def test_bad_files(tmp_path: Path, name: str) -> None:
     task, file = TASKS[name], FILE_OF[name][1]
-    with pytest.raises(Missing, match=rf"no {file} \(or .gz\) in .*; put it there"):
+    with pytest.raises(Missing, match=rf"^{name}: no {file} \(or .gz\) in .*; put it there"):
         task.load(DataSource(tmp_path))
     with pytest.raises(BadInput, match="is empty; a task needs at least one example"):
         task.load(write(tmp_path, name, " \n"))
-    with pytest.raises(BadInput, match=rf"^{file}:2: has a carriage return; lines must end in a newline alone"):
+    with pytest.raises(
+        BadInput, match=rf"^{FILE_OF[name][0]}/{file}:2: has a carriage return; lines must end in a newline alone"
+    ):
         task.load(write(tmp_path, name, " a \n b \r\n"))
 
 
@@ -217,7 +219,12 @@ def test_sentences_are_read_each_by_itself(tmp_path: Path) -> None:
 
 def test_bad_sentences(tmp_path: Path) -> None:
     source = folder_with(tmp_path, "one_billion_word", **{FILE: "one\n\ntwo\n"})
-    with pytest.raises(BadInput, match=f"^{FILE}:2: is blank; each line must be a sentence"):
+    with pytest.raises(BadInput, match=f"^one_billion_word/{FILE}:2: is blank; each line must be a sentence"):
+        TASKS["one_billion_word"].load(source)
+    source = folder_with(tmp_path, "one_billion_word", **{FILE: "one\ntwo\r\n"})
+    with pytest.raises(
+        BadInput, match=f"^one_billion_word/{FILE}:2: has a carriage return; lines must end in a newline"
+    ):
         TASKS["one_billion_word"].load(source)
     with pytest.raises(Missing, match="the hub has it in no form that this task reads"):
         TASKS["one_billion_word"].load(DataSource())

@@ -129,16 +129,16 @@ def test_options_are_worded(option: str, pronoun: str, wanted: str) -> None:
     ],
 )
 def test_bad_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=f"^wsc273.jsonl:2: {message}"):
+    with pytest.raises(BadInput, match=f"^wsc273/wsc273.jsonl:2: {message}"):
         TASKS["wsc273"].load(write(tmp_path, ROW, ROW | change))
 
 
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(Missing, match=r"wsc273: no wsc273.jsonl \(or .gz\) in "):
         TASKS["wsc273"].load(DataSource(tmp_path))
-    with pytest.raises(BadInput, match=r"^wsc273.jsonl: is empty"):
+    with pytest.raises(BadInput, match=r"^wsc273/wsc273.jsonl: is empty"):
         TASKS["wsc273"].load(write(tmp_path))
-    with pytest.raises(BadInput, match=r"^wsc273.jsonl:1: lacks pron"):
+    with pytest.raises(BadInput, match=r"^wsc273/wsc273.jsonl:1: lacks pron"):
         TASKS["wsc273"].load(write(tmp_path, {"txt1": "a"}))
 
 
