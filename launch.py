@@ -229,7 +229,9 @@ def evaluate(
     same_length: Annotated[
         bool | None, typer.Option(help="Every position sees the same number of earlier ones.", show_default=False)
     ] = None,
-    rows: Annotated[int, typer.Option(help="Documents read side by side; text scores do not depend on it.")] = 16,
+    rows: Annotated[
+        int, typer.Option(help="Documents read side by side; text scores do not depend on it.", min=1)
+    ] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The first whole documents of no more tokens.")] = None,
     samples: Annotated[
         int | None, typer.Option(help="Draws of the latents for a bound of log p(x); 50, if not given.", min=1)
@@ -323,6 +325,9 @@ def sample(
     top_k: Annotated[int | None, typer.Option(help="Draw from the K likeliest only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that make up this probability.")] = None,
     count: Annotated[int | None, typer.Option(help="How many images; 64, if not given.")] = None,
+    label: Annotated[
+        int | None, typer.Option("--class", help="All of this class, of a model that is told classes.", metavar="N")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the text, or PNG for images or an alignment.", metavar="FILE")
     ] = None,
@@ -331,16 +336,22 @@ def sample(
 ) -> None:
     """Write text with a language model; translate the prompt with a translator (--out: a PNG of the alignment); with
     another draw images, points or waves (a PNG, .npy, and .wav of waves)."""
-    from cluster.sampling import refuse_given, sample_text, sample_vectors, write_vectors
+    from cluster.sampling import check_picture, refuse_given, sample_text, sample_vectors, write_vectors
 
     of_text = {"--tokens": tokens, "--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
-    refuse_given(of_text if prompt is None else {"--count": count}, with_prompt=prompt is not None)
+    refuse_given(of_text if prompt is None else {"--count": count, "--class": label}, with_prompt=prompt is not None)
     if out is not None:
         check_writable(out, "--out", make_directory=prompt is None)
     if prompt is None:
         path = out or directory / "samples.png"
+        check_picture(path)
         values_ND, data = sample_vectors(
-            directory, count=64 if count is None else count, seed=seed, step=checkpoint, kernels=kernel or ()
+            directory,
+            count=64 if count is None else count,
+            label=label,
+            seed=seed,
+            step=checkpoint,
+            kernels=kernel or (),
         )
         write_vectors(values_ND, path, data)
         say(f"{len(values_ND)} samples: {path} and {path.with_suffix('.npy')}")

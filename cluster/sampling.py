@@ -22,10 +22,11 @@ from evals.pictures.images import grid_of, images_of, write_png
 from evals.pictures.points import write_points
 from evals.pictures.waves import write_spectrograms, write_wav
 from pretrain import config
-from pretrain.contract import LanguageModel, Model, Sampler
+from pretrain.contract import ConditionalSampler, LanguageModel, Model, Sampler
 from pretrain.engines.engine import choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.rng import seed_everything
 from pretrain.run_directory import TOKENIZER
 from pretrain.samplers.tokens import generate
@@ -103,10 +104,16 @@ def _encode(prompt: str, tokenizer: Tokenizer | None, experiment: Experiment) ->
 
 @torch.no_grad()
 def sample_vectors(
-    directory: Path, *, count: int, seed: int = 0, step: int | None = None, kernels: Sequence[str] = ()
+    directory: Path,
+    *,
+    count: int,
+    label: int | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    kernels: Sequence[str] = (),
 ) -> tuple[Tensor, DataConfig]:
-    """[count, D] float32 draws of a model that samples whole rows, and the data that it was trained on; raises BadInput
-    where it does not."""
+    """[count, D] float32 draws of a model that samples whole rows, all of class `label` or of any, and the data that it
+    was trained on; raises BadInput where it does not, or is told no such class."""
     model, experiment = saved_model(directory, step, kernels)
     if not isinstance(model, Sampler):
         instead = "a --prompt to translate" if experiment.model.reads == "pairs" else "a --prompt"
@@ -114,7 +121,23 @@ def sample_vectors(
     if count < 1:
         raise BadInput(f"--count {count}: must be at least 1")
     seed_everything(seed, "sample")
-    return model.sample(count).float().cpu(), experiment.data
+    if label is None:
+        return model.sample(count).float().cpu(), experiment.data
+    told = experiment.model.num_classes if isinstance(experiment.model, VectorModelConfig) else None
+    if told is None or not isinstance(model, ConditionalSampler):
+        raise BadInput(f"--class {label}: {directory} is a run of a model that is told no classes; leave --class out")
+    if not 0 <= label < told:
+        raise BadInput(f"--class {label}: the model is told the classes 0 to {told - 1}; give one of them")
+    labels_N = torch.full((count,), label, device=next(model.parameters()).device)
+    return model.sample_of(labels_N).float().cpu(), experiment.data
+
+
+def check_picture(path: Path) -> None:
+    """BadInput where `path` is no name of a PNG, beside which there is room for the values."""
+    if path.suffix == ".npy":
+        raise BadInput(f"--out {path}: is where the values go, beside the picture; name that, as {path.stem}.png")
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"--out {path}: pictures are PNG; name it {path.stem}.png")
 
 
 def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) -> Path:
@@ -124,8 +147,7 @@ def write_vectors(values_ND: Tensor, path: Path, data: DataConfig | VectorData) 
     written."""
     if not isinstance(data, VectorData):
         raise BadInput(f"data.kind {data.kind} is no data of images, points or waves")
-    if path.suffix == ".npy":
-        raise BadInput(f"--out {path}: is where the values go, beside the picture; name that, as {path.stem}.png")
+    check_picture(path)
     if len(data.shape) == 3:
         images_of(values_ND, data.shape)
     elif data.shape != (2,) and data.sample_rate is None:

@@ -79,7 +79,11 @@ class MnistConfig(VectorData):
         for path in (Path(self.directory) / name, Path(self.directory) / f"{name}.gz"):
             if path.is_file():
                 return read_idx(path, magic)
-        raise BadInput(f"data.directory {self.directory}: has no {name} (or .gz), one of the four files of MNIST")
+        there = "has no" if Path(self.directory).is_dir() else "is no directory, so has no"
+        raise BadInput(
+            f"data.directory {self.directory}: {there} {name} (or .gz), one of the four files of MNIST; say where they "
+            "are (data.directory=PATH)"
+        )
 
 
 def _share(split: str, count: int) -> slice:

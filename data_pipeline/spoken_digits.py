@@ -65,16 +65,20 @@ class SpokenDigitsConfig(VectorData):
         return self.rate
 
     def _vectors(self, split: str) -> Vectors:
-        windows, labels = [], []
+        windows, labels, longest = [], [], 0
         for name, content in sorted(self._recordings(split)):
             samples_T = read_wave(content, name, rate=self.rate)
-            count = len(samples_T) // self.window
+            count, longest = len(samples_T) // self.window, max(longest, len(samples_T))
             windows.append(samples_T[: count * self.window].reshape(count, self.window))
             labels += [self._label(name)] * count
         if not labels:
             raise BadInput(
-                f"data.directory {self.directory}: no recording of the split {split!r} has data.window "
-                f"{self.window:,} samples; make the window shorter, or give the directory of the wavs"
+                f"data.directory {self.directory}: no recording of the split {split!r} has data.window {self.window:,} "
+                f"samples, the longest {longest:,}; make the window shorter"
+                if longest
+                else f"data.directory {self.directory}: has no recording of the split {split!r}, which goes by the "
+                "number at the end of DIGIT_SPEAKER_NUMBER.wav: 0 to 4 test, 5 to 9 valid, 10 and up train; number them "
+                "so, or give the directory of the wavs"
             )
         levels_NT = np.concatenate(windows).astype(np.float32) + np.float32(LEVELS // 2)
         return Vectors(levels_NT / np.float32(LEVELS - 1), np.array(labels, dtype=np.int64))

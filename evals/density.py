@@ -2,7 +2,8 @@
 
     exact          nll, and bits_per_dimension where the data has levels; the protocol's `probability_of` says of what
                    (256 mu-law codes are not 65,536 levels)
-    bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8)
+    bound          negative_elbo, and negative_iwae_K with K importance samples (Burda et al. 2016, equation 8); the
+                   last in bits_per_dimension_bound too, where the model gives levels probabilities
     unnormalized   mean unnormalized_log_prob, which says nothing across models, and what log Z makes of it: nll where
                    log Z is exact (of an RBM by enumeration of few enough units, of points of the plane by a grid),
                    else nll_by_log_z by annealed importance sampling. An RBM's is of zeros and ones: of grey values,
@@ -12,6 +13,7 @@ Shape legend: R rows of a batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -48,9 +50,11 @@ def density_metrics(
     seed: int,
     device: torch.device,
     protocol: Mapping[str, Any],
+    levels: int | None = None,
 ) -> list[Metric]:
     """All that the model can say; `samples` are those of a row's latents. The noise of a batch is a function of `seed`
-    and its number, so that a number depends on `rows` where there is noise."""
+    and its number, so that a number depends on `rows` where there is noise. `levels` of a value are those that a bound
+    is of the probability of; None where it is of a density."""
     each = partial(_each, vectors=vectors, rows=rows, seed=seed, device=device)
     known = {**protocol, "seed": seed}
     if isinstance(model, ExactLikelihood):
@@ -63,7 +67,15 @@ def density_metrics(
             found.append(bits)
         return found
     if isinstance(model, BoundedLikelihood):
-        return [_bound(model, each, number, known) for number in dict.fromkeys((1, samples))]
+        bounds = {number: list(each(partial(model.log_prob_bound, samples=number))) for number in (1, samples)}
+        found = [_bound(bound, number, known) for number, bound in bounds.items()]
+        if levels is not None:
+            of_last = {**known, "bound": "importance weighted", "samples": samples}
+            size = vectors.stored.shape[1]
+            bits = bits_per_dimension(bounds[samples], num_dimensions=size, dequantization=None, protocol=of_last)
+            bound = {**bits.protocol, "value_is": "an upper bound"}
+            found.append(replace(bits, name="bits_per_dimension_bound", protocol=bound))
+        return found
     if isinstance(model, UnnormalizedDensity):
         energies = list(each(model.unnormalized_log_prob))
         grey = isinstance(model, RBM) and data.values != "binary"
@@ -109,11 +121,9 @@ def _of_rbm(model: RBM, data: VectorData, energies: list[Tensor], protocol: Mapp
     return [normalized_nll(energies, partition[0], protocol=protocol), *partition]
 
 
-def _bound(
-    model: BoundedLikelihood, each: Callable[..., Iterator[Tensor]], samples: int, protocol: Mapping[str, Any]
-) -> Metric:
+def _bound(log_prob: list[Tensor], samples: int, protocol: Mapping[str, Any]) -> Metric:
     name = "negative_elbo" if samples == 1 else f"negative_iwae_{samples}"
-    values = (-bound_R for bound_R in each(partial(model.log_prob_bound, samples=samples)))
+    values = (-bound_R for bound_R in log_prob)
     known = {**protocol, "bound": "importance weighted", "samples": samples}
     return average(name, values, unit="nats/example", better="lower", protocol=known)
 

@@ -29,6 +29,7 @@ from pretrain.engines.engine import DTYPES, choose_device
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.models import MODEL_CONFIGS, ModelConfig
+from pretrain.models.vectors import VectorModelConfig
 from pretrain.run_directory import read_experiment
 from pretrain.units import LN2
 
@@ -221,8 +222,9 @@ def _evaluate_vectors(
             "leave samples (--samples) out"
         )
     settings: dict[str, Any] = {"seed": experiment.seed, "device": device, "protocol": protocol}
+    levels = experiment.model.num_levels if isinstance(experiment.model, VectorModelConfig) else None
     metrics = density_metrics(
-        model, experiment.data, vectors, rows=protocol["rows"], samples=samples or SAMPLES, **settings
+        model, experiment.data, vectors, rows=protocol["rows"], samples=samples or SAMPLES, levels=levels, **settings
     )
     metrics += mode_metrics(model, experiment.data, **settings)
     metrics += probe_metrics(model, experiment.data, vectors, rows=protocol["rows"], **settings)

@@ -30,18 +30,19 @@ def corpus_bleu(
     streams = [list(stream) for stream in zip(*references, strict=True)]
     value = bleu.corpus_score(list(hypotheses), streams).score
     known = {**protocol, "sacrebleu": str(bleu.get_signature())}
-    error = _jackknife_error(bleu, hypotheses, references)
+    error = _jackknife_error(_scorer(tokenizer, lowercase, sentences=True), hypotheses, references)
     return Metric("bleu", value, "BLEU", "higher", len(hypotheses), error, known)
 
 
-def _scorer(tokenizer: str, lowercase: bool) -> "BLEU":
+def _scorer(tokenizer: str, lowercase: bool, *, sentences: bool = False) -> "BLEU":
+    """Of a corpus; or of single sentences, whose matches are the same and whose score, unused here, is another."""
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise BadInput('BLEU needs sacrebleu, which is not installed: pip install "segue[translation]"') from error
     if tokenizer not in BLEU.TOKENIZERS:
         raise BadInput(f"tokenizer {tokenizer!r}: sacrebleu has {', '.join(sorted(BLEU.TOKENIZERS))}")
-    return BLEU(tokenize=tokenizer, lowercase=lowercase, max_ngram_order=ORDER)
+    return BLEU(tokenize=tokenizer, lowercase=lowercase, max_ngram_order=ORDER, effective_order=sentences)
 
 
 def _jackknife_error(bleu: "BLEU", hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:

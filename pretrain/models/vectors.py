@@ -73,5 +73,6 @@ class VectorModelConfig(Config, abc.ABC):
             has = data.num_levels or "none"
             return f"the model has {self.num_levels} levels of a value, the data {has}; make them equal"
         if self.num_classes is not None and self.num_classes != data.num_classes:
-            return f"the model is told one of {self.num_classes} classes, the data has {data.num_classes or 'none'}"
+            has = data.num_classes or "none"
+            return f"the model is told one of {self.num_classes} classes, the data has {has}; make them equal"
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cluster import report
 from cluster.report import PAGE, write_report
-from cluster.sampling import refuse_given, write_vectors
+from cluster.sampling import refuse_given, sample_vectors, write_vectors
 from data_pipeline.config import BadInput
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.points import EightGaussiansConfig
@@ -50,6 +50,7 @@ def test_the_values_stand_beside_the_picture(tmp_path: Path) -> None:
     ("values_ND", "name", "data", "message"),
     [
         (torch.rand(3, 64), "a.npy", DIGITS, r"a.npy: is where the values go, beside the picture; name that, as a.png"),
+        (torch.rand(3, 64), "a.jpg", DIGITS, r"a.jpg: pictures are PNG; name it a.png"),
         (torch.rand(3, 5), "a.png", Rows(), r"rows of shape \[5\] are no images, points or waves"),
         (torch.full((3, 2), torch.nan), "a.png", POINTS, r"3 of 3 samples hold numbers that are not finite"),
         (torch.tensor([[0.0, torch.inf], [0.0, 0.0]]), "a.png", POINTS, r"1 of 2 samples hold numbers that are not"),
@@ -61,6 +62,21 @@ def test_what_cannot_be_shown_is_refused_before_anything_is_written(
     with pytest.raises(BadInput, match=message):
         write_vectors(values_ND, tmp_path / "new" / name, data)
     assert not list(tmp_path.iterdir())
+
+
+def test_samples_of_a_class(tmp_path: Path) -> None:
+    """Of a model that is told classes, which differ: by the same seed another class is another draw."""
+    classes = ("model.classes=10", "optimizer.learning_rate=0.1")
+    finished_run(tmp_path / "told", "tiny_made", *classes, steps=20)
+    finished_run(tmp_path / "untold", "tiny_made")
+    threes_ND, _ = sample_vectors(tmp_path / "told", count=40, label=3)
+    assert threes_ND.shape == (40, 64)
+    assert torch.equal(threes_ND, sample_vectors(tmp_path / "told", count=40, label=3)[0])
+    assert not torch.equal(threes_ND, sample_vectors(tmp_path / "told", count=40, label=4)[0])
+    with pytest.raises(BadInput, match=r"--class 10: the model is told the classes 0 to 9; give one of them"):
+        sample_vectors(tmp_path / "told", count=1, label=10)
+    with pytest.raises(BadInput, match=r"--class 3: .* is a run of a model that is told no classes; leave --class out"):
+        sample_vectors(tmp_path / "untold", count=1, label=3)
 
 
 def test_options_of_the_other_kind_of_sample() -> None:

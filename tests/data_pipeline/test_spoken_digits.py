@@ -107,7 +107,12 @@ def test_an_archive_is_read_as_its_directory(recordings: dict[str, bytes], suffi
         ("1_theo_0.wav", b"RIFF", r"1_theo_0.wav: no wav file of plain samples"),
         ("theo.wav", wav(np.zeros(20)), r"theo.wav: no name of a recording, which is DIGIT_SPEAKER_NUMBER.wav"),
         ("1_anna_0.wav", wav(np.zeros(20)), r"the speaker 'anna' is none of data.speakers \(george, .*\); name all"),
-        ("1_theo_0.wav", wav(np.zeros(5)), r"no recording of the split 'test' has data.window 10 samples; make"),
+        ("1_theo_0.wav", wav(np.zeros(5)), r"'test' has data.window 10 samples, the longest 5; make the"),
+        (
+            "1_theo_10.wav",
+            wav(np.zeros(20)),
+            r"has no recording of the split 'test', which goes by the number",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def measured(kind: str, *overrides: str, rows: int = 32, samples: int = 1) -> tu
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     vectors = experiment.data.vectors("test").fixed()
-    found = density_metrics(
-        model, experiment.data, vectors, rows=rows, samples=samples, seed=0, device=DEVICE, protocol={"seed": 0}
-    )
+    levels = experiment.model.num_levels
+    settings: dict[str, Any] = {"rows": rows, "samples": samples, "seed": 0, "device": DEVICE, "levels": levels}
+    found = density_metrics(model, experiment.data, vectors, protocol={"seed": 0}, **settings)
     return model, vectors, {metric.name: metric for metric in found}
 
 
@@ -62,6 +62,15 @@ def test_a_score_says_what_it_is_a_probability_of() -> None:
     assert measured("made")[2]["nll"].protocol["probability_of"] == "zeros and ones"
     grey = ("model.output=softmax", "model.levels=17", "data.pixels=grey")
     assert measured("pixelcnn", *grey)[2]["nll"].protocol["probability_of"] == "17 levels of each value"
+
+
+def test_a_bound_of_levels_is_one_of_bits_too() -> None:
+    grey = ("data.pixels=grey", "model.output={kind: logistic_mixture, levels: 17, num_components: 2}")
+    found = measured("vae", *grey, samples=5)[2]
+    bits = found["bits_per_dimension_bound"]
+    assert bits.value == pytest.approx(found["negative_iwae_5"].value / math.log(2) / 64)
+    assert (bits.protocol["value_is"], bits.protocol["samples"]) == ("an upper bound", 5)
+    assert "bits_per_dimension_bound" not in measured("vae", samples=5)[2], "of zeros and ones"
 
 
 def test_more_samples_are_a_tighter_bound() -> None:
