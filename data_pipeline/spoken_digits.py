@@ -77,8 +77,8 @@ class SpokenDigitsConfig(VectorData):
                 f"samples, the longest {longest:,}; make the window shorter"
                 if longest
                 else f"data.directory {self.directory}: has no recording of the split {split!r}, which goes by the "
-                "number at the end of DIGIT_SPEAKER_NUMBER.wav: 0 to 4 test, 5 to 9 valid, 10 and up train; number them "
-                "so, or give the directory of the wavs"
+                "number at the end of DIGIT_SPEAKER_NUMBER.wav: 0 to 4 test, 5 to 9 valid, 10 and up train; number "
+                "them so, or give the directory of the wavs"
             )
         levels_NT = np.concatenate(windows).astype(np.float32) + np.float32(LEVELS // 2)
         return Vectors(levels_NT / np.float32(LEVELS - 1), np.array(labels, dtype=np.int64))
