@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
 from pretrain.contract import Carry, Loss
-from pretrain.distributions.bernoulli import bernoulli_log_prob
+from pretrain.distributions.bernoulli import bernoulli_log_prob, check_binary
 from pretrain.layers.masked_linear import MaskedLinear, Order, hidden_degrees, hidden_mask, output_mask, places_of
 from pretrain.layers.precision import at_least_float32, to_dtype_of
-from pretrain.models.autoregressive.visible import VisibleModel, check_binary
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.vectors import Accepts, VectorModelConfig
 
 

@@ -17,11 +17,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_pipeline.batch import VectorBatch
-from pretrain.distributions.bernoulli import bernoulli_log_prob
+from pretrain.distributions.bernoulli import bernoulli_log_prob, check_binary
 from pretrain.layers.masked_linear import Order, places_of
 from pretrain.layers.precision import at_least_float32
 from pretrain.models.autoregressive.nade_logits import nade_logits
-from pretrain.models.autoregressive.visible import VisibleModel, check_binary
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.vectors import Accepts, VectorModelConfig
 
 

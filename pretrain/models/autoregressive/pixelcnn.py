@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline.batch import VectorBatch
+from pretrain.distributions.bernoulli import check_binary
 from pretrain.distributions.categorical import level_of
 from pretrain.distributions.pixels import BernoulliPixels, LogisticPixels, PixelDistribution, SoftmaxPixels
 from pretrain.layers.masked_convolution import ConvolutionCache, MaskedConvolution, groups_of
 from pretrain.models.autoregressive.pixelcnn_stacks import GatedStacks, MaskedStack
-from pretrain.models.autoregressive.visible import VisibleModel, check_binary
+from pretrain.models.autoregressive.visible import VisibleModel
 from pretrain.models.vectors import Accepts, VectorModelConfig
 
 

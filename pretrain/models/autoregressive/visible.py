@@ -117,14 +117,3 @@ class VisibleModel(Model):
                 f"{self._num_classes - 1}; give data of these classes, or set model.classes=null to read none"
             )
         return labels_R
-
-
-def check_binary(values: Tensor) -> Tensor:
-    """The same values; BadInput unless they are zeros and ones."""
-    wrong = (values != 0) & (values != 1)
-    if bool(wrong.any()):
-        raise BadInput(
-            f"value {float(values[wrong][0]):g}: the model is of zeros and ones; make the data binary "
-            "(data.pixels=threshold, sampled or dynamic)"
-        )
-    return values

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from data_pipeline.config import Config
 from data_pipeline.vector_data import VectorData
-from pretrain.distributions.bernoulli import bernoulli_log_prob
+from pretrain.distributions.bernoulli import bernoulli_log_prob, check_binary
 from pretrain.distributions.categorical import level_of, value_of
 from pretrain.distributions.gaussian import draw_normal, normal_log_prob
 from pretrain.distributions.logistic import draw_logistic_mixture, logistic_mixture_log_prob
 from pretrain.layers.precision import at_least_float32
-from pretrain.models.autoregressive.visible import check_binary
 
 
 class BernoulliOutput(Config):
