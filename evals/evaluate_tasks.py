@@ -130,7 +130,12 @@ def _evaluate(asked: _Asked, results: ResultsFile, score: Score, progress: Progr
             progress(task.name, len(kept), len(work.examples))
     except NotNumbers as why:
         return TaskResult(task.name, task.title, missing=f"{NO_NUMBER}: {why}")
-    found = task.values(sorted(kept, key=lambda record: record["example"]))
+    try:
+        found = task.values(sorted(kept, key=lambda record: record["example"]))
+    except (KeyError, TypeError) as error:
+        if not done:
+            raise  # all records are our own
+        raise results.not_whole(task.name, error) from error
     metrics = [replace(one, name=f"{task.name}/{one.name}", protocol=protocol | one.protocol) for one in found]
     return TaskResult(task.name, task.title, tuple(metrics))
 

@@ -121,6 +121,11 @@ class ResultsFile:
                     f"{self._path}:{number}: {task} has no example {name!r} with this protocol; {ANOTHER_FILE}"
                 )
 
+    def not_whole(self, task: str, why: Exception) -> BadInput:
+        """What to raise where records of the task that were there have not the fields that it wrote."""
+        said = f"has no {why}" if isinstance(why, KeyError) else f"has a wrong value ({why})"
+        return BadInput(f"--out {self._path}: a result of {task} {said}; {ANOTHER_FILE}")
+
     def begin(self, task: str, protocol: dict[str, Any]) -> list[Record]:
         """The records that are there already. BadInput as `check`; NotSaved as `add`."""
         self.check(task, protocol)

@@ -198,6 +198,10 @@ def test_a_file_of_another_protocol_is_refused(place: Path, tmp_path: Path) -> N
             lambda lines: [*lines, re.sub(r"\"00..\"", '"9999"', lines[2])],
             r":25: lambada has no example '9999' with this pro",
         ),
+        (
+            lambda lines: [*lines[:5], re.sub(r"\"nats\": [^,}]*", '"gnats": 1', lines[5]), *lines[6:]],
+            r": a result of lambada has no 'nats'; was the file changed",
+        ),
         (lambda lines: [*lines, '{"task": "lambada", "nats": 1.0}\n'], r":25: is no line of results; give --out anoth"),
         (lambda lines: [*lines, '{"task": 3, "example": "0"}\n'], r":25: is no line of results; give --out another"),
     ],
