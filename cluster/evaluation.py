@@ -80,10 +80,17 @@ def run_tasks(
     for number, one in enumerate(targets):
         kept = out if out is None or number == 0 else out.with_name(f"{out.stem}.beside-{number}{out.suffix}")
         with closing(ResultsFile(kept)) as results, _progress(console, one) as tell:
-            if results.num_records:
-                console.print(f"{kept}: goes on after the {results.num_records:,} results that it has", highlight=False)
+            has = results.num_records
+
+            def told(task: str, done: int, total: int, tell: Tell = tell, kept: Path | None = kept) -> None:
+                nonlocal has  # said once, when the file was found to fit what is asked
+                if has:
+                    console.print(f"{kept}: goes on after the {has:,} results that it has", highlight=False)
+                    has = 0
+                tell(task, done, total)
+
             found = list(
-                evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=tell)
+                evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=told)
             )
         columns.append(benchmark_table.Column(names_shown[number], found))
     title = f"zero-shot, {target.short_name}" + ("" if limit is None else f", the first {limit} examples of each")

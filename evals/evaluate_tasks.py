@@ -1,12 +1,14 @@
 """Tasks under a target, by one process or several, each record kept as it is made."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, Protocol
 
 from data_pipeline.config import BadInput, GaveUp, SegueError
@@ -132,7 +134,7 @@ def _evaluate(asked: _Asked, results: ResultsFile, score: Score, progress: Progr
         return TaskResult(task.name, task.title, missing=f"{NO_NUMBER}: {why}")
     try:
         found = task.values(sorted(kept, key=lambda record: record["example"]))
-    except (KeyError, TypeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         if not done:
             raise  # all records are our own
         raise results.not_whole(task.name, error) from error
@@ -164,7 +166,7 @@ class _Workers:
         self.count = count
         context = get_context("spawn")
         self.pool = ProcessPoolExecutor(
-            count, mp_context=context, initializer=_open_target, initargs=(target, context.Value("i", 0))
+            count, mp_context=context, initializer=_begin, initargs=(target, context.Value("i", 0))
         )
 
     def __enter__(self) -> "_Workers":
@@ -196,6 +198,23 @@ class _Workers:
 
 _model: TokenModel | None = None
 _failure: SegueError | None = None
+
+
+def _end_with_parent() -> None:
+    """This process ends as soon as the one that started it does: killed, that one could tell nobody."""
+    parent = parent_process()
+    assert parent is not None, "a worker was started by somebody"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, name="ends with its parent", daemon=True).start()
+
+
+def _begin(target: Target, opened: Any) -> None:
+    _end_with_parent()
+    _open_target(target, opened)
 
 
 def _open_target(target: Target, opened: Any) -> None:

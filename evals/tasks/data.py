@@ -121,10 +121,21 @@ def json_rows(
     for place, line in lines_of(text, name):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{place}: is no JSON ({error})") from error
         check_fields(row, wanted, place, optional)
+        _check_characters(row, place)
         yield place, row
+
+
+def _check_characters(row: Mapping[str, Any], place: str) -> None:
+    """Raises BadInput where a field has half a character (a surrogate alone), which no text can hold."""
+    for name, value in row.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            raise BadInput(f"{place}: {name} has {half}, half of a character; write the whole of it") from error
 
 
 def check_fields(row: Any, wanted: Mapping[str, type], place: str, optional: Mapping[str, type] | None = None) -> None:

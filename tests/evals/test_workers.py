@@ -1,6 +1,10 @@
 """Workers of an evaluation: all compute with the driver's checkpoint, each has a place of its own, one may die."""
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -111,6 +115,44 @@ def test_each_worker_takes_an_accelerator_of_its_own(monkeypatch: pytest.MonkeyP
     for _ in range(4):
         module._open_target(Target("any"), opened)
     assert [group.local_rank for group in asked] == [0, 1, 2, 0]
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from evals.evaluate_tasks import evaluate_tasks
+from evals.results_file import ResultsFile
+from evals.targets import Target
+from evals.tasks.data import DataSource
+
+def stay(task, done, total):
+    print(done, flush=True)
+    time.sleep(600 if done else 0)
+
+if __name__ == "__main__":
+    run, data = sys.argv[1:]
+    target, source = Target(run), DataSource(Path(data))
+    list(evaluate_tasks(target, ["ptb/tokenized"], source, ResultsFile(None), rows=2, workers=2, progress=stay))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_driver(place: Path, how: signal.Signals) -> None:
+    (place / "driver.py").write_text(DRIVER)
+    command = [sys.executable, str(place / "driver.py"), str(place / RECIPE), str(place / "data")]
+    root = Path(module.__file__).parents[1]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+    ) as driver:
+        assert driver.stdout is not None
+        assert [driver.stdout.readline() for _ in range(2)] == ["0\n", "1\n"], "it has scored something"
+        workers = [one for one in psutil.Process(driver.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+        assert len(workers) == 2
+        driver.send_signal(how)
+        _, alive = psutil.wait_procs(workers, timeout=30)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_a_worker_that_dies_is_told_and_what_was_kept_goes_on(place: Path, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_bad_files(tmp_path: Path) -> None:
     for content, message in {
         "\n": ": is empty",
         "{": ":1: is no JSON",
+        '{"text": "a \\ud800 b"}': r":1: text has '\\ud800', half of a character; write the whole of it",
         '{"text": "a b"}\n{"txt": "a b"}': ":2: unknown field 'txt'; the fields are text",
         "{}": ":1: lacks text",
         '{"text": 3}': ":1: text is 3, must be of type str",
