@@ -174,15 +174,17 @@ def on_device(name: str) -> type:
 
 
 def test_batches_go_to_the_models_device() -> None:
-    found = list(galleries(on_device("meta")(), HELD_OUT, num_classes=3, seed=0, device=torch.device("meta")))
-    assert len(found) == 6
+    found = list(
+        galleries(on_device("meta")(), HELD_OUT, shape=SHAPE, num_classes=3, seed=0, device=torch.device("meta"))
+    )
+    assert len(found) == 8
     assert all(one.values_ND.device.type == "cpu" for one in found)
 
 
 @pytest.mark.parametrize(("count", "paths"), [(1, 0), (2, 1), (9, 4), (15, 7), (16, 8)])
 def test_few_held_out_images_give_smaller_galleries(count: int, paths: int) -> None:
     few = Vectors(HELD_OUT.values[:count], HELD_OUT.labels[:count])
-    found = {one.name: one for one in galleries(Doubles(), few, num_classes=None, seed=0)}
+    found = {one.name: one for one in galleries(Doubles(), few, shape=SHAPE, num_classes=None, seed=0)}
     shown = min(count, COLUMNS)
     assert found["reconstructions"].columns == shown
     assert torch.allclose(found["reconstructions"].values_ND[shown:], torch.from_numpy(few.values[:shown]))
