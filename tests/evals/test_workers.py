@@ -157,6 +157,8 @@ def test_workers_end_with_their_driver(place: Path, how: signal.Signals) -> None
 
 def test_a_worker_that_dies_is_told_and_what_was_kept_goes_on(place: Path, tmp_path: Path) -> None:
     whole, died = tmp_path / "whole.jsonl", tmp_path / "died.jsonl"
+    many = 6 * TEXT  # more batches than workers have waiting for them, which may all be done when the first is told
+    (place / "data" / "ptb" / "ptb.test.txt").write_text(many, encoding="utf-8")
     target, source = Target(str(place / RECIPE)), DataSource(place / "data")
 
     def kill_one(task: str, done: int, total: int) -> None:
