@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cluster.terminal import refuse_options
 from data_pipeline.config import BadInput
 from evals import benchmark_table, table_files
 from evals.evaluate_tasks import Progress as Tell
@@ -37,10 +38,8 @@ def task_names(asked: Sequence[str]) -> tuple[list[str], list[benchmark_table.Ro
 
 def refuse_given(options: Mapping[str, object], *, with_tasks: bool) -> None:
     """BadInput for an option of the other kind of evaluation that was given."""
-    for name, value in options.items():
-        if value is not None:
-            of, remedy = ("held-out data", "leave out") if with_tasks else ("benchmark tasks", "say which with")
-            raise BadInput(f"{name}: is of {of} alone; {remedy} --tasks")
+    of, remedy = ("held-out data", "leave out") if with_tasks else ("benchmark tasks", "say which with")
+    refuse_options(options, f"is of {of} alone; {remedy} --tasks")
 
 
 def run_tasks(
@@ -80,15 +79,7 @@ def run_tasks(
     for number, one in enumerate(targets):
         kept = out if out is None or number == 0 else out.with_name(f"{out.stem}.beside-{number}{out.suffix}")
         with closing(ResultsFile(kept)) as results, _progress(console, one) as tell:
-            has = results.num_records
-
-            def told(task: str, done: int, total: int, tell: Tell = tell, kept: Path | None = kept) -> None:
-                nonlocal has  # said once, when the file was found to fit what is asked
-                if has:
-                    console.print(f"{kept}: goes on after the {has:,} results that it has", highlight=False)
-                    has = 0
-                tell(task, done, total)
-
+            told = _announced(tell, console, kept, results.num_records)
             found = list(
                 evaluate_tasks(one, names, source, results, rows=rows, limit=limit, workers=workers, progress=told)
             )
@@ -106,6 +97,18 @@ def run_tasks(
     if not report.main.metrics():
         raise BadInput("--tasks: none of them gave a number; what stands under the table says why")
     return report
+
+
+def _announced(tell: Tell, console: Console, kept: Path | None, num_records: int) -> Tell:
+    """`tell`, which first says once what it goes on after: by then the file was found to fit what is asked."""
+    lines = [f"{kept}: goes on after the {num_records:,} results that it has"] if num_records else []
+
+    def told(task: str, done: int, total: int) -> None:
+        while lines:
+            console.print(lines.pop(), highlight=False)
+        tell(task, done, total)
+
+    return told
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.terminal import refuse_options
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
 from data_pipeline.parallel_text import ParallelTextConfig
@@ -54,10 +55,8 @@ def saved_model(directory: Path, step: int | None, kernels: Sequence[str]) -> tu
 
 def refuse_given(options: Mapping[str, object], *, with_prompt: bool) -> None:
     """BadInput for an option of the other kind of sample that was given."""
-    for name, value in options.items():
-        if value is not None:
-            of, remedy = ("images, points and waves", "leave it out with") if with_prompt else ("text", "it needs a")
-            raise BadInput(f"{name}: is of {of} alone; {remedy} --prompt")
+    of, remedy = ("images, points and waves", "leave it out with") if with_prompt else ("text", "it needs a")
+    refuse_options(options, f"is of {of} alone; {remedy} --prompt")
 
 
 def sample_text(

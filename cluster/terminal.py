@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -43,6 +44,15 @@ def _say_on_stderr(word: str, style: str, message: str) -> None:
 
     text = Text.assemble((word, style), redact(message))
     console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def refuse_options(options: Mapping[str, object], why: str) -> None:
+    """Raise BadInput for the first option, by name, that was given (is not None); `why` has rule and remedy."""
+    from data_pipeline.config import BadInput
+
+    for name, value in options.items():
+        if value is not None:
+            raise BadInput(f"{name}: {why}")
 
 
 def check_writable(path: Path, option: str, *, make_directory: bool = False) -> None:

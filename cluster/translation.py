@@ -7,6 +7,7 @@ from pathlib import Path
 from torch.nn import functional as F
 
 from cluster.sampling import saved_model
+from cluster.terminal import refuse_options
 from data_pipeline.config import BadInput
 from data_pipeline.pair_data import PairData
 from data_pipeline.tokenizers.stored import load_tokenizer
@@ -65,9 +66,7 @@ def is_translator(directory: Path) -> bool:
 
 def refuse_drawing(options: Mapping[str, object]) -> None:
     """BadInput for an option of text that is drawn."""
-    for name, value in options.items():
-        if value is not None:
-            raise BadInput(f"{name}: is of text that is drawn, and a translation takes the likeliest; leave it out")
+    refuse_options(options, "is of text that is drawn, and a translation takes the likeliest; leave it out")
 
 
 def translate_prompt(
