@@ -81,7 +81,6 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(help="List, verify, compare, pin, prune or export checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoints")
-add_verbs(app)
 
 
 class LauncherName(StrEnum):
@@ -229,7 +228,7 @@ def resume(
     ],
     overrides: Overrides = None,
     workers: Annotated[
-        int | None, typer.Option(help="As many as at the last start, if nothing is given.", min=1, show_default=False)
+        int | None, typer.Option(help="As many as at the last start, if nothing is given.", show_default=False)
     ] = None,
     nodes: Nodes = None,
     workers_per_node: WorkersPerNode = None,
@@ -677,6 +676,9 @@ def quickstart(
     from cluster.quickstart import quickstart as run_quickstart
 
     run_quickstart(corpus=corpus, run=run, console=console())
+
+
+add_verbs(app)
 
 
 def main() -> None:

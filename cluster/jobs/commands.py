@@ -31,12 +31,10 @@ Storage = Annotated[
 ]
 Name = Annotated[str | None, typer.Option(help="Of the run; the recipe's, if not given.", show_default=False)]
 Workers = Annotated[
-    int | None, typer.Option(help="Wherever there is room; 1, if nothing is given.", min=1, show_default=False)
+    int | None, typer.Option(help="Wherever there is room; 1, if nothing is given.", show_default=False)
 ]
-Nodes = Annotated[
-    int | None, typer.Option(help="So many nodes, each with --workers-per-node.", min=1, show_default=False)
-]
-WorkersPerNode = Annotated[int | None, typer.Option(help="On each node.", min=1, show_default=False)]
+Nodes = Annotated[int | None, typer.Option(help="So many nodes, each with --workers-per-node.", show_default=False)]
+WorkersPerNode = Annotated[int | None, typer.Option(help="On each node.", show_default=False)]
 Accelerator = Annotated[
     str | None, typer.Option(help="Nodes of this accelerator only, as Ray names it: H100.", show_default=False)
 ]
@@ -75,10 +73,10 @@ def shape_of(workers: int | None, nodes: int | None, workers_per_node: int | Non
             raise BadInput("--workers: either so many wherever there is room, or --nodes with --workers-per-node")
         if nodes is None:
             raise BadInput("--workers-per-node: say on how many nodes: --nodes N")
-        return Shape.of_nodes(nodes, workers_per_node or 1, accelerator)
+        return Shape.of_nodes(nodes, 1 if workers_per_node is None else workers_per_node, accelerator)
     if workers is None and accelerator is None:
         return None
-    return Shape(workers or 1, accelerator=accelerator)
+    return Shape(1 if workers is None else workers, accelerator=accelerator)
 
 
 def as_job(address: str | None, name: str | None = None, storage: Path | None = None) -> bool:

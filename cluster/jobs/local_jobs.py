@@ -25,8 +25,10 @@ from pretrain.config import nearest
 from pretrain.owner import Owner, decode, encode
 
 KEPT_NAMES = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV"))
-KEPT_BEGINNINGS: tuple[str, ...] = ("LC_", "XDG_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH_", "TRITON_", "HF_")
-KEPT_BEGINNINGS += ("SEGUE_", "RAY_")
+KEPT_BEGINNINGS = (
+    *("LC_", "XDG_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH_", "TRITON_", "HF_", "SEGUE_"),
+    "RAY_",
+)
 POLL_SECONDS = 0.2
 
 SHELL = """trap : TERM INT USR1
