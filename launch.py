@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -214,7 +215,7 @@ def train(
         describe(experiment, workers=shape, launcher=launcher.value, address=address, console=console())
         return
     directory = run or Path("runs") / experiment.name
-    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address)}
+    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address, nodes)}
     if carry_on:
         carry_on_run(experiment, directory, record=read_record(submission), console=console(), **where)
     else:
@@ -262,7 +263,7 @@ def resume(
         overrides=changes,
         allowed=allowed,
         launcher=launcher.value,
-        address=joined(address),
+        address=joined(address, nodes),
         record=read_record(submission),
         console=console(),
     )
@@ -689,6 +690,8 @@ def main() -> None:
         app(prog_name="segue")
     except SystemExit as ended:
         code = ended.code
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # all is done: a second one must not change how it has ended
+        signal.signal(number, signal.SIG_IGN)
     if "deepspeed" in sys.modules:
         # ZeRO-3 now and then aborts while the interpreter ends; by now all is written.
         sys.stdout.flush()

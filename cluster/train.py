@@ -238,11 +238,6 @@ def check(experiment: Experiment, shape: Shape, launcher: Launcher = "auto", add
     if launcher == "inline" and (shape.workers != 1 or address is not None):
         more = f"not {shape.workers}" if address is None else f"and none on the cluster at {address}"
         raise BadInput(f"--launcher inline runs one worker in this process, {more}; use --launcher ray")
-    if address is None and shape.per_node is not None and shape.workers != shape.per_node:
-        raise BadInput(
-            f"--nodes {shape.workers // shape.per_node}: without --address the run has this machine alone; give the "
-            "cluster's, for example --address auto"
-        )
     check_divides(shape.workers, experiment.batch.micro_batches)
     experiment.check_data()
     experiment.stream()

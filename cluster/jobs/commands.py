@@ -89,9 +89,15 @@ def as_job(address: str | None, name: str | None = None, storage: Path | None = 
     return False
 
 
-def joined(address: str | None) -> str | None:
-    """The address of a cluster to join; raises BadInput for one that jobs are handed over to."""
+def joined(address: str | None, nodes: int | None) -> str | None:
+    """The address of a cluster to join; raises BadInput for one that jobs are handed over to, and for none where more
+    nodes than this one are asked for."""
     from data_pipeline.config import BadInput
+
+    if address is None and nodes is not None and nodes > 1:
+        raise BadInput(
+            f"--nodes {nodes}: without --address the run has this machine alone; give its cluster's, --address auto"
+        )
 
     if address is not None and as_job(address):
         raise BadInput(
