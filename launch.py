@@ -39,7 +39,7 @@ EXIT_CODES = """\
 
 2  bad input
 
-3  refused, as it would harm a run: it is live, there already, or its experiment has changed
+3  refused, as it would harm a run (it is live, there already, or its experiment has changed) or open Ray to others
 
 4  data or checkpoint corrupt
 
@@ -82,6 +82,8 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(help="List, verify, compare, pin, prune or export checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoints")
+cluster = typer.Typer(help="Start, stop and show the nodes of a Ray cluster of your own.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
 
 
 class LauncherName(StrEnum):
@@ -665,6 +667,63 @@ def compare(
         for line in found.lines():
             say(line)
     if not found.equal:
+        raise typer.Exit(1)
+
+
+@cluster.command("start")
+def start_node(
+    host: Annotated[
+        str, typer.Option(help="This node's address; another than loopback opens it to who has the token.")
+    ] = "127.0.0.1",
+    join: Annotated[
+        str | None, typer.Option(help="Add a node to the cluster of this head.", metavar="HEAD:PORT")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="For `stop`; head, node-1, node-2 and so on, if not given.")] = None,
+    num_cpus: Annotated[int | None, typer.Option(help="As many as it has, if not given.", min=0)] = None,
+    num_gpus: Annotated[int | None, typer.Option(help="As many as it has, if not given.", min=0)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The head's; 6379 or a free one, if not given.", min=1024, max=65535)
+    ] = None,
+    dashboard_port: Annotated[
+        int | None, typer.Option(help="To submit to; 8265 or a free one, if not given.", min=1024, max=65535)
+    ] = None,
+) -> None:
+    """Start the head of a Ray cluster on this machine, on loopback and with Ray's token authentication, or join one."""
+    from cluster import nodes
+    from cluster.node_status import start_lines
+
+    wanted = nodes.Wanted(name, host, join, port, dashboard_port, num_cpus, num_gpus)
+    for line in start_lines(nodes.start(wanted, say)):
+        say(line)
+
+
+@cluster.command("stop")
+def stop_nodes(
+    name: Annotated[
+        str | None, typer.Argument(help="One node; all that were started on this machine, if not given.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Also where jobs are running: they end without saving.")] = False,
+) -> None:
+    """End the nodes that `cluster start` started on this machine, and all that runs on them."""
+    from cluster.nodes import stop
+
+    ended = stop(name, force=force)
+    say(f"stopped {', '.join(ended)}" if ended else "no node of Ray's was started on this machine")
+
+
+@cluster.command("status")
+def show_nodes(as_json: Json = False) -> None:
+    """The nodes that were started on this machine, and what their clusters have. Exit code 1 if one is gone."""
+    from cluster import node_record, node_status
+
+    records = node_record.records()
+    views = node_status.clusters(records)
+    if as_json:
+        print(json.dumps(node_status.to_json(records, views), indent=2))
+    else:
+        for line in node_status.lines(records, views):
+            say(line)
+    if not node_status.is_well(records, views):
         raise typer.Exit(1)
 
 
