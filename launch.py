@@ -727,6 +727,14 @@ def show_nodes(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@cluster.command("demo")
+def demonstrate_cluster(overrides: Overrides = None) -> None:
+    """A cluster of two nodes on this machine that loses one, and gets it back, while a job trains on it."""
+    from cluster.demo import demo
+
+    demo(console(), tuple(overrides or ()))
+
+
 @app.command()
 def quickstart(
     corpus: Annotated[Path | None, typer.Option(help="Your own text: a file or a directory.")] = None,

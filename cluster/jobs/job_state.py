@@ -1,9 +1,7 @@
 """What is known of a job: what was submitted, and how it goes."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cluster.jobs.package import Package
@@ -93,9 +91,3 @@ class Jobs(Protocol):
 
     def stop(self, job: str) -> None:
         """Ask it to save and stop."""
-
-
-def state_directory() -> Path:
-    """Where this user's programs keep what is neither settings nor data."""
-    given = os.environ.get("XDG_STATE_HOME")
-    return (Path(given) if given else Path.home() / ".local" / "state") / "segue"

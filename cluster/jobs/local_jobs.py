@@ -17,8 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from zipfile import ZipFile
 
-from cluster.jobs.job_state import STATES, JobState, Submission, state_directory
+from cluster.jobs.job_state import STATES, JobState, Submission
 from cluster.jobs.package import Package
+from cluster.user_state import user_state
 from data_pipeline.config import BadInput
 from data_pipeline.redaction import is_secret_name
 from pretrain.config import nearest
@@ -43,7 +44,7 @@ class LocalJobs:
     """See `Jobs`."""
 
     def __init__(self, place: Path | None = None) -> None:
-        self.place = place or state_directory() / "jobs"
+        self.place = place or user_state() / "jobs"
 
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
         place = self.place / submission.id

@@ -5,23 +5,20 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster import ray_token
 from cluster.jobs.job_state import STATES, JobState, State, Submission
 from cluster.jobs.package import Package
 from data_pipeline.config import BadInput, GaveUp
 from data_pipeline.redaction import is_secret_name
 from pretrain.config import nearest
 
-LEAST_RAY = (2, 54)
-"""The first with authentication by token."""
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
 STOP_SECONDS = 900
 """A stopped job has so long to save before it is killed; Ray's own limit is 3 s."""
 STARTING_SECONDS = 300
-TOKEN_FILE = Path(".ray", "auth_token")
 TOKEN_REMEDY = (
     "give RAY_AUTH_MODE=token, and the cluster's token in a file: RAY_AUTH_TOKEN_PATH=FILE, or ~/.ray/auth_token"
 )
@@ -188,7 +185,7 @@ def check_server(address: str) -> str:
         answer = ask("/api/jobs/", {})
         if answer.status_code in (401, 403):
             answer = ask("/api/jobs/", _authorization(address))
-        version = ask("/api/version", _authorization(address) if answer.ok and _mode() == "token" else {})
+        version = ask("/api/version", _authorization(address) if answer.ok and ray_token.is_asked_for() else {})
     except requests.RequestException as error:
         kind = "did not answer in time" if isinstance(error, requests.Timeout) else "nothing answers there"
         raise BadInput(
@@ -200,8 +197,8 @@ def check_server(address: str) -> str:
     found = _version(version)
     if not answer.ok or found is None:
         raise BadInput(f"--address {address}: what answers there is not the jobs server of a Ray cluster")
-    if tuple(int(part) for part in found.split(".")[:2]) < LEAST_RAY:
-        least = ".".join(map(str, LEAST_RAY))
+    if tuple(int(part) for part in found.split(".")[:2]) < ray_token.LEAST_VERSION:
+        least = ".".join(map(str, ray_token.LEAST_VERSION))
         raise BadInput(f"--address {address}: the cluster has Ray {found}; Segue needs {least} or later")
     return found
 
@@ -213,34 +210,18 @@ def _version(answer: Any) -> str | None:
         return None
 
 
-def _mode() -> str:
-    return os.environ.get("RAY_AUTH_MODE", "").lower()
-
-
 def _authorization(address: str) -> dict[str, str]:
     """The header with the user's token, for a server that asked for one.
 
     Where nothing was said of tokens, the one of this machine's user goes to servers of this machine only.
     """
-    if _mode() != "token" and urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not ray_token.is_asked_for() and urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
         raise BadInput(f"--address {address}: the cluster asks for a token; {TOKEN_REMEDY}")
-    token = _token()
+    token = ray_token.token()
     if not token:
         raise BadInput(f"--address {address}: the cluster asks for a token, and there is none; {TOKEN_REMEDY}")
-    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported
+    os.environ[ray_token.MODE] = "token"  # before Ray is imported
     return {"Authorization": f"Bearer {token}"}
-
-
-def _token() -> str | None:
-    """As Ray looks for it."""
-    given = os.environ.get("RAY_AUTH_TOKEN")
-    if given:
-        return given
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / TOKEN_FILE)
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None
 
 
 def _client(address: str) -> Any:

@@ -119,13 +119,9 @@ def test_jobs_of_preparation_go_on_where_they_were(user: User) -> None:
         (text / f"{number}.txt").write_text(f"The {number}. of some short texts, about nothing in particular. " * 20)
     recipe = user.home / "mine.yaml"
     recipe.write_text(recipe_path("quickstart").read_text())
-    corpus = (
-        "data.corpus={kind: files, directory: corpus, train: ['*.txt'], document: file}",
-        "data.tokenizer.vocab_size=300",
-    )
-    job = user.json("prepare", recipe, *corpus, "data.directory=data/mine", "model.vocab_size=300", "--name", "mine")[
-        "id"
-    ]
+    corpus = "data.corpus={kind: files, directory: corpus, train: ['*.txt'], document: file}"
+    changes = (corpus, "data.tokenizer.vocab_size=300", "data.directory=data/mine", "model.vocab_size=300")
+    job = user.json("prepare", recipe, *changes, "--name", "mine")["id"]
     status = user.wait_until_over(job)
     assert (status["state"], status["kind"], status["run"]) == ("succeeded", "prepare", None), status
     assert (user.home / "data" / "mine" / "manifest.json").is_file()
