@@ -1,7 +1,7 @@
 """All workers of one start of a run: placed together, watched together, ended together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,11 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
-from cluster.losses import WorkersLostError, first_line, lost_worker, workers_lost
+from cluster.losses import LostWorker, WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
 from cluster.ray_session import Head
 from cluster.storage import StorageCheck
-from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, meeting_address, reserve, seats
+from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, meeting_address, port_answers, reserve, seats
 from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
@@ -49,6 +49,8 @@ class Member:
     """A worker as the driver sees it."""
 
     seat: Seat
+    node_id: str
+    """Ray's."""
     actor: Any
     process: psutil.Process | None
     """Where it is on this machine."""
@@ -119,6 +121,7 @@ class WorkerGroup:
         self.members = [
             Member(
                 seat=seat,
+                node_id=location.node_id,
                 actor=actor,
                 process=local_process(location),
                 result=actor.train.remote(self.job, seat, address, port),
@@ -257,13 +260,29 @@ class WorkerGroup:
                 raise error
         dead = [
             lost_worker(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)
-        ]
+        ] + self._gone([member for member, _ in failures])
         if dead:
             raise workers_lost(dead)
         for error in errors:
             if isinstance(error, FINAL):
                 raise error
         raise workers_lost([lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
+
+    def _gone(self, failed: Sequence[Member]) -> list[LostWorker]:
+        """Of those that have not failed yet, who is gone with its node: Ray takes up to half a minute to say so, and
+        the others fail at once, for they wait for it."""
+        if not self.head.answers():
+            return []
+        reached = {
+            node["NodeID"]: node["Alive"] and port_answers(node["NodeManagerAddress"], node["NodeManagerPort"])
+            for node in ray.nodes()
+            if node["NodeID"] in {member.node_id for member in self.members}
+        }
+        return [
+            lost_worker(member.watched.status, "is gone with its node")
+            for member in self.members
+            if member not in failed and not reached.get(member.node_id, False)
+        ]
 
 
 def local_process(location: Location) -> psutil.Process | None:

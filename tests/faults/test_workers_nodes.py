@@ -164,6 +164,7 @@ def test_a_lost_node_leaves_the_largest_size_that_fits_over_the_same_samples(tmp
     """Three of four places are left: two workers share four micro-batches, three do not."""
     fallen = lose_a_node(tmp_path)
     assert "there is no room for all 4 any more: going on with 2" in fallen.said
+    assert [how for how in events(fallen.run)[1]["workers"] if how.endswith("is gone with its node")]
     assert fallen.sizes == [("started", 4), ("lost", 2), ("resumed", 2), ("finished", None)]
     assert last_workers(fallen.run) == 4, "the next start asks for all again"
     assert_same_as_undisturbed(fallen, tmp_path, console)
