@@ -48,7 +48,8 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         self.address = http_address(address)
         self.ray_version = check_server(self.address)
-        self.client = _client(self.address)
+        with self._errors():
+            self.client = _client(self.address)
 
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
         secret = next((name for name in environment if is_secret_name(name)), None)
@@ -138,7 +139,8 @@ class _Errors:
         import aiohttp
         import requests
 
-        if isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError):
+        failed = isinstance(error, RuntimeError) and "status code 5" in str(error)
+        if failed or isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError):
             raise GaveUp(
                 f"--address {self.address}: the cluster's jobs server answers no more ({_first_line(error)}); its jobs "
                 "may go on; ask again later"
