@@ -28,8 +28,8 @@ def gather(nodes: int, seconds: float, *, say: Callable[[str], None] = print) ->
             return
         if time.monotonic() > deadline:
             raise GaveUp(
-                f"{len(there)} of {nodes} nodes have joined in {seconds:.0f} s: {', '.join(there)}; what the others "
-                "say is above; where they only start slowly, give them longer"
+                f"{len(there)} of {nodes} nodes have joined in {seconds:.0f} s: {', '.join(there)}; the others' own "
+                "logs say why; where they only start slowly, give them longer"
             )
         time.sleep(LOOK_SECONDS)
 

@@ -80,7 +80,7 @@ USED_BY: dict[str, tuple[Form, ...]] = {
 }
 """The forms that read a field; all others are read by every form."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PATH = re.compile(r"/[A-Za-z0-9._+@=-]+(/[A-Za-z0-9._+@=-]+)*")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]*")
 """What needs quoting neither in a shell nor in a directive of Slurm."""
@@ -98,7 +98,7 @@ def check(request: DeploymentRequest, form: Form) -> None:
     if not NAME.fullmatch(request.name):
         raise BadInput(
             f"--name {request.name!r}: must begin with a letter or digit and have only letters, digits and ._- after "
-            "it, 100 at most; the run's directory and its job bear it"
+            "it, 63 at most; the run's directory and its job bear it"
         )
     if not PATH.fullmatch(request.storage) or ".." in request.storage.split("/"):
         raise BadInput(

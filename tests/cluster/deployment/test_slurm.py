@@ -35,8 +35,8 @@ SBATCH = {
 }
 """Long options of sbatch with the values that Segue gives them; `signal` is [{R|B}:]<sig_num>[@sig_time]."""
 SRUN = {
-    "cpus-per-task", "exclude", "kill-on-bad-exit", "no-kill", "nodelist", "nodes", "ntasks", "ntasks-per-node",
-    "overlap", "wait",
+    "cpus-per-task", "exclude", "kill-on-bad-exit", "label", "no-kill", "nodelist", "nodes", "ntasks",
+    "ntasks-per-node", "open-mode", "output", "overlap", "wait",
 }  # fmt: skip
 """Long options of srun that Segue uses."""
 

@@ -18,14 +18,17 @@ import pytest
 
 from cluster.deployment import emit
 from tests.cluster.deployment.requests import full, recipe
-from tests.faults.workers import ROOT, has_reached, kinds, losses, wait_until
+from tests.faults.workers import ROOT, assert_gone, has_reached, kinds, losses, wait_until
 
 STAND_INS = {
     "srun": r"""#!/bin/bash
 echo "$*" >>"$STAND_INS/srun"
 tasks=1
 while [[ $1 == --* ]]; do
-  case $1 in --ntasks=*) tasks=${1#*=} ;; esac
+  case $1 in
+    --ntasks=*) tasks=${1#*=} ;;
+    --output=*) exec >>"${1#*=}" 2>&1 ;;
+  esac
   shift
 done
 started=()
@@ -99,6 +102,7 @@ class Slurm:
             "HOME": str(self.directory),
             "STAND_INS": str(self.directory),
             "SLURM_JOB_ID": str(job),
+            "SLURM_JOB_NAME": "job",
             "SLURM_JOB_NUM_NODES": nodes,
             "SLURM_JOB_NODELIST": "node[1-2]",
             "SLURM_CPUS_PER_TASK": "1",
@@ -222,7 +226,7 @@ def test_two_nodes_train_are_stopped_by_the_time_limit_and_carry_on(slurm: Slurm
     assert kinds(run)[-1] == "preempted"
     saved = losses(run)[-1][0]
     assert 3 <= saved < 400
-    assert session_of(batch.pid) == []
+    assert_gone([process.pid for process in [*processes, *session_of(batch.pid)]])
     assert not token_file.exists()
     assert not Path("/tmp/ray-4104").exists()
 
@@ -236,4 +240,5 @@ def test_two_nodes_train_are_stopped_by_the_time_limit_and_carry_on(slurm: Slurm
     assert log.count("2 of 2 nodes have joined") == 3
     assert token not in log
     assert slurm.noted("requeued") == ["4104"]
-    assert [session_of(process.pid) for process in slurm.started] == [[], [], []]
+    assert "Ray runtime started" in (slurm.storage / "logs" / "job-4104-ray.log").read_text()
+    assert_gone([process.pid for batch in slurm.started for process in session_of(batch.pid)])
