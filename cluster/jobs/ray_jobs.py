@@ -139,8 +139,9 @@ class _Errors:
         import aiohttp
         import requests
 
-        failed = isinstance(error, RuntimeError) and "status code 5" in str(error)
-        if failed or isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError):
+        if isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError) or (
+            isinstance(error, RuntimeError) and "status code 5" in str(error)
+        ):
             raise GaveUp(
                 f"--address {self.address}: the cluster's jobs server answers no more ({_first_line(error)}); its jobs "
                 "may go on; ask again later"
