@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pretrain.hardware import resident_bytes
 from pretrain.report import STARTING, StepReport
 from pretrain.run import Watch
 from pretrain.trainer import Trainer
@@ -45,6 +46,8 @@ class WorkerStatus:
     stack: tuple[str, ...] = ()
     """Where its training thread is, innermost first."""
     work: Work = Work()
+    memory_bytes: int = 0
+    """Resident, or at the peak of its GPU."""
 
 
 OnStatus = Callable[[list[WorkerStatus]], None]
@@ -98,7 +101,8 @@ class Observer:
         if trainer is not None:
             step, phase, ticks = trainer.step, trainer.stopwatch.phase, trainer.stopwatch.ticks
         stack = stack_of(self.thread) if self.thread is not None else ()
-        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss, ticks, stack, self.work)
+        memory = resident_bytes()
+        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss, ticks, stack, self.work, memory)
 
     def _see_trainer(self, trainer: Trainer) -> None:
         self.trainer = trainer

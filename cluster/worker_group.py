@@ -14,8 +14,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.job import Job
 from cluster.losses import LostWorker, WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
+from cluster.out_of_memory import REMEDIES
 from cluster.ray_session import Head
 from cluster.storage import StorageCheck
+from cluster.tables import bytes_text
 from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, meeting_address, port_answers, reserve, seats
 from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
@@ -248,7 +250,12 @@ class WorkerGroup:
             return error.cause if isinstance(error.cause, Exception) else error
         except ray.exceptions.RayError as error:
             full = isinstance(error, ray.exceptions.OutOfMemoryError)
-            return WorkerDiedError("was ended by Ray, for its machine's memory is nearly full" if full else "died")
+            if not full:
+                return WorkerDiedError("died")
+            held = bytes_text(member.watched.status.memory_bytes)
+            return WorkerDiedError(
+                f"was ended by Ray, for its machine's memory is nearly full; it held {held} when last seen; {REMEDIES}"
+            )
         return None
 
     def _raise_failures(self) -> None:

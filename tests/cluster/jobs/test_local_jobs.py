@@ -80,6 +80,7 @@ def test_a_cancelled_job_has_saved_and_is_resumed_to_the_same_end(user: User) ->
     assert_same_bits(user.home / "runs" / "cut", user.home / "runs" / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_lost_and_submitted_again_finds_its_run_by_name(user: User) -> None:
     job = user.json("submit", TINY, "steps=40", *SLOW, "checkpoint.every=2", "--name", "fallen")["id"]
     user.wait_for_step(job, 5)
@@ -97,6 +98,7 @@ def test_a_killed_job_is_lost_and_submitted_again_finds_its_run_by_name(user: Us
     assert "seed: was 0, is now 1" in other.one_message()
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_shows_how(user: User) -> None:
     """What only the job itself can find out: here, that its run directory cannot be made."""
     job = user.json("submit", TINY, "steps=4", "--name", "there")["id"]
@@ -112,6 +114,7 @@ def test_a_job_that_fails_shows_how(user: User) -> None:
     assert user.run("logs", again, "--follow").code == 4, "the job's own exit code"
 
 
+@pytest.mark.slow
 def test_jobs_of_preparation_go_on_where_they_were(user: User) -> None:
     text = user.home / "corpus"
     text.mkdir()
@@ -175,6 +178,7 @@ def test_the_address_may_be_left_to_the_environment(user: User) -> None:
     assert (ended.code, ended.out) == (0, "no jobs at local\n")
 
 
+@pytest.mark.slow
 def test_a_job_gets_no_secret_of_the_environment(user: User) -> None:
     secret, plain = "".join(reversed("4321-hsifdrows")), "of-no-importance"  # this file is packed, too
     user.variables |= {"WANDB_API_KEY": secret, "HF_TOKEN": secret, "EDITOR": plain, "OMP_WAIT_POLICY": "passive"}
@@ -202,6 +206,7 @@ def test_what_is_kept_of_an_environment_is_no_secret() -> None:
     assert kept_environment(given) == {"PATH": "/bin", "RAY_AUTH_TOKEN_PATH": "/t"}
 
 
+@pytest.mark.slow
 def test_two_signals_at_once_end_it_as_one(user: User) -> None:
     """A SIGTERM to the group, as schedulers send it, and `cancel`."""
     job = user.json("submit", TINY, "steps=60", *SLOW)["id"]
