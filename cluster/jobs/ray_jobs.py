@@ -230,7 +230,8 @@ def _authorization(address: str) -> dict[str, str]:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)  # of its uploads and sockets
+    for name in ("dashboard_sdk", "job.sdk"):  # they tell of uploads and sockets
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they would win over the address
         os.environ.pop(name, None)
     return JobSubmissionClient(address)

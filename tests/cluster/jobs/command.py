@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretrain.metrics_log import last_step
 from tests.cli.command_line import LAUNCH, ROOT, Ended
 
 WAIT_SECONDS = 120.0
@@ -43,15 +44,12 @@ class User:
         return json.loads(ended.out)
 
     def wait_for_step(self, job: str, step: int) -> None:
-        """Until it has done so many steps."""
+        """Until it has done so many steps; looked for in the run's directory, for a command would take longer."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            status = self.json("status", job)
-            if status.get("step", 0) >= step:
-                return
-            assert status["state"] in ("pending", "running"), status
-            assert time.monotonic() < deadline, status
-            time.sleep(0.3)
+        run = Path(self.json("status", job)["run"])
+        while not (run.exists() and last_step(run) >= step):
+            assert time.monotonic() < deadline, self.json("status", job)
+            time.sleep(0.05)
 
     def wait_until_over(self, job: str) -> dict[str, Any]:
         deadline = time.monotonic() + WAIT_SECONDS

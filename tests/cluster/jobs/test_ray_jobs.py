@@ -59,7 +59,7 @@ def test_a_job_runs_on_the_cluster_and_is_told_of(user: User) -> None:
 
 def test_a_cancelled_job_has_saved_and_goes_on_to_the_same_end(user: User) -> None:
     """Ray itself would kill it after three seconds, which a save may take longer than."""
-    settings = (TINY, "steps=60", *SLOW, "--workers", "2")
+    settings = (TINY, "steps=400", *SLOW, "--workers", "2")
     job = user.json("submit", *settings, "--name", "cut")["id"]
     user.wait_for_step(job, 3)
     assert user.run("submit", *settings, "--name", "cut").code == 3
@@ -76,7 +76,7 @@ def test_a_cancelled_job_has_saved_and_goes_on_to_the_same_end(user: User) -> No
 
 
 def test_a_killed_driver_submitted_again_finds_its_run_by_name(user: User) -> None:
-    settings = (TINY, "steps=40", *SLOW, "checkpoint.every=2", "--workers", "2", "--name", "fallen")
+    settings = (TINY, "steps=100", *SLOW, "checkpoint.every=2", "--workers", "2", "--name", "fallen")
     job = user.json("submit", *settings)["id"]
     user.wait_for_step(job, 5)
     drivers = [p for p in psutil.process_iter(["cmdline"]) if "runs/fallen" in (p.info["cmdline"] or [])]
