@@ -16,7 +16,7 @@ from data_pipeline.config import GaveUp, SegueError
 
 def names_of_nodes(address: str) -> list[str]:
     """The host name of each node of the cluster whose head is at HOST:PORT; none while the head does not answer."""
-    from ray._raylet import GcsClient
+    import ray
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
     from ray.exceptions import RayError
 
@@ -24,7 +24,7 @@ def names_of_nodes(address: str) -> list[str]:
     if not port_answers(host, int(port)):  # Ray would ask again for a minute
         return []
     try:
-        found = GcsClient(address=address).get_all_node_info(timeout=CONNECT_SECONDS).values()
+        found = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=CONNECT_SECONDS).values()
     except RayError:
         return []
     return sorted(node.node_manager_hostname for node in found if node.state == GcsNodeInfo.ALIVE)
