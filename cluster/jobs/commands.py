@@ -294,6 +294,8 @@ def deployment_file(
         raise BadInput(f"--emit {form}: say which directory the nodes share: --storage DIR, as they call it")
     check_divides(shape.workers, experiment.batch.micro_batches)
     per_node = shape.per_node or shape.workers
+    if experiment.engine.device == "cpu" and of_file["gpus_per_worker"] is None:
+        of_file["gpus_per_worker"] = 0
     request = DeploymentRequest(
         recipe=config.dump(experiment),
         name=name or experiment.name,

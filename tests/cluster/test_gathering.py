@@ -8,21 +8,31 @@ from cluster.gathering import gather, main
 from data_pipeline.config import GaveUp
 
 
-def test_those_who_are_there_are_enough_or_are_named(ray_of_two: None) -> None:
-    said: list[str] = []
-    gather(1, 10, say=said.append)
-    assert said == [f"1 of 1 nodes have joined: {socket.gethostname()}"]
-    with pytest.raises(GaveUp, match=rf"1 of 2 nodes have joined in 0 s: {socket.gethostname()}; .* give them longer"):
-        gather(2, 0, say=said.append)
-
-
-def test_where_no_ray_answers_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def head(ray_of_two: None) -> str:
+    """The address of a cluster of one node."""
     import ray
 
-    def nobody(**_: object) -> None:
-        raise ConnectionError("nobody is there")
+    return str(ray.get_runtime_context().gcs_address)
 
-    monkeypatch.setattr(ray, "init", nobody)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    assert main(["2", "--seconds", "1"]) == 6
-    assert capsys.readouterr().err == "no Ray cluster answers: nobody is there\n"
+
+def test_those_who_are_there_are_enough_or_are_named(head: str) -> None:
+    said: list[str] = []
+    gather(head, 1, 10, say=said.append)
+    assert said == [f"1 of 1 nodes have joined: {socket.gethostname()}"]
+    with pytest.raises(GaveUp, match=rf"1 of 2 nodes have joined {head} in 0 s: {socket.gethostname()}; .* longer"):
+        gather(head, 2, 0, say=said.append)
+
+
+def test_it_says_so_by_its_exit_code(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([head, "1", "--seconds", "10"]) == 0
+    assert main([head, "2", "--seconds", "0"]) == 6
+    assert "1 of 2 nodes have joined" in capsys.readouterr().err
+
+
+def test_a_head_that_does_not_answer_is_nobody() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"  # nobody listens there
+        with pytest.raises(GaveUp, match=f"0 of 1 nodes have joined {address} in 0 s: none;"):
+            gather(address, 1, 0)

@@ -16,22 +16,23 @@ trap stop TERM INT
 
 # Whatever happens: end the Ray that this job has started, nothing else, and remove the job's own files.
 job_files=/tmp/ray-$SLURM_JOB_ID # Ray's sockets are below it, and their paths must be short
-ray=()
+started=() # processes: Ray on the nodes, and who waits for them
 on_each_node() {
   timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 "$@"
 }
 finish() {
   trap - EXIT
   trap '' USR1 TERM INT
-  kill -s TERM "${ray[@]}" 2>/dev/null || true
+  kill -s TERM "${started[@]}" 2>/dev/null || true
   for ((second = 0; second < 20; second++)); do
-    kill -0 "${ray[@]}" 2>/dev/null || break
+    kill -0 "${started[@]}" 2>/dev/null || break
     sleep 1
   done
-  kill -s KILL "${ray[@]}" 2>/dev/null || true
-  on_each_node rm -rf "$job_files" || true
+  kill -s KILL "${started[@]}" 2>/dev/null || true
+  on_each_node rm -rf "$job_files" || rm -rf "$job_files" # srun is refused where a node has failed
   rm -f "${RAY_AUTH_TOKEN_PATH:-}"
 }
+
 on_each_node sh -c 'mkdir -p -m 700 "$0" && test -O "$0"' "$job_files"
 trap finish EXIT
 recipe >"$job_files/recipe.yaml"

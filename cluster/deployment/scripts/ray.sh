@@ -28,19 +28,23 @@ node=(--block --log-color=false --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$g
 srun --nodes=1 --ntasks=1 --nodelist="$head_node" "${step[@]}" \
   ray start --head --node-ip-address="$address" --port="$port" --temp-dir="$job_files" --dashboard-host=127.0.0.1 \
   --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) "${node[@]}" &
-ray+=($!)
+started+=($!)
 for ((second = 0; second < 120; second++)); do
   (: <"/dev/tcp/$address/$port") 2>/dev/null && break
+  kill -0 "${started[@]}" 2>/dev/null || break
   sleep 1
 done
 others=$((SLURM_JOB_NUM_NODES - 1))
 srun --nodes="$others" --ntasks="$others" --exclude="$head_node" "${step[@]}" \
   ray start --address="$address:$port" "${node[@]}" &
-ray+=($!)
+started+=($!)
 export RAY_ADDRESS=$address:$port
-python -m cluster.gathering "$SLURM_JOB_NUM_NODES" --seconds "$join_seconds" &
+python -m cluster.gathering "$RAY_ADDRESS" "$SLURM_JOB_NUM_NODES" --seconds "$join_seconds" &
+started+=($!)
 wait -n || { # until all nodes have joined, or the time for it is over, or Ray has ended on one of them
   code=$?
-  echo "Ray has not come up on all nodes; $ray_log says why" >&2
+  echo "Ray has not come up on all nodes; $ray_log and the logs in ${ray_log%.log} say why" >&2
+  mkdir -p "${ray_log%.log}"
+  on_each_node sh -c 'cp -r "$0" "$1/$SLURMD_NODENAME"' "$job_files/session_latest/logs" "${ray_log%.log}" || true
   exit "$code"
 }

@@ -203,8 +203,41 @@ def can_unshare() -> bool:
     return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
 
 
+in_a_namespace = pytest.mark.skipif(not can_unshare(), reason="needs a network namespace of its own")
+
+
+@in_a_namespace
+def test_a_ray_that_does_not_come_up_is_told_and_leaves_nothing(slurm: Slurm) -> None:
+    slurm.stand_in("ray", "#!/bin/bash\necho no such option; exit 3\n")
+    assert slurm.start(slurm.script(), 4106).wait(60) == 3
+    assert "Ray has not come up on all nodes; " in slurm.log.read_text()
+    assert "no such option" in (slurm.storage / "logs" / "job-4106-ray.log").read_text()
+    assert not (slurm.storage / ".ray-token-4106").exists()
+    assert not Path("/tmp/ray-4106").exists()
+    assert_gone([process.pid for process in session_of(slurm.started[0].pid)])
+
+
+@in_a_namespace
+@pytest.mark.parametrize("found", ["", "127.0.1.1 STREAM node1"])
+def test_an_address_that_no_other_node_reaches_is_refused(slurm: Slurm, found: str) -> None:
+    """Some systems give their own name a loopback address."""
+    slurm.stand_in("getent", f"#!/bin/bash\necho {found}\n")
+    assert slurm.start(slurm.script(), 4107).wait(60) == 2
+    assert "node1 has no address that the other nodes reach; set interface=" in slurm.log.read_text()
+
+
+@in_a_namespace
+def test_the_address_is_that_of_the_interface_where_one_is_named(slurm: Slurm) -> None:
+    """The first of loopback's, in a namespace that has no other."""
+    slurm.stand_in("ray", '#!/bin/bash\necho "$*" >>"$STAND_INS/ray"; exit 3\n')
+    assert slurm.start(slurm.script(interface="lo"), 4108).wait(60) == 3
+    head, other = sorted(slurm.noted("ray"), key=lambda command: "--head" not in command)
+    assert "start --head --node-ip-address=127.0.0.1 --port=21080 " in head
+    assert other.startswith("start --address=127.0.0.1:21080 ")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not can_unshare(), reason="needs a network namespace of its own")
+@in_a_namespace
 def test_two_nodes_train_are_stopped_by_the_time_limit_and_carry_on(slurm: Slurm) -> None:
     """The same script three times: stopped and requeued, carried on with to the end, and found finished."""
     run = slurm.storage / "runs" / "tiny_gpt"
