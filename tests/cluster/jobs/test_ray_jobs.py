@@ -59,10 +59,9 @@ def test_a_job_runs_on_the_cluster_and_is_told_of(user: User) -> None:
 
 def test_a_cancelled_job_has_saved_and_goes_on_to_the_same_end(user: User) -> None:
     """Ray itself would kill it after three seconds, which a save may take longer than."""
-    settings = (TINY, "steps=400", *SLOW, "--workers", "2")
+    settings = (TINY, "steps=60", *SLOW, "--workers", "2")
     job = user.json("submit", *settings, "--name", "cut")["id"]
     user.wait_for_step(job, 3)
-    assert user.run("submit", *settings, "--name", "cut").code == 3
     cancelled = user.run("cancel", job)
     assert f"job {job} is over: stopped" in cancelled.out, cancelled
     run = user.home / "runs" / "cut"
@@ -76,7 +75,7 @@ def test_a_cancelled_job_has_saved_and_goes_on_to_the_same_end(user: User) -> No
 
 
 def test_a_killed_driver_submitted_again_finds_its_run_by_name(user: User) -> None:
-    settings = (TINY, "steps=100", *SLOW, "checkpoint.every=2", "--workers", "2", "--name", "fallen")
+    settings = (TINY, "steps=60", *SLOW, "checkpoint.every=2", "--workers", "2", "--name", "fallen")
     job = user.json("submit", *settings)["id"]
     user.wait_for_step(job, 5)
     drivers = [p for p in psutil.process_iter(["cmdline"]) if "runs/fallen" in (p.info["cmdline"] or [])]
@@ -149,10 +148,13 @@ def test_storage_that_the_nodes_do_not_have(user: User, tmp_path: Path) -> None:
 
 
 def test_full_nodes_are_waited_for_and_named(user: User) -> None:
-    """Both processors are another job's."""
+    """Both processors are another job's, on whose run nobody else is let."""
     first = user.json("submit", TINY, "steps=4000", *SLOW, "--workers", "2", "--name", "long")["id"]
     user.wait_for_step(first, 1)
     began = time.monotonic()
+    again = user.run("submit", TINY, "steps=4000", *SLOW, "--workers", "2", "--name", "long")
+    assert again.code == 3
+    assert f"job {first} is running on" in again.one_message()
     second = user.json("submit", TINY, "--workers", "2", "--name", "late")["id"]
     status = user.wait_until_over(second)
     assert (status["state"], status["exit_code"]) == ("failed", 2)
