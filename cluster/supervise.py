@@ -18,7 +18,7 @@ from pretrain.checkpoint import latest
 from pretrain.checkpoint.layout import place_of
 from pretrain.run_directory import read_experiment, record_event
 
-GROWTH_LOOK_SECONDS = 10.0
+GROWTH_LOOK_SECONDS = 5.0
 """Between two looks for nodes that have come back."""
 
 OnLoss = Callable[[str], None]
