@@ -118,8 +118,8 @@ def test_a_job_that_fails_shows_how(user: User) -> None:
 def test_jobs_of_preparation_go_on_where_they_were(user: User) -> None:
     text = user.home / "corpus"
     text.mkdir()
-    for number in range(20):
-        (text / f"{number}.txt").write_text(f"The {number}. of some short texts, about nothing in particular. " * 20)
+    for number in range(200):
+        (text / f"{number}.txt").write_text(f"The {number}. of some short texts, about nothing in particular. " * 5)
     recipe = user.home / "mine.yaml"
     recipe.write_text(recipe_path("quickstart").read_text())
     corpus = "data.corpus={kind: files, directory: corpus, train: ['*.txt'], document: file}"

@@ -59,7 +59,7 @@ def test_a_job_runs_on_the_cluster_and_is_told_of(user: User) -> None:
 
 def test_a_cancelled_job_has_saved_and_goes_on_to_the_same_end(user: User) -> None:
     """Ray itself would kill it after three seconds, which a save may take longer than."""
-    settings = (TINY, "steps=60", *SLOW, "--workers", "2")
+    settings = (TINY, "steps=150", *SLOW, "--workers", "2")
     job = user.json("submit", *settings, "--name", "cut")["id"]
     user.wait_for_step(job, 3)
     cancelled = user.run("cancel", job)
@@ -90,8 +90,8 @@ def test_a_killed_driver_submitted_again_finds_its_run_by_name(user: User) -> No
 def test_prepared_on_the_cluster(user: User) -> None:
     corpus = user.home / "corpus"
     corpus.mkdir()
-    for number in range(20):
-        (corpus / f"{number}.txt").write_text(f"The {number}. of some short texts, about nothing in particular. " * 20)
+    for number in range(200):
+        (corpus / f"{number}.txt").write_text(f"The {number}. of some short texts, about nothing in particular. " * 5)
     texts = "data.corpus={kind: files, directory: corpus, train: ['*.txt'], document: file}"
     changes = (texts, "data.tokenizer.vocab_size=300", "data.directory=data/mine", "model.vocab_size=300")
     job = user.json("prepare", "quickstart", *changes)["id"]
