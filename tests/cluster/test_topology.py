@@ -1,9 +1,22 @@
 """Who sits where, and where they meet."""
 
+from importlib import import_module
+from typing import Any
+
 import psutil
 import pytest
 
-from cluster.topology import LOOPBACK, Location, interface_of, meeting_address, port_answers, seats
+from cluster.topology import (
+    LOOPBACK,
+    Location,
+    Shape,
+    answering,
+    interface_of,
+    meeting_address,
+    port_answers,
+    reserve,
+    seats,
+)
 from data_pipeline.config import BadInput
 from pretrain.meeting import listen
 
@@ -42,3 +55,36 @@ def test_interfaces_are_found_by_address() -> None:
     assert any(entry.address == LOOPBACK for entry in psutil.net_if_addrs()[interface_of(LOOPBACK)])
     with pytest.raises(BadInput, match=r"203\.0\.113\.7"):
         interface_of("203.0.113.7")
+
+
+def test_nodes_that_answer_are_those_that_are_there() -> None:
+    with listen(LOOPBACK) as listener, listen(LOOPBACK) as other:
+        ports = [listener.getsockname()[1], other.getsockname()[1]]
+        nodes = [
+            {"Alive": alive, "NodeManagerAddress": LOOPBACK, "NodeManagerPort": ports[0]} for alive in (True, False)
+        ]
+        gone = {"Alive": True, "NodeManagerAddress": LOOPBACK, "NodeManagerPort": ports[1]}
+        other.close()
+        assert answering([gone, *nodes]) == [nodes[0]]
+
+
+def test_who_waits_for_room_asks_no_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end this process; here it is connected to none, and so would raise an error of its own."""
+
+    class HeadIsGoneError(Exception):
+        pass
+
+    class Waiting:
+        def wait(self, seconds: float) -> bool:
+            return False
+
+    def check() -> None:
+        raise HeadIsGoneError
+
+    def placed(*_: Any, **__: Any) -> Waiting:
+        return Waiting()
+
+    module = import_module("ray.util.placement_group")  # a function of Ray's has the same name
+    monkeypatch.setattr(module, "placement_group", placed)
+    with pytest.raises(HeadIsGoneError):
+        reserve({"CPU": 1.0}, Shape(2), 2, seconds=600.0, check=check)
