@@ -145,8 +145,9 @@ def _join(address: str) -> None:
         ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise BadInput(
-            f"--address {address}: the Ray at {head} does not let this process in ({str(error).splitlines()[0]}); if it "
-            "asks for a token, give RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH=FILE where it is not ~/.ray/auth_token"
+            f"--address {address}: the Ray at {head} does not let this process in ({str(error).splitlines()[0]}); if "
+            "it asks for a token, give RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH=FILE for another file than "
+            "~/.ray/auth_token"
         ) from error
 
 
