@@ -15,6 +15,7 @@ from cluster.topology import (
     meeting_address,
     port_answers,
     reserve,
+    room_on,
     seats,
 )
 from data_pipeline.config import BadInput
@@ -66,6 +67,38 @@ def test_nodes_that_answer_are_those_that_are_there() -> None:
         gone = {"Alive": True, "NodeManagerAddress": LOOPBACK, "NodeManagerPort": ports[1]}
         other.close()
         assert answering([gone, *nodes]) == [nodes[0]]
+
+
+def test_a_node_is_a_bundle_where_whole_nodes_were_asked_for() -> None:
+    whole, anywhere = Shape.of_nodes(2, 4), Shape(3)
+    assert whole.bundles({"CPU": 1, "GPU": 1}, 8) == [{"CPU": 4, "GPU": 4}] * 2
+    assert [whole.bundle_of(index) for index in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert anywhere.bundles({"CPU": 1}, 3) == [{"CPU": 1}] * 3
+    assert [anywhere.bundle_of(index) for index in range(3)] == [0, 1, 2]
+
+
+def test_room_on_whole_nodes_counts_those_that_hold_all_of_theirs() -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 3.0}, {"CPU": 9.0, "accelerator_type:H100": 1.0}]
+    assert room_on(nodes, {"CPU": 1.0}, Shape.of_nodes(3, 4)) == 8
+    assert room_on(nodes, {"CPU": 1.0}, Shape(12)) == 16
+    assert room_on(nodes, {"CPU": 1.0, "accelerator_type:H100": 0.001}, Shape(12)) == 9
+
+
+@pytest.mark.parametrize(("shape", "strategy"), [(Shape(2), "PACK"), (Shape.of_nodes(2, 1), "STRICT_SPREAD")])
+def test_whole_nodes_are_different_ones(shape: Shape, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ready:
+        def wait(self, seconds: float) -> bool:
+            return True
+
+    asked: list[str] = []
+
+    def placed(bundles: list[dict[str, float]], strategy: str) -> Ready:
+        asked.append(strategy)
+        return Ready()
+
+    monkeypatch.setattr(import_module("ray.util.placement_group"), "placement_group", placed)
+    reserve({"CPU": 1.0}, shape, 2, seconds=0.0)
+    assert asked == [strategy]
 
 
 def test_who_waits_for_room_asks_no_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
