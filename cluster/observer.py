@@ -60,7 +60,7 @@ class Observer:
     def __init__(self, *, on_step: Callable[[], None] | None = None) -> None:
         self.on_step = on_step
         self.trainer: Trainer | None = None
-        self.stop_requested = False
+        self.stop_requested = self.stop_at_save_requested = False
         self.loss: float | None = None
         self.work = Work()
         self.thread: int | None = None
@@ -91,7 +91,8 @@ class Observer:
             self.trainer.request_stop()
 
     def request_stop_at_save(self) -> None:
-        """Ask the trainer to stop with its next checkpoint; nothing where there is no trainer yet."""
+        """Ask the trainer to stop with its next checkpoint, the first one where there is no trainer yet."""
+        self.stop_at_save_requested = True
         if self.trainer is not None:
             self.trainer.request_stop_at_save()
 
@@ -108,6 +109,8 @@ class Observer:
         self.trainer = trainer
         if self.stop_requested:
             trainer.request_stop()
+        if self.stop_at_save_requested:
+            trainer.request_stop_at_save()
 
     def _see_step(self, report: StepReport) -> None:
         self.loss = report.loss

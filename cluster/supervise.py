@@ -19,7 +19,8 @@ from pretrain.checkpoint.layout import place_of
 from pretrain.run_directory import read_experiment, record_event
 
 GROWTH_LOOK_SECONDS = 5.0
-"""Between two looks for nodes that have come back."""
+"""Between two looks for nodes that have come back; twice as long after each growth in vain, up to MOST_DOUBLINGS."""
+MOST_DOUBLINGS = 8
 
 OnLoss = Callable[[str], None]
 """Told in a sentence of workers that were lost and of what comes next."""
@@ -76,6 +77,10 @@ class Supervisor:
         """How many work now: as many as asked for, or as the cluster still has room for."""
         self.larger = 0
         """As many as there is room for again, once that is seen: the group stops for it with its next checkpoint."""
+        self.grown_from = 0
+        """The size before a growth, until it has found its room."""
+        self.in_vain = 0
+        """Growths in a row that found none: others were faster."""
         self.looked = 0.0
         self.failures = Failures(latest(job.directory))
 
@@ -110,19 +115,24 @@ class Supervisor:
                 resources=self.resources,
                 shape=self.shape,
                 hang_seconds=self.settings.hang_minutes * 60.0,
-                wait_seconds=self.settings.wait_minutes * 60.0,
+                wait_seconds=0.0 if self.grown_from else self.settings.wait_minutes * 60.0,
                 head=head,
                 stopped=lambda: stop.asked,
             ) as group:
+                if self.grown_from:
+                    self.grown_from = self.in_vain = 0
                 return self._attend(group, stop)
         except NoRoomError as error:
             if stop.asked:
                 return None
-            if self.failures.in_a_row == 0 and not self.may_shrink:
+            most = self.grown_from or self.size - 1
+            if self.grown_from:
+                self.in_vain, self.looked = self.in_vain + 1, time.monotonic()
+            elif self.failures.in_a_row == 0 and not self.may_shrink:
                 raise BadInput(
                     f"workers={self.workers}: {error}; use fewer, or wait for room: supervision.wait_minutes=60"
                 ) from error
-            self._lose(WorkersLostError([str(error)]), head, most=self.size - 1, is_failure=False)
+            self._lose(WorkersLostError([str(error)]), head, most=most, is_failure=False)
         except WorkersLostError as lost:
             self._lose(lost, head, most=self.workers)
         except Preempted:
@@ -151,7 +161,7 @@ class Supervisor:
     def _look_for_nodes(self, group: WorkerGroup) -> None:
         """Let the group stop with its next checkpoint where there is free room for more workers."""
         now = time.monotonic()
-        if now - self.looked < GROWTH_LOOK_SECONDS:
+        if now - self.looked < GROWTH_LOOK_SECONDS * 2 ** min(self.in_vain, MOST_DOUBLINGS):
             return
         self.looked = now
         size = self.shape.size_within(self.micro_batches, min(self.workers, room(self.resources, self.shape)))
@@ -169,14 +179,14 @@ class Supervisor:
             asked_workers=self.workers,
             next_workers=self.larger,
         )
-        self.size, self.larger = self.larger, 0
+        self.grown_from, self.size, self.larger = self.size, self.larger, 0
 
     def _lose(self, lost: WorkersLostError, head: Head, *, most: int, is_failure: bool = True) -> None:
         """Record the loss and find the next size, `most` at most; raises GaveUp where it is one failure too many."""
         newest = latest(self.job.directory)
         if is_failure:
             self.failures.add(newest)
-        self.larger = 0
+        self.larger = self.grown_from = 0
         try:
             head.wait()
             there = room(self.resources, self.shape)

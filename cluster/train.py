@@ -280,7 +280,10 @@ def last_workers(directory: Path) -> int:
         if event["event"] in ("started", "resumed"):
             resized = change is not None and change["next_workers"] == event["workers"]
             asked = change["asked_workers"] if change is not None and resized else event["workers"]
-        change = event if event["event"] in ("lost", "grows") else None
+        if event["event"] in ("lost", "grows"):
+            change = event
+        elif event["event"] in ("started", "resumed", "submitted", *ENDS.values()):  # no warning and the like
+            change = None
     return int(asked)
 
 

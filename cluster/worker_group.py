@@ -18,7 +18,7 @@ from cluster.out_of_memory import REMEDIES
 from cluster.ray_session import Head
 from cluster.storage import StorageCheck
 from cluster.tables import bytes_text
-from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, meeting_address, port_answers, reserve, seats
+from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, answering, meeting_address, reserve, seats
 from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
@@ -90,7 +90,7 @@ class WorkerGroup:
         self.actors: list[Any] = []
         self.members: list[Member] = []
         self.locations: list[Location] = []
-        self.placement = reserve(resources, shape, workers, seconds=wait_seconds, stopped=stopped)
+        self.placement = reserve(resources, shape, workers, seconds=wait_seconds, stopped=stopped, check=head.wait)
         try:
             self._start(resources, workers)
         except BaseException:
@@ -141,7 +141,8 @@ class WorkerGroup:
             }
             ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=STORAGE_SECONDS)
             silent = f"has not answered for {STORAGE_SECONDS:.0f} s: its storage hangs"
-            check.judge({node: ray.get(task) if task in ready else silent for node, task in asked.items()})
+            answered = set(ready)
+            check.judge({node: ray.get(task) if task in answered else silent for node, task in asked.items()})
 
     def __enter__(self) -> "WorkerGroup":
         return self
@@ -280,15 +281,12 @@ class WorkerGroup:
         the others fail at once, for they wait for it."""
         if not self.head.answers():
             return []
-        reached = {
-            node["NodeID"]: node["Alive"] and port_answers(node["NodeManagerAddress"], node["NodeManagerPort"])
-            for node in ray.nodes()
-            if node["NodeID"] in {member.node_id for member in self.members}
-        }
+        used, told = {member.node_id for member in self.members}, {member.seat.rank for member in failed}
+        reached = {node["NodeID"] for node in answering([node for node in ray.nodes() if node["NodeID"] in used])}
         return [
             lost_worker(member.watched.status, "is gone with its node")
             for member in self.members
-            if member not in failed and not reached.get(member.node_id, False)
+            if member.seat.rank not in told and member.node_id not in reached
         ]
 
 

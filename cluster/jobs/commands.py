@@ -56,6 +56,8 @@ JoinOrSubmit = Annotated[
 ]
 SubmissionFile = Annotated[Path | None, typer.Option("--submission", hidden=True)]
 CANCEL_SECONDS = 900.0
+END_SECONDS = 10.0
+"""A job whose log has ended is told to be over so soon after it."""
 PANEL = "With --emit"
 
 
@@ -144,16 +146,17 @@ def show_submitted(submitted: Any, as_json: bool) -> None:
 
 def follow_to_end(address: str, job: str) -> None:
     """Print the job's log as it comes; ends this process with the job's exit code."""
-    from cluster.jobs.submit import open_jobs
+    from cluster.jobs.submit import open_jobs, wait_until_over
+    from data_pipeline.config import GaveUp
 
     jobs = open_jobs(address)
     for piece in jobs.follow(job):
         print(piece, end="", flush=True)
-    state = jobs.get(job)
-    if state.exit_code:
-        raise typer.Exit(state.exit_code)
-    if state.state in ("failed", "lost"):
-        raise typer.Exit(1)
+    state = wait_until_over(jobs, job, END_SECONDS)
+    if not state.is_over:
+        raise GaveUp(f"job {job}: its log ends, and it is {state.state} still; `logs {job} --follow` goes on with it")
+    if state.ended_with:
+        raise typer.Exit(state.ended_with)
 
 
 def submit(
@@ -372,7 +375,10 @@ def cancel(
     elif not state.is_over:
         say(f"job {job} was asked to save and stop; `status {job}` tells when it has")
     else:
-        say(f"job {job} is over: {state.state}; `resume {job}` goes on with it")
+        again = (
+            "`prepare`, given again," if state.submission.kind == "prepare" else f"`resume {job} --address {address}`"
+        )
+        say(f"job {job} is over: {state.state}; {again} goes on with it")
 
 
 def list_jobs(address: Address, as_json: Json = False) -> None:

@@ -9,8 +9,10 @@ from cluster.jobs.package import Package
 State = Literal["pending", "running", "succeeded", "stopped", "failed", "lost"]
 """stopped: asked to, after saving; lost: its processes are gone, and it never said how it ended."""
 RUNNING: tuple[State, ...] = ("pending", "running")
-STATES: dict[int, State] = {0: "succeeded", 5: "stopped", 130: "stopped"}
-"""By the exit code of the command line; any other is a failure."""
+STATES: dict[int, State] = {0: "succeeded", 5: "stopped", 130: "stopped", 143: "stopped"}
+"""By the exit code of the command line; any other is a failure. 143: SIGTERM came before there was anything to save."""
+WITHOUT_CODE: dict[State, int] = {"succeeded": 0, "stopped": 5, "failed": 1, "lost": 1}
+"""What a job is taken to have ended with where its exit code is not known: Ray has none of one that it stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Submission:
     dirty: str = ""
     """`yes` where the code differed from its commit."""
     code: str = ""
-    """Digest of the packed files."""
+    """Digest of the packed code: the same for the same code."""
     submitted_at: str = ""
     """UTC."""
 
@@ -69,6 +71,11 @@ class JobState:
     @property
     def is_over(self) -> bool:
         return self.state not in RUNNING
+
+    @property
+    def ended_with(self) -> int:
+        """The exit code to tell of a job that is over."""
+        return WITHOUT_CODE[self.state] if self.exit_code is None else self.exit_code
 
 
 class Jobs(Protocol):

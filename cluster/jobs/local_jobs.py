@@ -6,7 +6,6 @@ jobs/<id>/: job.json, code/ (unpacked), log, owner.json (the process), exit_code
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +48,7 @@ class LocalJobs:
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
         place = self.place / submission.id
         try:
+            self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
             (place / "code").mkdir(parents=True)
         except OSError as error:
             raise BadInput(f"{place}: jobs of this machine are kept there, and it cannot be made: {error}") from error
@@ -125,10 +125,6 @@ class LocalJobs:
         if owner is not None and owner.is_near and owner.lives:
             with suppress(ProcessLookupError):
                 os.killpg(owner.pid, signal.SIGTERM)
-
-    def remove(self, job: str) -> None:
-        """Forget a job that is over."""
-        shutil.rmtree(self.place / job, ignore_errors=True)
 
 
 def kept_environment(environment: dict[str, str]) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Package:
     """Of the zip."""
     revision: Revision
     digest: str
-    """Of its content."""
+    """Of the code, without what only this job takes along: the same code has the same."""
 
 
 def pack(root: Path, extra: Mapping[str, bytes], into: Path) -> Package:
@@ -58,7 +58,8 @@ def pack(root: Path, extra: Mapping[str, bytes], into: Path) -> Package:
             executable = name in files and files[name].stat().st_mode & 0o100
             info.external_attr = (0o755 if executable else 0o644) << 16
             archive.writestr(info, content)
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            if name not in extra:
+                digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return Package(into, len({*files, *extra}), into.stat().st_size, revision(root), digest.hexdigest()[:16])
 
 
@@ -75,7 +76,20 @@ def check_size(sizes: Mapping[str, int], root: Path) -> None:
 
 
 def code_files(root: Path) -> list[Path]:
-    """All files that git does not ignore; without git, those of Segue's own packages."""
+    """All files that git does not ignore; without git, those of Segue's own packages. BadInput for a link to a file
+    elsewhere: its content may be anything, and no part of the code."""
+    found = list(_code_files(root))
+    top = root.resolve()
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(top):
+            raise BadInput(
+                f"{path} is a link to {path.resolve()}, outside of the code, and would be sent with it; replace it by "
+                "a copy, or name it in .gitignore"
+            )
+    return found
+
+
+def _code_files(root: Path) -> list[Path]:
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _is_checkout(root) else None
     if listed is not None:
         return [path for name in listed.split("\0") if name and (path := root / name).is_file()]

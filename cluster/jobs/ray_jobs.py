@@ -18,7 +18,6 @@ from pretrain.config import nearest
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
 STOP_SECONDS = 900
 """A stopped job has so long to save before it is killed; Ray's own limit is 3 s."""
-STARTING_SECONDS = 300
 TOKEN_REMEDY = (
     "give RAY_AUTH_MODE=token, and the cluster's token in a file: RAY_AUTH_TOKEN_PATH=FILE, or ~/.ray/auth_token"
 )

@@ -57,12 +57,22 @@ def test_a_file_that_was_removed_is_not_packed(checkout: Path) -> None:
     assert {path.name for path in code_files(checkout)} == {".gitignore", "run.sh"}
 
 
+def test_a_link_to_a_file_elsewhere_is_not_followed(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("not to be sent")
+    (checkout / "inside").symlink_to("run.sh")
+    assert checkout / "inside" in code_files(checkout)
+    (checkout / "outside").symlink_to(tmp_path / "private")
+    with pytest.raises(BadInput, match=r"outside is a link to .*private, outside of the code"):
+        pack(checkout, {}, tmp_path / "code.zip")
+    assert not (tmp_path / "code.zip").exists()
+
+
 def test_equal_code_makes_equal_zips_whenever_it_was_written(checkout: Path, tmp_path: Path) -> None:
     first = pack(checkout, {}, tmp_path / "first.zip")
     os.utime(checkout / "run.sh", (1, 1))
     second = pack(checkout, {}, tmp_path / "second.zip")
     assert first.path.read_bytes() == second.path.read_bytes()
-    assert first.digest == second.digest
+    assert first.digest == second.digest == pack(checkout, {"job/id": b"another"}, tmp_path / "other.zip").digest
     (checkout / "run.sh").write_text("exit 1\n")
     assert pack(checkout, {}, tmp_path / "third.zip").digest != first.digest
 

@@ -102,6 +102,12 @@ def test_the_token_is_given_to_who_asks_for_it(own_token: Path) -> None:
         assert check_server(address) == "2.60.0"
 
 
+def test_the_token_is_not_given_to_who_does_not_ask(own_token: Path) -> None:
+    own_token.unlink()  # else it could not be told
+    with server("2.60.0") as address:
+        assert check_server(address) == "2.60.0"
+
+
 def test_a_wrong_token_and_none(own_token: Path) -> None:
     own_token.write_text("another-token-entirely")
     with server("2.60.0", token=TOKEN) as address:
