@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster import node_record, ray_token
+from cluster.node_record import NodeRecord
 from cluster.topology import port_answers
 from data_pipeline.config import BadInput, GaveUp
 
@@ -131,12 +133,16 @@ def _start(directory: str, workers: int) -> None:
 def _join(address: str) -> None:
     """Become a driver of a cluster that is there; raises BadInput where there is none."""
     import ray
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
     from ray._private.services import canonicalize_bootstrap_address_or_die
 
+    known = _own_head() if address == "auto" and not os.environ.get("RAY_ADDRESS") else None
+    if known is not None and known.authenticated and not os.environ.get(ray_token.MODE):
+        _enable_token_auth()
     none = f"--address {address}: no Ray cluster is found from this machine"
     start = "start one with `segue cluster start`, or leave --address out to train on this machine alone"
     try:
-        head = canonicalize_bootstrap_address_or_die(address)
+        head = canonicalize_bootstrap_address_or_die(known.address if known is not None else address)
     except (ConnectionError, ValueError) as error:
         raise BadInput(f"{none} ({str(error).splitlines()[0]}); {start}") from error
     if not answers(head):  # Ray would try for minutes
@@ -149,6 +155,11 @@ def _join(address: str) -> None:
             "it asks for a token, give RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH=FILE for another file than "
             "~/.ray/auth_token"
         ) from error
+
+
+def _own_head() -> NodeRecord | None:
+    """The node that this user has started on this machine, with `segue cluster start`; others' are not guessed at."""
+    return next((record for record in node_record.records() if record.lives), None)
 
 
 def answers(address: str) -> bool:

@@ -10,8 +10,9 @@ from cluster.losses import WorkersLostError
 from cluster.observer import OnStatus
 from cluster.ray_session import Head, HeadLostError, ray_session
 from cluster.stop import StopSignals
+from cluster.storage import StorageNotSharedError
 from cluster.stragglers import Stragglers
-from cluster.topology import NoRoomError, Shape, bundle, has_free, room
+from cluster.topology import NoRoomError, Shape, bundle, free_room, room
 from cluster.worker_group import WorkerGroup
 from data_pipeline.config import BadInput, GaveUp, Preempted
 from pretrain.checkpoint import latest
@@ -82,6 +83,8 @@ class Supervisor:
         self.in_vain = 0
         """Growths in a row that found none: others were faster."""
         self.looked = 0.0
+        self.has_begun = False
+        """Whether a group has ever started."""
         self.failures = Failures(latest(job.directory))
 
     def run(self) -> int:
@@ -119,6 +122,7 @@ class Supervisor:
                 head=head,
                 stopped=lambda: stop.asked,
             ) as group:
+                self.has_begun = True
                 if self.grown_from:
                     self.grown_from = self.in_vain = 0
                 return self._attend(group, stop)
@@ -126,13 +130,18 @@ class Supervisor:
             if stop.asked:
                 return None
             most = self.grown_from or self.size - 1
-            if self.grown_from:
-                self.in_vain, self.looked = self.in_vain + 1, time.monotonic()
-            elif self.failures.in_a_row == 0 and not self.may_shrink:
+            if not self.grown_from and self.failures.in_a_row == 0 and not self.may_shrink:
                 raise BadInput(
                     f"workers={self.workers}: {error}; use fewer, or wait for room: supervision.wait_minutes=60"
                 ) from error
-            self._lose(WorkersLostError([str(error)]), head, most=most, is_failure=False)
+            self._shrink(str(error), head, most=most)
+        except StorageNotSharedError as error:
+            if not self.has_begun:
+                raise
+            if self.grown_from:
+                self._shrink(str(error), head, most=self.grown_from)
+            else:
+                self._lose(WorkersLostError([str(error)]), head, most=self.workers)
         except WorkersLostError as lost:
             self._lose(lost, head, most=self.workers)
         except Preempted:
@@ -165,7 +174,7 @@ class Supervisor:
             return
         self.looked = now
         size = self.shape.size_within(self.micro_batches, min(self.workers, room(self.resources, self.shape)))
-        if size > self.size and has_free(self.resources, size - self.size):
+        if size > self.size and free_room(self.resources, self.shape) >= size - self.size:
             self.larger = size
             self.on_loss(f"there is room for {size} workers again: they take over with the next checkpoint")
             group.request_stop_at_save()
@@ -181,11 +190,27 @@ class Supervisor:
         )
         self.grown_from, self.size, self.larger = self.size, self.larger, 0
 
-    def _lose(self, lost: WorkersLostError, head: Head, *, most: int, is_failure: bool = True) -> None:
+    def _shrink(self, why: str, head: Head, *, most: int) -> None:
+        """Go on with as many as there is free room for now, `most` at most; raises GaveUp where there is none."""
+        if self.grown_from:
+            self.in_vain, self.looked = self.in_vain + 1, time.monotonic()
+        self.larger = self.grown_from = 0
+        head.wait()
+        fits = [free_room(self.resources, self.shape), room(self.resources, self.shape)]  # the latter: to be waited for
+        sizes = [self.shape.size_within(self.micro_batches, min(most, there)) for there in fits]
+        self.size = sizes[0] or sizes[1]
+        record_event(self.job.directory, "no room", message=why, asked_workers=self.workers, next_workers=self.size)
+        if self.size == 0:
+            raise GaveUp(
+                f"{why}; no node of the cluster has room for a worker; `resume {self.job.directory}` tries again once "
+                "there is one"
+            )
+        self.on_loss(f"{why}; {self._next()} from {self._reached()}")
+
+    def _lose(self, lost: WorkersLostError, head: Head, *, most: int) -> None:
         """Record the loss and find the next size, `most` at most; raises GaveUp where it is one failure too many."""
         newest = latest(self.job.directory)
-        if is_failure:
-            self.failures.add(newest)
+        self.failures.add(newest)
         self.larger = self.grown_from = 0
         try:
             head.wait()

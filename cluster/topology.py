@@ -213,12 +213,11 @@ def room_on(nodes: Sequence[Mapping[str, float]], resources: dict[str, float], s
     return sum(fitting) if each is None else each * sum(fits >= each for fits in fitting)
 
 
-def has_free(resources: dict[str, float], workers: int) -> bool:
-    """Whether so many more workers would find what they take free now, all nodes taken together."""
-    import ray
+def free_room(resources: dict[str, float], shape: Shape) -> int:
+    """How many more workers would find their places free now."""
+    from ray._private.state import available_resources_per_node
 
-    free = ray.available_resources()
-    return all(free.get(name, 0.0) >= amount * workers for name, amount in resources.items())
+    return room_on(list(available_resources_per_node().values()), resources, shape)
 
 
 def port_answers(address: str, port: int) -> bool:

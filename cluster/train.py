@@ -280,7 +280,7 @@ def last_workers(directory: Path) -> int:
         if event["event"] in ("started", "resumed"):
             resized = change is not None and change["next_workers"] == event["workers"]
             asked = change["asked_workers"] if change is not None and resized else event["workers"]
-        if event["event"] in ("lost", "grows"):
+        if event["event"] in ("lost", "grows", "no room"):
             change = event
         elif event["event"] in ("started", "resumed", "submitted", *ENDS.values()):  # no warning and the like
             change = None

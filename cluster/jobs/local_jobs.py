@@ -20,14 +20,16 @@ from cluster.jobs.job_state import STATES, JobState, Submission
 from cluster.jobs.package import Package
 from cluster.user_state import user_state
 from data_pipeline.config import BadInput
-from data_pipeline.redaction import is_secret_name
+from data_pipeline.redaction import redact
 from pretrain.config import nearest
 from pretrain.owner import Owner, decode, encode
 
-KEPT_NAMES = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV"))
+KEPT_NAMES = frozenset(
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+)
 KEPT_BEGINNINGS = (
     *("LC_", "XDG_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH_", "TRITON_", "HF_", "SEGUE_"),
-    "RAY_",
+    *("RAY_", "SSL_CERT_", "REQUESTS_CA_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"),
 )
 POLL_SECONDS = 0.2
 
@@ -54,8 +56,8 @@ class LocalJobs:
             raise BadInput(f"{place}: jobs of this machine are kept there, and it cannot be made: {error}") from error
         with ZipFile(package.path) as archive:
             archive.extractall(place / "code")
-        (place / "job.json").write_text(json.dumps(asdict(submission), indent=2))
         self._start(place, submission.command, environment)
+        (place / "job.json").write_text(json.dumps(asdict(submission), indent=2))  # last: by then its process is known
 
     def _start(self, place: Path, command: str, environment: dict[str, str]) -> None:
         python = Path(sys.executable).parent
@@ -136,5 +138,5 @@ def kept_environment(environment: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if (name in KEPT_NAMES or name.startswith(KEPT_BEGINNINGS)) and not is_secret_name(name)
+        if (name in KEPT_NAMES or name.startswith(KEPT_BEGINNINGS)) and redact(f"{name}={value}") == f"{name}={value}"
     }

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -17,7 +18,9 @@ NAMED = 3
 """So many of the largest files are named where the code is too large."""
 GIT_SECONDS = 20.0
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of every file in the zip: equal contents make equal zips, which Ray uploads once."""
+"""The date of every file in the zip: equal contents make equal zips."""
+PRIVATE = (".env", ".env.*", ".netrc", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", "credentials*")
+"""Names of files that hold secrets: where they are not in the commit, they are not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,23 @@ def code_files(root: Path) -> list[Path]:
 
 
 def _code_files(root: Path) -> list[Path]:
+    if _is_checkout(root):
+        refuse_private(root)
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _is_checkout(root) else None
     if listed is not None:
         return [path for name in listed.split("\0") if name and (path := root / name).is_file()]
     return [path for name in CODE for path in _below(root / name)]
+
+
+def refuse_private(root: Path) -> None:
+    """Raise BadInput for a file that git neither has nor ignores, and whose name says that it holds a secret."""
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    for name in filter(None, others.split("\0")):
+        if any(fnmatch(Path(name).name, pattern) for pattern in PRIVATE):
+            raise BadInput(
+                f"{root / name}: by its name it holds a secret, and it would be sent with the code; name it in "
+                ".gitignore, or, if it holds none, commit it"
+            )
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from cluster import ray_token
 from cluster.jobs.job_state import STATES, JobState, State, Submission
 from cluster.jobs.package import Package
 from data_pipeline.config import BadInput, GaveUp
-from data_pipeline.redaction import is_secret_name
+from data_pipeline.redaction import is_secret_name, redact
 from pretrain.config import nearest
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
@@ -37,6 +37,8 @@ class Resources:
 
     total: dict[str, float]
     free: dict[str, float]
+    nodes: list[dict[str, float]]
+    """What each node has."""
     scales: bool
     """Whether it adds nodes by itself: then its nodes have types, while each of a fixed cluster is its own."""
 
@@ -51,7 +53,7 @@ class RayJobs:
             self.client = _client(self.address)
 
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
-        secret = next((name for name in environment if is_secret_name(name)), None)
+        secret = next((name for name in environment if _is_secret(name, environment[name])), None)
         if secret is not None:
             raise BadInput(
                 f"--env {secret}: Ray shows a job's environment to everyone who may read its jobs; put secrets into "
@@ -123,6 +125,10 @@ class RayJobs:
 
     def _errors(self) -> "_Errors":
         return _Errors(self.address)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return is_secret_name(name) or redact(f"{name}={value}") != f"{name}={value}"
 
 
 class _Errors:
@@ -250,13 +256,14 @@ def _state(details: Any) -> JobState | None:
 
 def resources_of(nodes: Mapping[str, Any], status: Mapping[str, Any]) -> Resources:
     """From what the head says of its nodes, and of its load."""
+    found = nodes["data"]["result"]["result"]
+    alive = [node.get("resources_total") or {} for node in found if node["state"] == "ALIVE"]
     total: dict[str, float] = {}
-    for node in nodes["data"]["result"]["result"]:
-        if node["state"] == "ALIVE":
-            for name, amount in (node.get("resources_total") or {}).items():
-                total[name] = total.get(name, 0.0) + amount
+    for node in alive:
+        for name, amount in node.items():
+            total[name] = total.get(name, 0.0) + amount
     cluster = (status.get("data") or {}).get("clusterStatus") or {}
     usage = (cluster.get("loadMetricsReport") or {}).get("usage") or {}
     free = {name: amount - usage.get(name, (0.0, 0.0))[0] for name, amount in total.items()}
     types = (cluster.get("autoscalerReport") or {}).get("nodeTypeMapping") or {}
-    return Resources(total, free, any(name != f"node_{node}" for node, name in types.items()))
+    return Resources(total, free, alive, any(name != f"node_{node}" for node, name in types.items()))

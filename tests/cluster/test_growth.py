@@ -50,7 +50,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
     made = Groups()
     monkeypatch.setattr(supervise, "WorkerGroup", made)
     monkeypatch.setattr(supervise, "room", lambda *_: 4)
-    monkeypatch.setattr(supervise, "has_free", lambda *_: True)
+    monkeypatch.setattr(supervise, "free_room", lambda *_: 4)
     monkeypatch.setattr(supervise, "GROWTH_LOOK_SECONDS", 60.0)
     return made
 
@@ -64,7 +64,7 @@ def test_growth_in_vain_waits_for_nothing_and_is_tried_less_often(tmp_path: Path
         supervisor._start(HEAD, STOP)
     assert groups.starts == [(2, 1800.0), (4, 0.0)], "the larger group does not wait while none trains"
     assert (supervisor.size, supervisor.larger, supervisor.in_vain) == (2, 0, 1)
-    assert [event["event"] for event in events(tmp_path)][-2:] == ["grows", "lost"]
+    assert [event["event"] for event in events(tmp_path)][-2:] == ["grows", "no room"]
     with pytest.raises(Preempted):  # who now stops does so by its own wish
         supervisor._start(HEAD, STOP)
     assert groups.starts[-1] == (2, 1800.0)
