@@ -5,16 +5,29 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from cluster.jobs.commands import (
+    Accelerator,
+    Join,
+    JoinOrSubmit,
+    Name,
+    Nodes,
+    Storage,
+    SubmissionFile,
+    Workers,
+    WorkersPerNode,
+    add_verbs,
+    as_job,
+    joined,
+    shape_of,
+    show_submitted,
+)
 from cluster.terminal import check_writable, console, say, say_error, say_stopped, write_text
 from data_pipeline.redaction import redact_standard_streams
-
-if TYPE_CHECKING:
-    from pretrain.experiment import Experiment
 
 EXIT_CODES = """\
 [bold]Exit codes[/bold]
@@ -115,6 +128,23 @@ KernelChoices = Annotated[
 ]
 
 
+@app.callback()
+def common(
+    directory: Annotated[
+        Path | None,
+        typer.Option("-C", help="Change to this directory first: relative paths begin there.", metavar="DIR"),
+    ] = None,
+) -> None:
+    if directory is not None:
+        from data_pipeline.config import BadInput
+
+        sys.argv[0] = os.path.abspath(sys.argv[0])  # Ray's workers look for the code beside it
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise BadInput(f"-C {directory}: {error.strerror}") from error
+
+
 @app.command()
 def prepare(
     recipe: Recipe,
@@ -125,16 +155,32 @@ def prepare(
     executor: Annotated[
         ExecutorChoice, typer.Option(help="Processes of this machine, or Ray tasks.")
     ] = ExecutorChoice.local,
+    address: JoinOrSubmit = None,
+    name: Name = None,
+    storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
     from cluster.prepare import prepare as prepare_text
     from data_pipeline.text import TextConfig
+    from pretrain.experiment import load_experiment
 
-    data = load_experiment(recipe, overrides).data
-    if not isinstance(data, TextConfig):
-        say(f"data.kind {data.kind} is made while training: there is nothing to prepare")
+    experiment = load_experiment(recipe, overrides or ())
+    if as_job(address, name, storage):
+        from cluster.jobs.submit import Place, submit_preparation
+
+        show_submitted(submit_preparation(experiment, Place(str(address), storage, name), workers), as_json)
         return
-    prepare_text(data, executor=executor.value, workers=workers or os.cpu_count() or 1, console=console())
+    if not isinstance(experiment.data, TextConfig):
+        say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
+        return
+    prepare_text(
+        experiment.data,
+        executor=executor.value,
+        workers=workers,
+        address=address,
+        console=console(),
+    )
 
 
 @app.command()
@@ -144,42 +190,82 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="A new directory for the run; runs/NAME of the recipe, if not given.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the micro-batches of a step.")] = 1,
+    workers: Workers = None,
+    nodes: Nodes = None,
+    workers_per_node: WorkersPerNode = None,
+    accelerator: Accelerator = None,
     launcher: LauncherOption = LauncherName.auto,
+    address: Join = None,
+    carry_on: Annotated[
+        bool, typer.Option("--carry-on", help="Where the run is there already, go on with it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print what would run and what it needs, and stop.")] = False,
+    submission: SubmissionFile = None,
 ) -> None:
     """Start a run. SIGTERM or Ctrl-C saves it and stops; `resume` goes on."""
+    from cluster.jobs.record import read_record
+    from cluster.topology import ANYWHERE
+    from cluster.train import carry_on as carry_on_run
     from cluster.train import dry_run as describe
     from cluster.train import train as train_run
+    from pretrain.experiment import load_experiment
 
-    experiment = load_experiment(recipe, overrides)
+    experiment = load_experiment(recipe, overrides or ())
+    shape = shape_of(workers, nodes, workers_per_node, accelerator) or ANYWHERE
     if dry_run:
-        describe(experiment, workers=workers, launcher=launcher.value, console=console())
+        describe(experiment, workers=shape, launcher=launcher.value, address=address, console=console())
         return
     directory = run or Path("runs") / experiment.name
-    train_run(experiment, directory, workers=workers, launcher=launcher.value, console=console())
+    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address)}
+    if carry_on:
+        carry_on_run(experiment, directory, record=read_record(submission), console=console(), **where)
+    else:
+        train_run(experiment, directory, console=console(), **where)
 
 
 @app.command()
 def resume(
-    directory: RunDirectory,
+    directory: Annotated[
+        Path, typer.Argument(help="A run's directory; with --address URL, a job's id.", metavar="DIR|ID")
+    ],
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(help="As many as at the last start, if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="As many as at the last start, if nothing is given.", show_default=False)
+    ] = None,
+    nodes: Nodes = None,
+    workers_per_node: WorkersPerNode = None,
+    accelerator: Accelerator = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="A key whose change is meant, such as steps. May be repeated."),
     ] = None,
     launcher: LauncherOption = LauncherName.auto,
+    address: JoinOrSubmit = None,
+    submission: SubmissionFile = None,
+    as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, on any number of workers that divides the micro-batches."""
+    shape = shape_of(workers, nodes, workers_per_node, accelerator)
+    if accelerator is not None and workers is None and nodes is None:
+        raise typer.BadParameter("--accelerator: say how many workers, too: --workers N")
+    changes, allowed = tuple(overrides or ()), tuple(allow or ())
+    if as_job(address):
+        from cluster.jobs.submit import Place, submit_resumption
+
+        place = Place(str(address), shape=shape)
+        show_submitted(submit_resumption(str(directory), place, changes, allowed), as_json)
+        return
+    from cluster.jobs.record import read_record
     from cluster.train import resume as resume_run
 
     resume_run(
         directory,
-        workers=workers,
-        overrides=tuple(overrides or ()),
-        allowed=tuple(allow or ()),
+        workers=shape,
+        overrides=changes,
+        allowed=allowed,
         launcher=launcher.value,
+        address=joined(address),
+        record=read_record(submission),
         console=console(),
     )
 
@@ -412,9 +498,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a run needs: parameters, FLOPs, memory of a worker by part, disk."""
+    from pretrain.experiment import load_experiment
     from pretrain.plan import plan as make_plan
 
-    made = make_plan(load_experiment(recipe, overrides), workers or None)
+    made = make_plan(load_experiment(recipe, overrides or ()), workers or None)
     if as_json:
         print(json.dumps(made.to_json(), indent=2))
         return
@@ -650,12 +737,7 @@ def quickstart(
     run_quickstart(corpus=corpus, run=run, console=console())
 
 
-def load_experiment(recipe: str, overrides: list[str] | None) -> "Experiment":
-    """The recipe with the overrides of the command line."""
-    from pretrain import config
-    from pretrain.experiment import Experiment
-
-    return config.load(Experiment, config.recipe_path(recipe), tuple(overrides or ()))
+add_verbs(app)
 
 
 def main() -> None:

@@ -87,6 +87,11 @@ class Observer:
         if self.trainer is not None:
             self.trainer.request_stop()
 
+    def request_stop_at_save(self) -> None:
+        """Ask the trainer to stop with its next checkpoint; nothing where there is no trainer yet."""
+        if self.trainer is not None:
+            self.trainer.request_stop_at_save()
+
     def status(self) -> WorkerStatus:
         """As of a worker alone on this machine; the supervisor knows rank and node better."""
         trainer, step, phase, ticks = self.trainer, 0, STARTING, 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.topology import port_answers
-from data_pipeline.config import GaveUp
+from data_pipeline.config import BadInput, GaveUp
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,8 +37,9 @@ HEAD_LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def ray_session(workers: int) -> Iterator[None]:
-    """A Ray on loopback that ends with the context; or the one that this process has joined already, left as it is."""
+def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
+    """A Ray on loopback that ends with the context; or the cluster at `address`, which goes on after it; or the one
+    that this process has joined already, left as it is."""
     os.environ.update(RAY_ENVIRONMENT)
     import ray
 
@@ -47,6 +48,13 @@ def ray_session(workers: int) -> Iterator[None]:
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if ray.is_initialized():
         yield
+        return
+    if address is not None:
+        _join(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
         return
     _apart_from_signals()
     remove_leftovers()
@@ -118,6 +126,24 @@ def _start(directory: str, workers: int) -> None:
             ray.shutdown()
             if attempt + 1 == START_ATTEMPTS:
                 raise GaveUp(f"Ray does not start on this machine, in {START_ATTEMPTS} attempts: {error}") from error
+
+
+def _join(address: str) -> None:
+    """Become a driver of a cluster that is there; raises BadInput where there is none."""
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise BadInput(
+            f"--address {address}: no Ray cluster is found from this machine ({str(error).splitlines()[0]}); start one "
+            "with `segue cluster start`, or leave --address out to train on this machine alone"
+        ) from error
+    except ray.exceptions.AuthenticationError as error:
+        raise BadInput(
+            f"--address {address}: the cluster does not take this machine's token "
+            f"({str(error).splitlines()[0]}); give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's"
+        ) from error
 
 
 class HeadLostError(GaveUp):

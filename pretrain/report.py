@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 from pretrain.trouble import Trouble
 
-Request = Literal["stop", "save", "join save"]
-"""stop: save, and end; save: now, though no permanent checkpoint is due; join save: the one in flight has failed."""
+Request = Literal["stop", "stop at save", "save", "join save"]
+"""stop: save, and end; stop at save: end with the next checkpoint, whenever it is due; save: now, though no permanent
+checkpoint is due; join save: the one in flight has failed."""
 
 REQUESTS: tuple[Request, ...] = get_args(Request)
 
