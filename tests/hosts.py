@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from cluster.ray_session import remove_leftovers
 from tests.faults.workers import ROOT
 
 PREFIX = "segue-test-"
@@ -114,14 +115,18 @@ class Host:
         link(self.wire, "set", self.port, "master", "bridge")
 
     @contextmanager
-    def slow_link(self, milliseconds: float) -> Iterator[None]:
-        """Every packet to and from it takes so much longer each way."""
+    def slow_link(self, megabits: float) -> Iterator[None]:
+        """It sends and receives no more a second, and what waits longer than two seconds to be sent is dropped."""
         ends = [(self.wire, self.port), (self.namespace, "eth0")]
         for namespace, device in ends:
-            ip("netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "netem", "delay",
-               f"{milliseconds}ms")  # fmt: skip
+            limit = ("rate", f"{megabits}mbit", "burst", "32kbit", "latency", "2s")
+            ip("netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit)
         try:
             yield
+            for namespace, device in ends:
+                told = subprocess.run(["tc", "-n", namespace, "-s", "qdisc", "show", "dev", device],
+                                      capture_output=True, text=True, check=True).stdout  # fmt: skip
+                assert "overlimits 0 " not in told, "nothing had to wait"
         finally:
             for namespace, device in ends:
                 ip("netns", "exec", namespace, "tc", "qdisc", "del", "dev", device, "root")
@@ -136,6 +141,7 @@ def hosts(count: int, place: Path) -> Iterator[list[Host]]:
     sweep()
     base = f"{PREFIX}{os.getpid()}-"
     with ExitStack() as stack:
+        stack.callback(remove_leftovers)
         wire = _namespace(f"{base}wire", stack)
         link(wire, "add", "bridge", "type", "bridge")
         link(wire, "set", "bridge", "up")

@@ -29,12 +29,12 @@ from data_pipeline.config import SegueError
 from tests.faults.host_runs import Record
 from tests.faults.workers import experiment
 
-address, run, place, workers, verb, *overrides = sys.argv[1:]
+address, run, place, seconds, workers, verb, *overrides = sys.argv[1:]
 
 def tell(statuses):
     print(json.dumps([[s.rank, s.node, s.pid, s.step] for s in statuses]), flush=True)
 
-options = {"workers": int(workers), "on_status": tell, "console": Console(width=1000), "injector": Record(Path(place))}
+options = {"workers": int(workers), "on_status": tell, "console": Console(width=1000), "injector": Record(Path(place), float(seconds))}
 code = 0
 try:
     ray.init(address=address, log_to_driver=False)
@@ -55,8 +55,12 @@ class Record:
     """What every worker takes, below `samples`, and where it is, below `places`: in files of their processes."""
 
     directory: Path
+    seconds: float = 0.0
+    """That every step takes longer."""
 
     def __call__(self, moment: str, trainer: Trainer) -> None:
+        if moment == "data":
+            time.sleep(self.seconds)
         RecordSamples(self.directory / "samples")(moment, trainer)
         if moment == "restore":
             group = trainer.engine.group
@@ -68,12 +72,21 @@ class HostRun:
     """A driver at work; leaving the context ends it."""
 
     def __init__(
-        self, host: Host, address: str, run: Path, place: Path, *overrides: str, workers: int, verb: str = "train"
+        self,
+        host: Host,
+        address: str,
+        run: Path,
+        place: Path,
+        *overrides: str,
+        workers: int,
+        verb: str = "train",
+        seconds: float = 0.2,
     ) -> None:
+        """`seconds`: that every step takes longer, so that a test comes in time."""
         for part in ("samples", "places"):
             (place / part).mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            host.command(sys.executable, "-c", DRIVER, address, run, place, workers, verb, *overrides),
+            host.command(sys.executable, "-c", DRIVER, address, run, place, seconds, workers, verb, *overrides),
             cwd=ROOT, env=host.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.statuses: list[list[Any]] = []

@@ -27,14 +27,15 @@ from tests.hosts import Host, hosts, wait_gone, why_none
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(bool(why_none()), reason=str(why_none()))]
 
-STEPS = 24
+STEPS = 40
 OVERRIDES = (f"steps={STEPS}", "checkpoint.every=4", "batch.micro_batches=4", "batch.rows=4")
-HANG_MINUTES = 0.25
-NOTICE_SECONDS = 90.0
-"""A host that is gone without a word is missed within this, and the others are at work again: 15 s of silence, and the
-start of the others."""
-CUT_OFF_SECONDS = 150.0
-"""What runs on a host that has lost the others ends by itself within this: Ray's own limit is a minute."""
+SHORT = ("supervision.hang_minutes=0.5", "checkpoint.timeout_minutes=0.4")
+"""Half a minute of silence is too long."""
+NOTICE_SECONDS = 180.0
+"""A host that is gone without a word is missed within this, and the others are at work again: half a minute of silence,
+the start of the others, and a machine that many share."""
+CUT_OFF_SECONDS = 300.0
+"""A worker on a host that has lost the others ends by itself within this."""
 NOTHING_LEFT_SECONDS = 120.0
 """Two of Ray's processes look for their head for a minute before they end."""
 
@@ -72,9 +73,10 @@ class Fleet:
         """On the storage that all share."""
         return self.place / "run"
 
-    def driver(self, *overrides: str, workers: int, verb: str = "train") -> HostRun:
-        """On the head's host."""
-        return HostRun(self.hosts[0], self.address, self.run, self.place, *overrides, workers=workers, verb=verb)
+    def driver(self, *overrides: str, workers: int, verb: str = "train", seconds: float = 0.2) -> HostRun:
+        """On the head's host; every step takes so many seconds longer than it has to."""
+        place = (self.hosts[0], self.address, self.run, self.place)
+        return HostRun(*place, *overrides, workers=workers, verb=verb, seconds=seconds)
 
     def start_nodes(self, cpus: int) -> None:
         self.hosts[0].start_node("--num-cpus", cpus)
@@ -165,17 +167,17 @@ def test_a_host_without_power_is_done_without(fleet: Fleets, undisturbed: Undist
 
 def test_a_host_that_is_cut_off_is_done_without_and_gives_up(fleet: Fleets, undisturbed: Undisturbed) -> None:
     """Row 3: its cable is pulled. It runs on, and must neither write into the run nor run for ever."""
-    limits = (f"supervision.hang_minutes={HANG_MINUTES}",)
-    with fleet(2) as two, two.driver(*OVERRIDES, *limits, workers=2) as driver:
+    with fleet(2) as two, two.driver(*OVERRIDES, *SHORT, workers=2) as driver:
         driver.wait_for_step(6, workers=2)
         lonely = driver.pids_on(two.hosts[1])
         (taken,) = (two.place / "samples" / f"{pid}.jsonl" for pid in lonely)
+        cut = time.monotonic()
         two.hosts[1].cut_off()
         noticed = driver.wait(lambda statuses: len(statuses) == 1, seconds=NOTICE_SECONDS)
         before = taken.read_bytes()
         assert driver.end() == 0, driver.output
-        gave_up = wait_gone(two.hosts[1].pids(), CUT_OFF_SECONDS)
-        print(f"noticed after {noticed:.1f} s, the cut-off host's processes ended {gave_up:.1f} s after the run's end")
+        wait_gone(lonely, CUT_OFF_SECONDS - (time.monotonic() - cut))
+        print(f"the others went on after {noticed:.1f} s, the worker ended after {time.monotonic() - cut:.1f} s")
         assert taken.read_bytes() == before
         assert kinds(two.run) == ["started", "lost", "resumed", "finished"]
         two.check_equals(undisturbed)
@@ -183,11 +185,11 @@ def test_a_host_that_is_cut_off_is_done_without_and_gives_up(fleet: Fleets, undi
 
 
 def test_a_slow_link_changes_no_number(fleet: Fleets, undisturbed: Undisturbed) -> None:
-    """Row 29: 10 ms each way; nobody is to blame for it."""
+    """Row 29: its gradients take most of a step; nobody is to blame for it."""
     fair = ("supervision.straggler_factor=3",)
     with fleet(2) as two, two.driver(*OVERRIDES, *fair, workers=2) as driver:
         driver.wait_for_step(1, workers=2)
-        with two.hosts[1].slow_link(10):
+        with two.hosts[1].slow_link(8):
             assert driver.end() == 0, driver.output
         assert kinds(two.run) == ["started", "finished"]
         two.check_equals(undisturbed)
@@ -215,16 +217,17 @@ def throttled(pids: set[int], share: float) -> Iterator[None]:
         thread.join()
 
 
-def test_a_slow_host_is_named_and_changes_no_number(fleet: Fleets) -> None:
-    """Row 29: its worker gets a quarter of the time."""
-    with fleet(2) as two, two.driver("steps=60", "supervision.straggler_factor=1.5", workers=2) as driver:
-        driver.wait_for_step(1, workers=2)
-        with throttled(driver.pids_on(two.hosts[1]), 0.25):
-            driver.wait_for_step(50)
-        assert driver.end() == 0, driver.output
+def test_a_slow_host_is_named_and_changes_no_number(fleet: Fleets, undisturbed: Undisturbed) -> None:
+    """Row 29: its worker gets a fifth of the time."""
+    fair = "supervision.straggler_factor=1.5"
+    with fleet(2) as two, two.driver(*OVERRIDES, fair, workers=2, seconds=0) as driver:
+        driver.wait(lambda statuses: len(statuses) == 2)
+        with throttled(driver.pids_on(two.hosts[1]), 0.2):
+            assert driver.end() == 0, driver.output
         assert kinds(two.run) == ["started", "straggler", "finished"]
         named = events(two.run)[1]
         assert (named["node"], named["phase"]) == (two.hosts[1].address, "forward")
+        two.check_equals(undisturbed)
 
 
 def test_a_lost_head_ends_the_driver_and_the_run_goes_on_once_there_is_one(
@@ -234,8 +237,8 @@ def test_a_lost_head_ends_the_driver_and_the_run_goes_on_once_there_is_one(
     with fleet(2) as two:
         head, other = two.hosts
         with two.driver(*OVERRIDES, workers=2) as driver:
-            driver.wait_for_step(6, workers=2)
             servers = json.loads(head.segue("cluster", "status", "--json").stdout)["nodes"][0]["servers"]
+            driver.wait_for_step(6, workers=2)
             for pid in servers.values():
                 os.kill(pid, signal.SIGKILL)
             assert driver.end(seconds=120) == GaveUp.exit_code, driver.output
