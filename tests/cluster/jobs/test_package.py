@@ -106,6 +106,16 @@ def test_a_folder_of_another_checkout_is_no_checkout(checkout: Path) -> None:
     assert revision(checkout / "cluster").commit is None
 
 
+@pytest.mark.parametrize("name", [".env", "cluster/id_rsa", "server.pem"])
+def test_a_file_that_is_named_like_a_secret_is_not_sent(checkout: Path, name: str) -> None:
+    (checkout / name).write_text("SECRET")
+    with pytest.raises(BadInput, match=r"by its name it holds a secret, .* name it in \.gitignore"):
+        code_files(checkout)
+    with (checkout / ".gitignore").open("a") as ignored:
+        ignored.write(f"{name}\n")
+    assert name not in {path.relative_to(checkout).as_posix() for path in code_files(checkout)}
+
+
 def test_too_large_code_is_refused_with_its_largest_files(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,11 @@ def test_prepared_on_the_cluster(user: User) -> None:
 
 REFUSED = {
     "no resources": ([TINY, "batch.micro_batches=8", "--workers", "8"], 2, "needs 8 CPUs, the cluster has 2"),
+    "no such nodes": (
+        [TINY, "--nodes", "2", "--workers-per-node", "1"],
+        2,
+        "room for 1 of them, 1 on each of 2",
+    ),
     "no accelerator": ([TINY, "--accelerator", "H100"], 2, "needs H100 accelerators, the cluster has none"),
     "unknown recipe": (["tiny_transformer_xk"], 2, "did you mean 'tiny_transformer_xl'"),
     "a secret for the job": ([TINY, "--env", "MY_API_KEY=x"], 2, "--env MY_API_KEY: Ray shows"),
