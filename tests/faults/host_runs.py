@@ -34,7 +34,8 @@ address, run, place, seconds, workers, verb, *overrides = sys.argv[1:]
 def tell(statuses):
     print(json.dumps([[s.rank, s.node, s.pid, s.step] for s in statuses]), flush=True)
 
-options = {"workers": int(workers), "on_status": tell, "console": Console(width=1000), "injector": Record(Path(place), float(seconds))}
+record = Record(Path(place), float(seconds))
+options = {"workers": int(workers), "on_status": tell, "console": Console(width=1000), "injector": record}
 code = 0
 try:
     ray.init(address=address, log_to_driver=False)
