@@ -56,8 +56,8 @@ class RayJobs:
         secret = next((name for name in environment if _is_secret(name, environment[name])), None)
         if secret is not None:
             raise BadInput(
-                f"--env {secret}: Ray shows a job's environment to everyone who may read its jobs; put secrets into "
-                "the environment of the cluster's nodes"
+                f"--env {secret} is secret by its name or its value, and Ray shows a job's environment to everyone who "
+                "may read its jobs; put it into the environment of the cluster's nodes"
             )
         runtime = {
             "working_dir": str(package.path),

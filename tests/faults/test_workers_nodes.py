@@ -61,7 +61,7 @@ def samples(directory: Path) -> dict[tuple[int, int], list[int]]:
 
 
 CLUSTER = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 from cluster.ray_session import RAY_ENVIRONMENT
 os.environ.update(RAY_ENVIRONMENT)
@@ -96,18 +96,20 @@ def lose_a_node(statuses):
         cluster.add_node(num_cpus=4 - first, **quiet)
         lost.append(None)
 
-if comes_back == "at once":
-    import threading
-    def wait_and_add():
-        while not lost:
-            time.sleep(0.2)
-        time.sleep(3)
-        cluster.add_node(num_cpus=4 - first, **quiet)
-    threading.Thread(target=wait_and_add).start()
+def run_to_end():
+    train(experiment(*OVERRIDES, *overrides), run, workers=Shape(4, per_node=per_node or None), on_status=lose_a_node,
+          injector=RecordSamples(place, 0.2), console=Console(width=1000))
 
-shape = Shape(4, per_node=per_node or None)
-train(experiment(*OVERRIDES, *overrides), run, workers=shape, on_status=lose_a_node, injector=RecordSamples(place, 0.2),
-      console=Console(width=1000))
+if comes_back == "at once":  # while the driver waits for it; Ray starts nodes in the main thread only
+    driver = threading.Thread(target=run_to_end)
+    driver.start()
+    while not lost:
+        time.sleep(0.2)
+    time.sleep(3)
+    cluster.add_node(num_cpus=4 - first, **quiet)
+    driver.join()
+else:
+    run_to_end()
 print("pids", *pids, flush=True)
 ray.shutdown()
 cluster.shutdown()

@@ -109,7 +109,7 @@ REFUSED = {
     ),
     "no accelerator": ([TINY, "--accelerator", "H100"], 2, "needs H100 accelerators, the cluster has none"),
     "unknown recipe": (["tiny_transformer_xk"], 2, "did you mean 'tiny_transformer_xl'"),
-    "a secret for the job": ([TINY, "--env", "MY_API_KEY=x"], 2, "--env MY_API_KEY: Ray shows"),
+    "a secret for the job": ([TINY, "--env", "MY_API_KEY=x"], 2, "--env MY_API_KEY is secret by its name"),
     "name of another run": (
         [TINY, "steps=6", "seed=5", "--workers", "2", "--name", "mine"],
         3,
