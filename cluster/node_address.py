@@ -64,7 +64,9 @@ class Addresses:
         """For Ray's servers, which have no other switch for it (2.60)."""
         return {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1" if self.public else "0",
-            "DASHBOARD_METRIC_PORT": "-1",  # none: it would ask for no token
+            # No servers of metrics: they ask for no token, and listen on all interfaces.
+            "DASHBOARD_METRIC_PORT": "-1",
+            "RAY_enable_metrics_collection": "0",
         }
 
     def with_ports(self) -> "Addresses":

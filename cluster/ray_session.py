@@ -112,6 +112,8 @@ def _start(directory: str, workers: int) -> None:
     """Start Ray on this machine; once more where its servers took longer than it waits (30 s, no switch)."""
     import ray
 
+    if ray_token.why_off() is None:
+        ray_token.provide(make=True)  # Ray itself would make one that all can read
     for attempt in range(START_ATTEMPTS):
         try:
             ray.init(

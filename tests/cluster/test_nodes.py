@@ -145,6 +145,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(own, *status["nodes"], status["clusters"][0]["dashboard"], said)
 
 
+@pytest.mark.slow
 def test_a_second_node_joins(cluster: Cluster) -> None:
     status = cluster.machine.status()
     (view,) = status["clusters"]
@@ -160,18 +161,21 @@ def test_a_second_node_joins(cluster: Cluster) -> None:
     assert "3 CPU, 3 free" in shown.out
 
 
+@pytest.mark.slow
 def test_all_servers_listen_on_loopback_only(cluster: Cluster) -> None:
     found = listening(below(cluster.head) + below(cluster.node))
     assert len(found) > 8
     assert [address for address in found if address[0] not in LOOPBACK] == []
 
 
+@pytest.mark.slow
 def test_servers_are_apart_from_the_terminal(cluster: Cluster) -> None:
     """Ctrl-C and the end of the shell reach none of them."""
     for pid in (*cluster.head["servers"].values(), *cluster.node["servers"].values()):
         assert os.getsid(pid) == pid
 
 
+@pytest.mark.slow
 def test_strangers_are_turned_away(cluster: Cluster) -> None:
     """Nobody gets an answer without the token: not from the jobs server, and not from Ray's own servers."""
     with pytest.raises(urllib.error.HTTPError) as unasked:
@@ -181,6 +185,7 @@ def test_strangers_are_turned_away(cluster: Cluster) -> None:
     assert not head_check._takes(cluster.head["address"], [("authorization", "Bearer of-nothing")])
 
 
+@pytest.mark.slow
 def test_another_token_neither_joins_nor_submits(cluster: Cluster, tmp_path: Path) -> None:
     with machine(tmp_path / "home") as other:
         missing = other.cluster("start", "--join", cluster.head["address"], timeout=ANSWER_SECONDS)
@@ -198,6 +203,7 @@ def test_another_token_neither_joins_nor_submits(cluster: Cluster, tmp_path: Pat
     assert len(cluster.machine.status()["clusters"][0]["nodes"]) == 2
 
 
+@pytest.mark.slow
 def test_the_token_is_written_nowhere_else(cluster: Cluster) -> None:
     """Row 42: not in an argument of any process, in no file of Ray's or of ours, and in nothing that was said."""
     assert cluster.machine.token.stat().st_mode & 0o777 == 0o600
@@ -224,12 +230,14 @@ def command_lines() -> Iterator[Path]:
             yield path
 
 
+@pytest.mark.slow
 def test_a_live_directory_is_no_leftover(cluster: Cluster) -> None:
     ours = {Path(cluster.head["directory"]), Path(cluster.node["directory"])}
     assert ours.isdisjoint(remove_leftovers())
     assert all((directory / "session_latest").exists() for directory in ours)
 
 
+@pytest.mark.slow
 def test_a_second_head_of_that_name_is_refused(cluster: Cluster) -> None:
     again = cluster.machine.cluster("start", timeout=ANSWER_SECONDS)
     assert again.code == Refused.exit_code
@@ -237,6 +245,7 @@ def test_a_second_head_of_that_name_is_refused(cluster: Cluster) -> None:
     assert "--name" in again.err
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_refused_and_the_usual_one_is_gone_without(cluster: Cluster) -> None:
     port = cluster.head["address"].rpartition(":")[2]
     taken = cluster.machine.cluster("start", "--name", "more", "--port", port, timeout=ANSWER_SECONDS)
@@ -259,6 +268,7 @@ def listener(port: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_head_with_a_running_job_is_not_stopped(cluster: Cluster) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, cluster.head["address"]],

@@ -20,9 +20,6 @@ from tests.hosts import Host
 DRIVER = """
 import json, os, sys
 from pathlib import Path
-from cluster.ray_session import RAY_ENVIRONMENT
-os.environ.update(RAY_ENVIRONMENT)
-import ray
 from rich.console import Console
 from cluster.train import resume, train
 from data_pipeline.config import SegueError
@@ -34,16 +31,14 @@ address, run, place, seconds, workers, verb, *overrides = sys.argv[1:]
 def tell(statuses):
     print(json.dumps([[s.rank, s.node, s.pid, s.step] for s in statuses]), flush=True)
 
-record = Record(Path(place), float(seconds))
-options = {"workers": int(workers), "on_status": tell, "console": Console(width=1000), "injector": record}
+options = {"workers": int(workers), "address": address, "on_status": tell, "console": Console(width=1000)}
+options["injector"] = Record(Path(place), float(seconds))
 code = 0
 try:
-    ray.init(address=address, log_to_driver=False)
     if verb == "train":
         train(experiment(*overrides), Path(run), **options)
     else:
         resume(Path(run), **options)
-    ray.shutdown()
 except SegueError as error:
     print(f"error: {error}", flush=True)
     code = error.exit_code
