@@ -407,18 +407,33 @@ def plan(
         list[int] | None,
         typer.Option(help="For this number of workers; may be repeated. All that are possible, if not given."),
     ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="For one worker on each accelerator of this kind, such as h100.", metavar="NAME")
+    ] = None,
+    accelerators: Annotated[
+        list[str] | None,
+        typer.Option(help="How many, or FROM-TO, doubling; may be repeated. 1-16384, if not given.", metavar="N"),
+    ] = None,
+    nodes: Annotated[list[str] | None, typer.Option(help="Likewise, of whole nodes.", metavar="N")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of its peak that an accelerator reaches; 0.4, if not given.")
+    ] = None,
+    storage_bandwidth: Annotated[
+        float | None, typer.Option(help="GB/s at which all workers together write; 1, if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a run needs: parameters, FLOPs, memory of a worker by part, disk."""
-    from pretrain.plan import plan as make_plan
+    """What a run needs: parameters, FLOPs, memory of a worker by part, disk. On accelerators of a kind also days,
+    communication and the time of a checkpoint, from one to thousands."""
+    from cluster.planning import OnAccelerators, print_plan
 
-    made = make_plan(load_experiment(recipe, overrides), workers or None)
-    if as_json:
-        print(json.dumps(made.to_json(), indent=2))
-        return
-    from cluster.tables import show_plan
-
-    show_plan(made, console())
+    print_plan(
+        load_experiment(recipe, overrides),
+        workers=workers or (),
+        asked=OnAccelerators(accelerator, accelerators or (), nodes or (), utilisation, storage_bandwidth),
+        as_json=as_json,
+        console=console(),
+    )
 
 
 @app.command()
