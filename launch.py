@@ -1,5 +1,6 @@
 """The verbs of Segue: each parses its arguments and calls one function. Heavy imports wait until a verb needs them."""
 
+import gc
 import json
 import os
 import sys
@@ -425,6 +426,7 @@ def plan(
 ) -> None:
     """What a run needs: parameters, FLOPs, memory of a worker by part, disk. On accelerators of a kind also days,
     communication and the time of a checkpoint, from one to thousands."""
+    gc.disable()  # a fifth of the time would go into looking for garbage, while a thousand modules are imported
     from cluster.planning import OnAccelerators, print_plan
 
     print_plan(

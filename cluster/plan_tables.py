@@ -7,7 +7,7 @@ from rich.table import Table
 
 from cluster.tables import bytes_text, table
 from pretrain.plan import ClusterPlan, Plan, WorkerMemory
-from pretrain.plan.cluster import DAY, Size
+from pretrain.plan.cluster import DAY, Size, Stage
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "working", "carry", "communication", "saving", "total")
 BROKEN = {
@@ -59,7 +59,8 @@ def show_cluster_plan(plan: ClusterPlan, console: Console) -> None:
             ((size.division.workers, size.zero_stage, size.stage.memory) for size in plan.sizes),
         )
     )
-    console.print(stage_table(plan))
+    console.print(stages_table(plan))
+    console.print(traffic_table(plan))
 
 
 def run_table(plan: ClusterPlan) -> Table:
@@ -81,7 +82,7 @@ def run_table(plan: ClusterPlan) -> Table:
             seconds_text(size.step_seconds) + ("!" if is_bound_by_links(size) else ""),
             count_text(size.rate),
             days_text(size.days),
-            bytes_text(size.checkpoint_bytes).removesuffix("iB"),
+            short(size.checkpoint_bytes),
             seconds_text(plan.checkpoint_seconds(size)),
         )
     return made
@@ -135,18 +136,34 @@ def _remedy(plan: ClusterPlan) -> str:
     return f"does not fit at any ZeRO stage that the experiment can run at; try {', or '.join(remedies)}"
 
 
-def stage_table(plan: ClusterPlan) -> Table:
-    """By ZeRO stage: the memory of a worker, and what it sends in a step."""
-    title = "by ZeRO stage: memory of a worker (!: does not fit), bytes that it sends a step, their time"
-    names = (f"{stage.zero_stage}: {name}>" for stage in plan.sizes[0].stages for name in ("has", "sends", "in"))
-    made = table(title, "accel.>", *names, lines=False)
+def stages_table(plan: ClusterPlan) -> Table:
+    """The memory of a worker by ZeRO stage, at its fullest in a step or while it starts."""
+    stages = [stage.zero_stage for stage in plan.sizes[0].stages]
+    made = table(
+        "at most, by ZeRO stage (!: does not fit; s: while it starts)",
+        "accel.>",
+        *(f"{stage}  >" for stage in stages),
+        lines=False,
+    )
     for size in plan.sizes:
-        cells = [f"{size.division.workers}"]
-        for stage in size.stages:
-            has = bytes_text(stage.memory.on_device).removesuffix("iB")
-            sends = bytes_text(stage.traffic.total).removesuffix("iB")
-            cells += [has + ("" if stage.fits else "!"), sends, seconds_text(stage.link_seconds)]
-        made.add_row(*cells)
+        made.add_row(f"{size.division.workers}", *map(_marked, size.stages))
+    return made
+
+
+def _marked(stage: Stage) -> str:
+    return short(stage.most) + ("s" if stage.most > stage.memory.on_device else " ") + (" " if stage.fits else "!")
+
+
+def traffic_table(plan: ClusterPlan) -> Table:
+    """What a worker sends in a step by ZeRO stage, and how long the links take for it."""
+    stages = [stage.zero_stage for stage in plan.sizes[0].stages]
+    columns = (f"{stage}{name}>" for stage in stages for name in ("", ": in"))
+    made = table("sent by a worker in a step, by ZeRO stage", "accel.>", *columns, lines=False)
+    for size in plan.sizes:
+        cells = (
+            cell for stage in size.stages for cell in (short(stage.traffic.total), seconds_text(stage.link_seconds))
+        )
+        made.add_row(f"{size.division.workers}", *cells)
     return made
 
 
@@ -154,21 +171,26 @@ def _memory_table(title: str, first: str, rows: Iterable[tuple[int, int, WorkerM
     columns = [f"{BROKEN.get(part, part)}>" for part in PARTS]
     made = table(title, f"{first}>", "ZeRO>", *columns, lines=False)
     for number, stage, memory in rows:
-        values = [bytes_text(getattr(memory, part)).removesuffix("iB") for part in PARTS]
+        values = [short(getattr(memory, part)) for part in PARTS]
         made.add_row(str(number), str(stage), *values)
     return made
 
 
+def short(count: float) -> str:
+    """Bytes in a table whose title says the units."""
+    return bytes_text(count).removesuffix("iB")
+
+
 def seconds_text(seconds: float) -> str:
-    """Two or three figures and a unit.
+    """Three figures and a unit.
 
     >>> seconds_text(0.0123), seconds_text(75), seconds_text(9000)
-    ('12 ms', '75 s', '2.5 h')
+    ('12.3 ms', '75 s', '2.5 h')
     """
-    for size, unit in ((DAY, "d"), (3600.0, "h"), (100.0, "min")):
+    for size, unit in ((DAY, "d"), (3600.0, "h"), (1.0, "s")):
         if seconds >= size:
-            return f"{seconds / (60.0 if unit == 'min' else size):.2g} {unit}"
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1e3 * seconds:.2g} ms"
+            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{1e3 * seconds:.3g} ms"
 
 
 def days_text(days: float) -> str:

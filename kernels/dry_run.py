@@ -1,20 +1,23 @@
 """Fused kernels without a GPU and without numbers: their memory is asked for, and nothing is launched.
 
-For plans: a model whose modules were told `impl="triton"` then runs on fake tensors, and holds what it would hold on a
-GPU. What the kernels would have written is not there.
+For plans: a model whose modules were told `impl="triton"` then runs on fake tensors of a CPU, and holds what it would
+hold on a GPU. What the kernels would have written is not there.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 from kernels.choice import DRY
 
-LAUNCHING = ("kernels.linear_cross_entropy.triton", "kernels.nearest_code.triton", "kernels.relative_attention.fused")
-"""The modules that launch kernels, under names of their own."""
+LAUNCHING = {
+    "linear_cross_entropy": "kernels.linear_cross_entropy.triton",
+    "relative_attention": "kernels.relative_attention.fused",
+}
+"""Operation -> the module that launches its kernels, under names of its own. That of the nearest code is not among
+them: its result, which would not be there, chooses what is computed next."""
 
 
 class Unlaunched:
@@ -27,19 +30,20 @@ class Unlaunched:
 @contextmanager
 def dry_run() -> Iterator[None]:
     """Within, in this process, no fused kernel is launched, and each can be chosen that supports the shapes."""
-    modules = [import_module(name) for name in LAUNCHING]
+    kernels = [found for name in LAUNCHING.values() for found in kernels_of(import_module(name))]
     token = DRY.set(True)
     try:
-        with ExitStack() as stack:
-            for module in modules:
-                stack.enter_context(patch.multiple(module, **{name: Unlaunched() for name in kernels_of(module)}))
-            yield
+        for module, name, _ in kernels:
+            setattr(module, name, Unlaunched())
+        yield
     finally:
+        for module, name, kernel in kernels:
+            setattr(module, name, kernel)
         DRY.reset(token)
 
 
-def kernels_of(module: ModuleType) -> list[str]:
-    """By which names the module knows kernels."""
+def kernels_of(module: ModuleType) -> list[tuple[ModuleType, str, Any]]:
+    """The module, each name by which it knows a kernel, and the kernel."""
     from triton.runtime.jit import KernelInterface
 
-    return [name for name, value in vars(module).items() if isinstance(value, KernelInterface)]
+    return [(module, name, value) for name, value in vars(module).items() if isinstance(value, KernelInterface)]

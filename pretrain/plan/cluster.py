@@ -28,11 +28,18 @@ class Stage:
 
     zero_stage: int
     memory: WorkerMemory
+    starting: int
+    """Bytes before the first step."""
     fits: bool
     """On the accelerator, whose host holds the copy that is being saved."""
     traffic: Traffic
     link_seconds: float
     """Of a step, at the full bandwidth of the links and without their latency."""
+
+    @property
+    def most(self) -> int:
+        """Bytes on the accelerator."""
+        return max(self.memory.on_device, self.starting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class Size:
         values |= {"step_seconds": self.step_seconds, "counts_per_second": self.rate, "days": self.days}
         for plain, stage in zip(values["stages"], self.stages, strict=True):
             plain["memory"] |= {"total": stage.memory.total, "on_device": stage.memory.on_device}
+            plain["most"] = stage.most
             plain["traffic"]["total"] = stage.traffic.total
         return values
 
@@ -132,7 +140,7 @@ def plan_cluster(
         )
     if not (0.0 < storage_bandwidth < math.inf):
         raise BadInput(f"--storage-bandwidth {storage_bandwidth / 1e9:g}: must be above 0, in GB/s")
-    subject = Subject(experiment)
+    subject = Subject(experiment, on_gpu=True)
     run = describe(subject)
     operations = run.flops_per_step + run.recomputed_flops_per_step
     rate = accelerator.peaks[run.precision] * utilisation
@@ -167,10 +175,12 @@ def plan_cluster(
 
 def _stage(subject: Subject, division: Division, zero_stage: int, accelerator: Accelerator, nodes: int) -> Stage:
     memory, traffic = subject.memory(division, zero_stage), subject.traffic(division, zero_stage)
+    start = subject.starting(division, zero_stage)
     return Stage(
         zero_stage=zero_stage,
         memory=memory,
-        fits=memory.on_device <= accelerator.memory,
+        starting=start,
+        fits=max(memory.on_device, start) <= accelerator.memory,
         traffic=traffic,
         link_seconds=traffic.total / accelerator.bandwidth(division.workers, nodes),
     )
@@ -202,8 +212,8 @@ def _counts(option: str, given: Sequence[str]) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise BadInput(
-                f"{option} {text}: must be a whole number above 0 such as 64, or a range such as 8-1024, doubled from its "
-                "first number up to its last"
+                f"{option} {text}: must be a whole number above 0 such as 64, or a range such as 8-1024, doubled from "
+                "its first number up to its last"
             )
         while first <= last:
             found.add(first)

@@ -5,6 +5,7 @@ not estimated. What an operation needs only inside itself is not seen.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -43,11 +45,22 @@ class Pass:
         return max(moments, key=lambda held: held.total + bytes_of_gradients * held.complete)
 
 
-class Ledger(TorchDispatchMode):
-    """While entered: the bytes of all storages that operations have made and that are still held."""
+FLOAT = torch.float32
+"""What is made where no other type is asked for."""
+MAKERS = {torch.ops.aten.empty.memory_format, torch.ops.aten.zeros.default}
+"""Of tensors from nothing."""
 
-    def __init__(self) -> None:
+
+class Ledger(TorchDispatchMode):
+    """While entered: the bytes of all storages that operations have made and that are still held.
+
+    Where a mode of fake tensors is given, what an operation makes from nothing is fake too if it has floating point:
+    nothing then touches that memory, or computes with what happens to be in it.
+    """
+
+    def __init__(self, fake: FakeTensorMode | None = None) -> None:
         super().__init__()
+        self.fake = fake
         self.sizes: dict[int, tuple[int, ref[Any]]] = {}
         """By storage; and what tells of its end."""
         self.saved: set[int] = set()
@@ -57,7 +70,10 @@ class Ledger(TorchDispatchMode):
         """Complete elements -> the largest total."""
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        made = function(*arguments, **(keywords or {}))
+        keywords = keywords or {}
+        is_fake = self.fake is not None and function in MAKERS and (keywords.get("dtype") or FLOAT).is_floating_point
+        with self.fake if self.fake is not None and is_fake else nullcontext():
+            made = function(*arguments, **keywords)
         self.enter(leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor))
         return made
 

@@ -1,4 +1,4 @@
-"""Memory of one worker by part, at the moment of a step at which it holds most.
+"""Memory of one worker: by part, at the moment of a step at which it holds most; and in all, while it starts.
 
 What it always holds (weights, optimizer, carry) is one part of it; the rest comes and goes: forward keeps activations
 for backward, backward trades them for gradients, gradients are summed over the workers, the optimizer moves weights.
@@ -18,6 +18,7 @@ from pretrain.engines import DeepSpeedEngineConfig, EngineConfig, LocalEngineCon
 from pretrain.engines.engine import DTYPES
 from pretrain.engines.tree_sum import TreeSum, largest_nodes
 from pretrain.group import Group
+from pretrain.plan.gathering import NOTHING, Gathering
 from pretrain.plan.ledger import Held, Pass
 
 FLOAT32_BYTES = 4
@@ -63,13 +64,17 @@ class WorkerMemory:
 class Player:
     """Whose turn it is."""
 
-    sizes: tuple[tuple[int, ...], ...]
-    """Elements of each of its weights, by group of its optimizer."""
+    in_order: tuple[int, ...]
+    """Elements of each of its weights, in the model's order."""
+    groups: tuple[tuple[int, ...], ...]
+    """The same by group of its optimizer."""
     passes: Pass
+    gathering: Gathering = NOTHING
+    """Of ZeRO stage 3."""
 
     @property
     def count(self) -> int:
-        return sum(map(sum, self.sizes))
+        return sum(self.in_order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,19 @@ class Place:
         """Of what is cut over the workers."""
         return -(-elements // self.workers)
 
+    def bucket(self, player: Player) -> int:
+        """Elements of DeepSpeed's buckets."""
+        assert isinstance(self.engine, DeepSpeedEngineConfig)
+        return min(self.engine.bucket_size, player.count)
+
+    def travelling(self, player: Player) -> int:
+        """Elements that travel at a time: a bucket of them, or a weight that is larger."""
+        return max(self.bucket(player), *player.in_order)
+
+    def reduces_in_backward(self, player: Player) -> bool:
+        """Whether a bucket is full before backward has ended."""
+        return self.bucket(player) < player.count
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -112,14 +130,26 @@ class Moment:
 
 
 def fullest(resting: WorkerMemory, place: Place, players: Sequence[Player]) -> WorkerMemory:
-    """What always is there, and what comes and goes at the fullest moment of any player's turn; or what is there while
-    the engine is built, where that is more."""
+    """What always is there, and what comes and goes at the fullest moment of any player's turn."""
     every = sum(player.count for player in players)
-    found = max(
-        (moment for player in players for moment in moments(place, player, every)), key=lambda moment: moment.total
-    )
-    turn, start = replace(resting, **asdict(found)), _start(place, every)
-    return turn if turn.on_device >= start.on_device else start
+    found = (moment for player in players for moment in moments(place, player, every))
+    return replace(resting, **asdict(max(found, key=lambda moment: moment.total)))
+
+
+def starting(place: Place, count: int) -> int:
+    """Bytes while the engine is built of a model of so many elements, which every worker has whole, in float32.
+
+    In bfloat16 a second copy is kept until the masters are made of it. DeepSpeed copies the weights into one tensor,
+    and makes masters, and gradients of what it does not cut.
+    """
+    whole, share, itemsize = FLOAT32_BYTES * count, FLOAT32_BYTES * place.share(count), place.itemsize
+    copies = whole if itemsize != FLOAT32_BYTES else 0
+    if isinstance(place.engine, LocalEngineConfig) or place.zero_stage == 0:
+        return whole + copies
+    if place.zero_stage == 3:
+        return max(whole + copies, copies + itemsize * place.share(count) + 2 * share)
+    gradients = whole if place.zero_stage == 1 and copies else share
+    return max(2 * whole, copies + itemsize * count + share + gradients)
 
 
 def moments(place: Place, player: Player, every: int) -> Iterator[Moment]:
@@ -168,7 +198,7 @@ def _canonical(place: Place, player: Player) -> Iterator[Moment]:
 
 def _replicated(place: Place, player: Player) -> Iterator[Moment]:
     yield from _passes(place, player)
-    tensors = [size for group in player.sizes for size in group]
+    tensors = [size for group in player.groups for size in group]
     yield Moment(FLOAT32_BYTES * player.count, communication=FLOAT32_BYTES * copied_together(tensors))
 
 
@@ -176,7 +206,7 @@ def _cut_optimizer(place: Place, player: Player, every: int) -> Iterator[Moment]
     """Stage 1 in bfloat16: every player has a flat float32 gradient for each group, to which each weight's is added."""
     gradients = FLOAT32_BYTES * every
     yield _at(player.passes.most(0), player.passes, gradients=gradients)
-    yield Moment(gradients, communication=FLOAT32_BYTES * copied_together([sum(group) for group in player.sizes]))
+    yield Moment(gradients, communication=FLOAT32_BYTES * copied_together([sum(group) for group in player.groups]))
 
 
 def _cut_gradients(place: Place, player: Player) -> Iterator[Moment]:
@@ -184,65 +214,46 @@ def _cut_gradients(place: Place, player: Player) -> Iterator[Moment]:
 
     A full bucket is copied, and the copy turned into float32 to be summed over the workers.
     """
-    bucket = _bucket(place, player)
-    gradients, held, reducing = FLOAT32_BYTES * place.share(player.count), 2 * bucket, (2 + 2 + FLOAT32_BYTES) * bucket
-    yield _at(player.passes.most(0), player.passes, gradients=gradients, communication=held)
-    if bucket < player.count:  # it is full before backward has ended
-        yield _at(player.passes.most(0), player.passes, gradients=gradients, communication=reducing)
+    bucket = place.itemsize * place.bucket(player)
+    reducing = bucket + (place.itemsize + FLOAT32_BYTES) * place.travelling(player)
+    gradients, inside = FLOAT32_BYTES * place.share(player.count), player.passes.most(0)
+    yield _at(inside, player.passes, gradients=gradients, communication=bucket)
+    if place.reduces_in_backward(player):
+        yield _at(inside, player.passes, gradients=gradients, communication=reducing)
     yield Moment(gradients, communication=reducing)
 
 
 def _cut_float32(place: Place, player: Player) -> Iterator[Moment]:
-    """Stages 1 and 2 in float32."""
-    bucket, share = FLOAT32_BYTES * _bucket(place, player), FLOAT32_BYTES * place.share(player.count)
+    """Stages 1 and 2 in float32: gradients move into a bucket, which is copied for the workers, and what this worker's
+    share has got of their sum is copied to remain, and once more for the optimizer."""
+    bucket, share = FLOAT32_BYTES * place.bucket(player), FLOAT32_BYTES * place.share(player.count)
+    copied = FLOAT32_BYTES * place.travelling(player) if place.workers > 1 else 0
     if place.zero_stage == 1:
+        gradients = FLOAT32_BYTES * player.count
         yield from _passes(place, player)
-        yield Moment(FLOAT32_BYTES * player.count, working=share, communication=2 * bucket)
+        yield Moment(gradients, communication=bucket)
+        yield Moment(gradients, working=share, communication=copied)
     else:
-        yield _at(player.passes.most(0), player.passes, gradients=2 * share, communication=bucket)
-        yield Moment(2 * share, communication=2 * bucket)
-    yield Moment(2 * share, working=share)
+        inside, before = player.passes.most(0), share if place.each > 1 else 0
+        yield _at(inside, player.passes, gradients=before, communication=bucket)
+        if place.reduces_in_backward(player):
+            yield _at(inside, player.passes, gradients=before + share, communication=bucket + copied)
+        yield Moment(before + share, communication=bucket + copied)
+    yield Moment(share, working=share)
 
 
 def _cut_weights(place: Place, player: Player) -> Iterator[Moment]:
-    """Stage 3."""
-    bucket = FLOAT32_BYTES * _bucket(place, player)
-    share = FLOAT32_BYTES * place.share(player.count)
-    whole = place.itemsize * whole_at_most([size for group in player.sizes for size in group], place.engine)
-    held = player.passes.most(0)
-    inside = _at(held, player.passes, gradients=share, communication=bucket)
+    """Stage 3: gradients go through a float32 bucket that is there always, and are copied to be summed; weights are
+    whole for a while."""
+    bucket, share = FLOAT32_BYTES * place.bucket(player), FLOAT32_BYTES * place.share(player.count)
+    reducing = bucket + FLOAT32_BYTES * place.travelling(player)
+    whole = place.itemsize * player.gathering.most_whole
+    inside = _at(player.passes.most(0), player.passes, gradients=share, communication=bucket)
     yield replace(inside, working=inside.working + whole)
-    yield Moment(share, working=whole, communication=2 * bucket)
-    yield Moment(2 * share, communication=bucket)
-
-
-def _start(place: Place, count: int) -> WorkerMemory:
-    """While DeepSpeed makes what it needs of a model that every worker has built whole, in float32.
-
-    In bfloat16 these weights are kept to the end for the masters; in float32 they are copied to be cut.
-    """
-    nothing = WorkerMemory(0, 0, 0, 0, 0, 0, 0, 0)
-    if isinstance(place.engine, LocalEngineConfig) or place.zero_stage == 0:
-        return nothing
-    whole = replace(nothing, weights=FLOAT32_BYTES * count, working=FLOAT32_BYTES * count)
-    if place.engine.precision == "float32" or place.zero_stage > 1:
-        return whole
-    return replace(
-        whole,
-        weights=place.itemsize * count,
-        gradients=FLOAT32_BYTES * count,
-        optimizer=FLOAT32_BYTES * place.share(count),
-    )
-
-
-def _bucket(place: Place, player: Player) -> int:
-    """Elements."""
-    assert isinstance(place.engine, DeepSpeedEngineConfig)
-    return min(place.engine.bucket_size, player.count)
-
-
-def whole_at_most(sizes: Sequence[int], engine: EngineConfig) -> int:
-    return 0
+    if place.reduces_in_backward(player):
+        yield replace(inside, working=inside.working + whole, communication=reducing)
+    yield Moment(share, communication=reducing)
+    yield Moment(share, working=share, communication=bucket)
 
 
 def copied_together(sizes: Sequence[int], limit: int = COALESCED) -> int:

@@ -5,20 +5,25 @@ its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
 """
 
 import math
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
+from kernels.dry_run import LAUNCHING, dry_run
 from pretrain.contract import Model
 from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
 from pretrain.experiment import Experiment
+from pretrain.kernels_config import UsesKernel
 from pretrain.models import ModelConfig, Seq2SeqConfig
 from pretrain.models.vectors import VectorModelConfig
+from pretrain.plan.gathering import Calls
 from pretrain.plan.ledger import Held, Ledger, Pass
 
 TYPICAL_LENGTH = 32
@@ -33,8 +38,9 @@ them: in less time, and with the same result."""
 class Passes:
     """Those of one model, made when they are asked for."""
 
-    def __init__(self, model: Model, config: ModelConfig) -> None:
+    def __init__(self, model: Model, config: ModelConfig, *, on_gpu: bool = False) -> None:
         self.model, self.config = model, config
+        self.running = dry_run if on_gpu else nullcontext
         blocks = getattr(model, "blocks", None)
         self.blocks = blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 2 * FEW_BLOCKS[-1] else None
         self.are_alike: bool | None = None
@@ -42,6 +48,10 @@ class Passes:
 
     def of(self, rows: int, player: str) -> Pass:
         """What `trace` finds."""
+        with self.running():
+            return self._of(rows, player)
+
+    def _of(self, rows: int, player: str) -> Pass:
         if self.blocks is None or self.are_alike is False:
             return trace(self.model, self.config, rows, player)
         of_block = sum(weight.numel() for weight in self.blocks[0].parameters())
@@ -52,6 +62,32 @@ class Passes:
             return trace(self.model, self.config, rows, player)
         return continued(less, more, of_block, blocks=len(self.blocks) - FEW_BLOCKS[1])
 
+    def calls(self) -> Calls:
+        """The modules of a forward; of blocks the first one alone is run."""
+        with self.running():
+            if self.blocks is None:
+                return self._calls()
+            self.model.blocks = self.blocks[:1]
+            try:
+                found = self._calls()
+            finally:
+                self.model.blocks = self.blocks
+        of_block = [name.removeprefix("blocks.0") for name in found if f"{name}.".startswith("blocks.0.")]
+        begins = found.index("blocks.0")
+        every = [f"blocks.{number}{name}" for number in range(len(self.blocks)) for name in of_block]
+        return (*found[:begins], *every, *found[begins + len(of_block) :])
+
+    def _calls(self) -> Calls:
+        found: list[str] = []
+        with ExitStack() as stack:
+            for name, module in self.model.named_modules():
+                stack.callback(module.register_forward_pre_hook(_noting(found, name)).remove)
+            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(torch.no_grad())
+            batch, carry = typical_batch(self.config, 1), self.model.initial_carry(1)
+            self.model(batch, carry, player=self.model.players[0], step=0)
+        return tuple(found)
+
     def _of_few(self, blocks: int, rows: int, player: str) -> Pass:
         """Of the model's first blocks alone."""
         assert self.blocks is not None
@@ -60,6 +96,10 @@ class Passes:
             return trace(self.model, self.config, rows, player)
         finally:
             self.model.blocks = self.blocks
+
+
+def _noting(found: list[str], name: str) -> Callable[[nn.Module, Any], None]:
+    return lambda module, arguments: found.append(name)
 
 
 def continued(less: Pass, more: Pass, of_block: int, *, blocks: int) -> Pass:
@@ -91,7 +131,7 @@ def trace(model: Model, config: ModelConfig, rows: int, player: str) -> Pass:
     """The pass of one micro-batch of so many rows; the same for a fake model as for a real one."""
     model.train()
     freeze_others(model, player)
-    ledger = Ledger()
+    ledger = Ledger(next((weight.fake_mode for weight in model.parameters() if isinstance(weight, FakeTensor)), None))
     with ExitStack() as stack:
         for weight in model.parameters():
             if weight.requires_grad:
@@ -111,14 +151,19 @@ def trace(model: Model, config: ModelConfig, rows: int, player: str) -> Pass:
     return Pass(kept, forward, tuple(Held(total, complete) for complete, total in ledger.most.items()))
 
 
-def fake_model(experiment: Experiment) -> Model:
-    """The experiment's model in its precision, without storage."""
+def fake_model(experiment: Experiment, *, on_gpu: bool = False) -> Model:
+    """The experiment's model in its precision, without storage; `on_gpu`: told to use the kernels that it would use on
+    a GPU, and to be run under `dry_run`."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = experiment.model.build()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(DTYPES[experiment.engine.precision])
     if experiment.engine.activation_checkpointing:
         enable_activation_checkpointing(model)
+    for module in model.modules() if on_gpu else ():
+        kernel = getattr(module, "kernel", None)
+        if kernel in LAUNCHING and isinstance(module, UsesKernel) and module.kernel_unsupported() is None:
+            module.impl = "reference" if experiment.kernels.of(kernel) == "reference" else "triton"
     return model
 
 

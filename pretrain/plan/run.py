@@ -19,6 +19,12 @@ class Placement:
     zero_stage: int
     micro_batches_per_worker: int
     memory: WorkerMemory
+    starting: int
+    """Bytes before the first step, which may be more: every worker builds the model whole."""
+
+    @property
+    def most(self) -> int:
+        return max(self.memory.total, self.starting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Plan:
         values = asdict(self) | {"non_embedding_parameters": self.non_embedding_parameters}
         for placed, placement in zip(values["placements"], self.placements, strict=True):
             placed["memory"]["total"] = placement.memory.total
+            placed["most"] = placement.most
         return values
 
 
@@ -81,7 +88,8 @@ def placements(subject: Subject, divisions: Iterable[Division]) -> Iterator[Plac
     """At every ZeRO stage at which the experiment could run."""
     for division in divisions:
         for stage in subject.stages():
-            yield Placement(division.workers, stage, division.each, subject.memory(division, stage))
+            memory, start = subject.memory(division, stage), subject.starting(division, stage)
+            yield Placement(division.workers, stage, division.each, memory, start)
 
 
 def describe(subject: Subject, placed: Iterable[Placement] = ()) -> Plan:

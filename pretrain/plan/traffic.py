@@ -7,20 +7,19 @@ bytes for each byte of gradients and stage 3 sends 3. What is counted here is wh
 - Gradients travel in float32, whatever the weights are in.
 - DeepSpeed 0.19.8 all-reduces gradients at stages 1 and 2 as well, and then all-gathers the weights: a third part.
 - Up to stage 1 gradients travel once in a player's turn, after its last micro-batch; at stages 2 and 3 after each.
-- At stage 3 the weights are gathered for forward, and again for backward unless less than REUSE_DISTANCE elements of
-  others are used in between; small ones once, after the update.
+- At stage 3 weights are gathered for forward, and those that are not needed soon again for backward
+  (`pretrain.plan.gathering`); small ones once, after the update.
 
 Losses, counts and the like are left out.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pretrain.engines import DeepSpeedEngineConfig, EngineConfig
-from pretrain.engines.deepspeed import REUSE_DISTANCE
 from pretrain.engines.engine import DTYPES
 from pretrain.engines.tree_sum import largest_nodes
 from pretrain.group import Group
+from pretrain.plan.gathering import NOTHING, Gathering
 
 FLOAT32_BYTES = 4
 
@@ -38,11 +37,15 @@ class Traffic:
 
 
 def turn_traffic(
-    sizes: Sequence[int], engine: EngineConfig, zero_stage: int, workers: int, micro_batches: int
+    count: int,
+    engine: EngineConfig,
+    zero_stage: int,
+    workers: int,
+    micro_batches: int,
+    gathering: Gathering = NOTHING,
 ) -> Traffic:
-    """Of a turn of a player whose weights have so many elements each, in the model's order; `micro_batches` in all."""
-    share = (workers - 1) / workers
-    count, each = sum(sizes), micro_batches // workers
+    """Of a turn of a player of so many elements; `micro_batches` in all; `gathering`: of stage 3."""
+    share, each = (workers - 1) / workers, micro_batches // workers
     if not isinstance(engine, DeepSpeedEngineConfig):
         sums = _broadcast_sums(micro_batches, workers) if engine.reduction == "canonical" else 2
         return Traffic(round(share * sums * FLOAT32_BYTES * count), 0)
@@ -51,22 +54,8 @@ def turn_traffic(
         times = each if zero_stage == 2 else 1
         gathered = count if zero_stage else 0
         return Traffic(round(share * times * 2 * FLOAT32_BYTES * count), round(share * itemsize * gathered))
-    gathered = each * gathered_elements(sizes, engine) + sum(size for size in sizes if size <= engine.whole_below)
+    gathered = each * gathering.gathered + gathering.small
     return Traffic(round(share * each * FLOAT32_BYTES * count), round(share * itemsize * gathered))
-
-
-def gathered_elements(sizes: Sequence[int], engine: DeepSpeedEngineConfig) -> int:
-    """Elements of cut weights that stage 3 gathers in the forward and backward of one micro-batch.
-
-    Between a weight's two uses those after it in the model are used twice, thrice if they are recomputed.
-    """
-    uses = 3 if engine.activation_checkpointing else 2
-    gathered = after = 0
-    for size in reversed(sizes):
-        if size > engine.whole_below:
-            gathered += size if uses * after < REUSE_DISTANCE else 2 * size
-        after += size
-    return gathered
 
 
 def _broadcast_sums(micro_batches: int, workers: int) -> int:

@@ -17,7 +17,7 @@ GPT = BatchConfig(micro_batches=128, rows=4)
         (XL, 64, (64, 2, "other micro-batches")),
         (XL, 128, (128, 1, "other micro-batches")),
         (XL, 1024, (1024, 1, "larger batch")),  # 1,024 rows for 128
-        (XL, 3, (33, 4, "larger batch")),  # 44 rows each, for 42.7
+        (XL, 3, (129, 1, "larger batch")),  # 43 rows each, for 42.7
         (GPT, 128, (128, 4, "as given")),
         (GPT, 256, (256, 2, "other micro-batches")),
         (GPT, 384, (384, 2, "larger batch")),  # 2 rows each, for 1.3

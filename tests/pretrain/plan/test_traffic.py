@@ -11,15 +11,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pretrain import config
-from pretrain.engines import DeepSpeedEngineConfig, LocalEngineConfig
+from pretrain.engines import DeepSpeedEngineConfig, LocalEngineConfig, deepspeed
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.plan.division import divide
+from pretrain.plan.gathering import Gathering
 from pretrain.plan.subject import Subject
-from pretrain.plan.traffic import Traffic, gathered_elements, turn_traffic
+from pretrain.plan.traffic import Traffic, turn_traffic
 from tests.processes import run_workers
 
-SIZES = [600, 300, 90, 10]
+SEEN = Gathering(gathered=1600, most_whole=990, small=10)
 
 
 def zero(stage: int, **fields: Any) -> DeepSpeedEngineConfig:
@@ -34,39 +35,29 @@ def zero(stage: int, **fields: Any) -> DeepSpeedEngineConfig:
         (0, Traffic(gradients=2 * 3 * 1000, weights=0)),  # 2 (N - 1)/N 4 n
         (1, Traffic(gradients=2 * 3 * 1000, weights=3 * 500)),  # and (N - 1)/N 2 n
         (2, Traffic(gradients=5 * 2 * 3 * 1000, weights=3 * 500)),  # gradients of each of 5 micro-batches
-        (3, Traffic(gradients=5 * 3 * 1000, weights=5 * 3 * 495 + 15)),  # once each; the 10 small once a step
+        (3, Traffic(gradients=5 * 3 * 1000, weights=3 * (5 * 1600 + 10) // 2)),  # and weights for each, small ones once
     ],
 )
 def test_four_workers_with_five_micro_batches_each(stage: int, expected: Traffic) -> None:
-    assert turn_traffic(SIZES, zero(stage), stage, 4, 20) == expected
+    assert turn_traffic(1000, zero(stage), stage, 4, 20, SEEN) == expected
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_one_worker_sends_nothing(stage: int) -> None:
-    assert turn_traffic(SIZES, zero(stage), stage, 1, 20).total == 0
+    assert turn_traffic(1000, zero(stage), stage, 1, 20, SEEN).total == 0
 
 
 def test_the_local_engine_sums_once() -> None:
     engine = LocalEngineConfig(kind="local")
-    assert turn_traffic(SIZES, engine, 0, 4, 20) == Traffic(2 * 3 * 1000, 0)
+    assert turn_traffic(1000, engine, 0, 4, 20) == Traffic(2 * 3 * 1000, 0)
 
 
 def test_canonical_sums_are_broadcast_one_by_one() -> None:
     """Two workers have one node of the tree each; of three with two leaves of six each, [0] [1], [2] [3] and [4, 5]."""
     engine = LocalEngineConfig(kind="local", reduction="canonical")
-    assert turn_traffic([1000], engine, 0, 2, 4) == Traffic(2 * 4000 // 2, 0)
-    assert turn_traffic([1000], engine, 0, 2, 6) == Traffic(2 * 4000 // 2, 0)
-    assert turn_traffic([1000], engine, 0, 3, 6) == Traffic(round(5 * 4000 * 2 / 3), 0)
-
-
-def test_weights_far_from_their_next_use_are_gathered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand, with a distance of 800: after 600 come 400 elements, used twice; after 300 come 100."""
-    monkeypatch.setattr("pretrain.plan.traffic.REUSE_DISTANCE", 800)
-    assert gathered_elements(SIZES, zero(3)) == 2 * 600 + 300 + 90
-    assert gathered_elements(SIZES, zero(3, activation_checkpointing=True)) == 2 * 600 + 300 + 90
-    monkeypatch.setattr("pretrain.plan.traffic.REUSE_DISTANCE", 300)
-    assert gathered_elements(SIZES, zero(3)) == 2 * 600 + 300 + 90
-    assert gathered_elements(SIZES, zero(3, activation_checkpointing=True)) == 2 * 600 + 2 * 300 + 90
+    assert turn_traffic(1000, engine, 0, 2, 4) == Traffic(2 * 4000 // 2, 0)
+    assert turn_traffic(1000, engine, 0, 2, 6) == Traffic(2 * 4000 // 2, 0)
+    assert turn_traffic(1000, engine, 0, 3, 6) == Traffic(round(5 * 4000 * 2 / 3), 0)
 
 
 SENT = {
@@ -99,16 +90,18 @@ def counted(sent: list[int]) -> Iterator[None]:
         yield
 
 
-def bytes_of_third_step(group: Group, recipe: str, overrides: tuple[str, ...]) -> int:
-    """By then DeepSpeed has seen in which order weights are used."""
+def bytes_of_third_step(group: Group, recipe: str, overrides: tuple[str, ...], distance: int) -> int:
+    """By then DeepSpeed has seen in which order weights are used. It keeps the collectives that it finds at first."""
+    deepspeed.REUSE_DISTANCE = distance
     experiment = config.load(Experiment, config.recipe_path(recipe), overrides)
-    steps = experiment.trainer(group).steps()
-    next(steps)
-    next(steps)
     sent: list[int] = []
     with counted(sent):
+        steps = experiment.trainer(group).steps()
         next(steps)
-    return sum(sent)
+        next(steps)
+        sent.clear()
+        next(steps)
+        return sum(sent)
 
 
 ENGINES = {
@@ -125,8 +118,24 @@ ENGINES = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_workers_send_what_was_planned(engine: str) -> None:
-    overrides = (ENGINES[engine], "batch.micro_batches=6")
+    check(ENGINES[engine], deepspeed.REUSE_DISTANCE)
+
+
+@pytest.mark.parametrize("distance", [1000, 40_000])
+@pytest.mark.parametrize("bucket", [500, 10_000])
+@pytest.mark.parametrize("recomputes", ["false", "true"])
+def test_weights_that_are_far_from_their_next_use_are_sent_again(
+    recomputes: str, bucket: int, distance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.plan.gathering.REUSE_DISTANCE", distance)
+    settings = f"bucket_size: {bucket}, activation_checkpointing: {recomputes}"
+    check(f"engine={{kind: deepspeed, zero_stage: 3, device: cpu, whole_below: 100, {settings}}}", distance, layers=8)
+
+
+def check(engine: str, distance: int, *, layers: int = 2) -> None:
+    overrides = (engine, "batch.micro_batches=6", f"model.num_layers={layers}")
     experiment = config.load(Experiment, config.recipe_path("tiny_gpt"), overrides)
     stage = getattr(experiment.engine, "zero_stage", 0)
     planned = Subject(experiment).traffic(divide(experiment.batch, 2), stage).total
-    assert run_workers(2, bytes_of_third_step, "tiny_gpt", overrides) == pytest.approx([planned] * 2, rel=0.01)
+    found = run_workers(2, bytes_of_third_step, "tiny_gpt", overrides, distance)
+    assert found == pytest.approx([planned] * 2, rel=0.01)
