@@ -47,28 +47,25 @@ def plan_table(plan: Plan) -> Table:
 
 
 def show_cluster_plan(plan: ClusterPlan, console: Console) -> None:
-    """What it is of, then the run, the memory of a worker and what it sends as tables."""
+    """What it is of, then the run, the memory of a worker and what it sends as tables, each under its title."""
+    kind, precision = plan.accelerator, plan.run.precision
     _say(console, plan_lines(plan.run)[:2])
+    _say(console, [f"the run on {kind.name} at {plan.utilisation:g} of {kind.peaks[precision]:.3g} FLOP/s ({UNITS})"])
     console.print(run_table(plan))
     _say(console, notes(plan))
-    console.print(
-        _memory_table(
-            f"memory of one {plan.accelerator.name} of {bytes_text(plan.accelerator.memory)}, {plan.run.precision} "
-            f"({UNITS})",
-            "accel.",
-            ((size.division.workers, size.zero_stage, size.stage.memory) for size in plan.sizes),
-        )
-    )
+    _say(console, [f"memory of one {kind.name} of {bytes_text(kind.memory)} in a step, {precision}"])
+    rows = ((size.division.workers, size.zero_stage, size.stage.memory) for size in plan.sizes)
+    console.print(_memory_table("", "accel.", rows))
+    _say(console, ["at most, by ZeRO stage (!: does not fit; s: while it starts)"])
     console.print(stages_table(plan))
+    _say(console, ["sent by a worker in a step, by ZeRO stage, and in what time"])
     console.print(traffic_table(plan))
 
 
 def run_table(plan: ClusterPlan) -> Table:
     """How the run goes on each number of accelerators."""
-    peak = plan.accelerator.peaks[plan.run.precision]
-    title = f"the run on {plan.accelerator.name} at {plan.utilisation:g} of {peak:.3g} FLOP/s"
     made = table(
-        title, "accel.>", "nodes>", "micro-batches\nx rows>", "ZeRO>", "fits\nfrom>", "step>", f"{plan.run.unit}s/s>",
+        "", "accel.>", "nodes>", "micro-batches\nx rows>", "ZeRO>", "fits\nfrom>", "step>", f"{plan.run.unit}s/s>",
         "days>", "check-\npoint>", "in>", lines=False,
     )  # fmt: skip
     for size in plan.sizes:
@@ -79,7 +76,7 @@ def run_table(plan: ClusterPlan) -> Table:
             f"{division.micro_batches} x {division.rows}{MARKS[division.kind]}",
             f"{size.zero_stage}",
             "none" if size.fits_from is None else f"{size.fits_from}",
-            seconds_text(size.step_seconds) + ("!" if is_bound_by_links(size) else ""),
+            seconds_text(size.step_seconds) + ("!" if is_bound_by_links(size) else " "),
             count_text(size.rate),
             days_text(size.days),
             short(size.checkpoint_bytes),
@@ -139,12 +136,7 @@ def _remedy(plan: ClusterPlan) -> str:
 def stages_table(plan: ClusterPlan) -> Table:
     """The memory of a worker by ZeRO stage, at its fullest in a step or while it starts."""
     stages = [stage.zero_stage for stage in plan.sizes[0].stages]
-    made = table(
-        "at most, by ZeRO stage (!: does not fit; s: while it starts)",
-        "accel.>",
-        *(f"{stage}  >" for stage in stages),
-        lines=False,
-    )
+    made = table("", "accel.>", *(f"{stage}  >" for stage in stages), lines=False)
     for size in plan.sizes:
         made.add_row(f"{size.division.workers}", *map(_marked, size.stages))
     return made
@@ -158,7 +150,7 @@ def traffic_table(plan: ClusterPlan) -> Table:
     """What a worker sends in a step by ZeRO stage, and how long the links take for it."""
     stages = [stage.zero_stage for stage in plan.sizes[0].stages]
     columns = (f"{stage}{name}>" for stage in stages for name in ("", ": in"))
-    made = table("sent by a worker in a step, by ZeRO stage", "accel.>", *columns, lines=False)
+    made = table("", "accel.>", *columns, lines=False)
     for size in plan.sizes:
         cells = (
             cell for stage in size.stages for cell in (short(stage.traffic.total), seconds_text(stage.link_seconds))
@@ -190,7 +182,7 @@ def seconds_text(seconds: float) -> str:
     for size, unit in ((DAY, "d"), (3600.0, "h"), (1.0, "s")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{1e3 * seconds:.3g} ms"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-5 or not seconds else "<0.01 ms"
 
 
 def days_text(days: float) -> str:

@@ -54,7 +54,7 @@ def _order(calls: Calls, *, recomputes: bool) -> Iterator[str]:
 
 def _backward(name: str, calls: Calls, *, recomputes: bool) -> Iterator[str]:
     yield name
-    inside = [call for call in calls if call != name and (not name or call.startswith(f"{name}."))]
+    inside = tuple(call for call in calls if call != name and (not name or call.startswith(f"{name}.")))
     if recomputes and name.rpartition(".")[0] == "blocks":
         yield from (name, *inside)
         recomputes = False
