@@ -1,5 +1,6 @@
 """The verbs of Segue: each parses its arguments and calls one function. Heavy imports wait until a verb needs them."""
 
+import gc
 import json
 import os
 import signal
@@ -496,19 +497,35 @@ def plan(
         list[int] | None,
         typer.Option(help="For this number of workers; may be repeated. All that are possible, if not given."),
     ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="For one worker on each accelerator of this kind, such as h100.", metavar="NAME")
+    ] = None,
+    accelerators: Annotated[
+        list[str] | None,
+        typer.Option(help="How many, or FROM-TO, doubling; may be repeated. 1-16384, if not given.", metavar="N"),
+    ] = None,
+    nodes: Annotated[list[str] | None, typer.Option(help="Likewise, of whole nodes.", metavar="N")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of its peak that an accelerator reaches; 0.4, if not given.")
+    ] = None,
+    storage_bandwidth: Annotated[
+        float | None, typer.Option(help="GB/s at which all workers together write; 1, if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a run needs: parameters, FLOPs, memory of a worker by part, disk."""
+    """What a run needs: parameters, FLOPs, memory of a worker by part, disk. On accelerators of a kind also days,
+    communication and the time of a checkpoint, from one to thousands."""
+    gc.disable()  # a fifth of the time would go into looking for garbage, while a thousand modules are imported
+    from cluster.planning import OnAccelerators, print_plan
     from pretrain.experiment import load_experiment
-    from pretrain.plan import plan as make_plan
 
-    made = make_plan(load_experiment(recipe, overrides or ()), workers or None)
-    if as_json:
-        print(json.dumps(made.to_json(), indent=2))
-        return
-    from cluster.tables import show_plan
-
-    show_plan(made, console())
+    print_plan(
+        load_experiment(recipe, overrides or ()),
+        workers=workers or (),
+        asked=OnAccelerators(accelerator, accelerators or (), nodes or (), utilisation, storage_bandwidth),
+        as_json=as_json,
+        console=console(),
+    )
 
 
 @app.command()

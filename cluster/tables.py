@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from evals.metric import Metric
 from pretrain.contract import capabilities
 from pretrain.doctor import Finding
 from pretrain.models import MODEL_CONFIGS
-from pretrain.plan import Plan
 
 
 def table(title: str, *columns: str, lines: bool = True) -> Table:
@@ -34,36 +32,6 @@ def bytes_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
     return f"{count:.0f} B"
-
-
-def show_plan(plan: Plan, console: Console) -> None:
-    """Its sums in lines, then the workers' memory as a table."""
-    for line in plan_lines(plan):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(plan_table(plan))
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """What does not depend on the workers."""
-    return [
-        f"{plan.name}: {plan.parameters:,} parameters ({plan.non_embedding_parameters:,} without embeddings)",
-        f"{plan.count_per_step:,} {plan.unit}s a step, {plan.total_count:,} in all; "
-        f"{plan.flops_per_step:.3g} FLOPs a step, {plan.total_flops:.3g} in all",
-        f"a checkpoint is {bytes_text(plan.checkpoint_bytes)}; the run needs {bytes_text(plan.disk_bytes)} of disk",
-    ]
-
-
-def plan_table(plan: Plan) -> Table:
-    """Memory of one worker by part."""
-    parts = ("weights", "gradients", "optimizer", "activations", "carry", "communication", "saving", "total")
-    broken = {"activations": "activa-\ntions", "communication": "commu-\nnication"}
-    columns = [f"{broken.get(part, part)}>" for part in parts]
-    title = f"memory of one worker, {plan.precision} (K, M, G: 2^10, 2^20, 2^30 bytes)"
-    made = table(title, "workers>", "ZeRO>", *columns, lines=False)
-    for place in plan.placements:
-        values = [bytes_text(getattr(place.memory, part)).removesuffix("iB") for part in parts]
-        made.add_row(str(place.workers), str(place.zero_stage), *values)
-    return made
 
 
 def model_rows() -> list[dict[str, Any]]:

@@ -12,10 +12,11 @@ from rich.console import Console
 from cluster.job import Injector, Job, work
 from cluster.jobs.record import JobRecord
 from cluster.observer import Observer, OnStatus, WorkerStatus
+from cluster.plan_tables import show_plan
 from cluster.progress import Display
 from cluster.sampling import keep_tokenizer
 from cluster.stop import StopSignals
-from cluster.tables import bytes_text, show_plan
+from cluster.tables import bytes_text
 from cluster.topology import ANYWHERE, Shape
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused

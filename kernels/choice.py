@@ -1,6 +1,7 @@
 """Which implementation of an operation runs: asked for by name, or chosen by where the tensors are."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,9 @@ IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 GPU_TYPES = ("cuda",)
 """torch's device types that Triton compiles for; AMD's are `cuda` as well."""
+
+DRY: ContextVar[bool] = ContextVar("dry", default=False)
+"""Whether nothing is launched (`kernels.dry_run`), so that fused kernels can be chosen wherever the tensors are."""
 
 
 def choose(
@@ -42,6 +46,8 @@ def no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why no kernel of Triton computes tensors of this kind here, or None."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"it computes float32, float16 and bfloat16, not {dtype}"
+    if DRY.get():
+        return None
     if device.type not in (*GPU_TYPES, "cpu"):
         return f"it is compiled for GPUs of NVIDIA and AMD, the tensors are on {device}"
     try:

@@ -94,6 +94,10 @@ class Model(nn.Module, abc.ABC):
         """Floating-point operations of one forward pass per unit of `count`, matrix products only."""
         return 2.0 * sum(p.numel() for p in self.parameters())
 
+    def recomputed_flops_per_count(self) -> float:
+        """Of these, what backward computes again where activations are recomputed: those of blocks; 0 without any."""
+        return 0.0
+
 
 @runtime_checkable
 class ExactLikelihood(Protocol):

@@ -5,20 +5,14 @@ from time import perf_counter
 
 import torch
 
-PEAK_FLOPS: dict[str, dict[str, float]] = {
-    "A100": {"bfloat16": 312e12, "float32": 19.5e12},
-    "H100": {"bfloat16": 989e12, "float32": 67e12},
-    "H200": {"bfloat16": 989e12, "float32": 67e12},
-    "MI300X": {"bfloat16": 1307e12, "float32": 163e12},
-}
-"""Dense peaks in FLOP/s by part of the device's name, from the vendors' data sheets (no sparsity, no TF32)."""
+from pretrain.accelerators import ACCELERATORS
 
 
 def known_peak(device_name: str, precision: str) -> float | None:
-    """The data sheet's figure, or None for a device that the table lacks."""
-    for part, peaks in PEAK_FLOPS.items():
-        if part in device_name:
-            return peaks[precision]
+    """The data sheet's figure (`pretrain.accelerators`), or None for a device that the table lacks."""
+    for accelerator in ACCELERATORS.values():
+        if accelerator.device in device_name:
+            return accelerator.peaks[precision]
     return None
 
 

@@ -35,6 +35,9 @@ from pretrain.engines.engine import (
 from pretrain.group import Group
 from pretrain.optim import OptimizerConfig
 
+REUSE_DISTANCE = 1_000_000_000
+"""Stage 3: a weight stays whole where fewer elements of others are used before its next use; DeepSpeed's default."""
+
 
 class DeepSpeedEngineConfig(EngineSettings):
     """ZeRO data parallelism."""
@@ -73,6 +76,7 @@ class DeepSpeedEngineConfig(EngineSettings):
                 "allgather_bucket_size": bucket,
                 "stage3_prefetch_bucket_size": bucket,
                 "stage3_param_persistence_threshold": self.whole_below,
+                "stage3_max_reuse_distance": REUSE_DISTANCE,
             },
         }
 

@@ -120,6 +120,26 @@ def test_prepare(segue: Forks, place: Path, corpus: str, phrases: list[str], exe
         (["checkpoints", "compare", "other", "missing"], "other has no checkpoint"),
         (["data", "other"], "launch.py prepare"),
         (["plan", "tiny_gpt", "--workers", "5"], "workers=5"),
+        (
+            ["plan", "tiny_gpt", "--accelerator", "h10"],
+            "--accelerator h10: there is none of this name; did you mean 'h100'",
+        ),
+        (["plan", "tiny_gpt", "--accelerators", "8"], "--accelerators: is of accelerators; say of which kind"),
+        (["plan", "tiny_gpt", "--utilisation", "0.3"], "--utilisation: is of accelerators; say of which kind"),
+        (["plan", "tiny_gpt", "--accelerator", "h100", "--workers", "2"], "--workers: is for no --accelerator"),
+        (
+            ["plan", "tiny_gpt", "--accelerator", "h100", "--accelerators", "0"],
+            "--accelerators 0: must be a whole number",
+        ),
+        (["plan", "tiny_gpt", "--accelerator", "h100", "--nodes", "2.5"], "--nodes 2.5: must be a whole number"),
+        (
+            ["plan", "tiny_gpt", "--accelerator", "h100", "--utilisation", "2"],
+            "--utilisation 2: must be above 0 and at most 1",
+        ),
+        (
+            ["plan", "tiny_gpt", "--accelerator", "h100", "--storage-bandwidth", "0"],
+            "--storage-bandwidth 0: must be above 0",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )

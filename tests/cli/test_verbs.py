@@ -56,7 +56,7 @@ def test_every_verb_has_help() -> None:
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
         "prepare", "train", "resume", "evaluate", "sample", "report", "plan", "models", "recipes", "doctor", "data",
-        "export", "compare", "quickstart", "submit", "status", "logs", "cancel", "list", "checkpoints",
+        "export", "compare", "quickstart", "submit", "status", "logs", "cancel", "list", "checkpoints", "cluster",
     ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_tables_fit_80_columns(segue: Forks, tmp_path: Path, verb: tuple[str, ..
         start = next(index for index, line in enumerate(lines) if line.startswith("memory of one worker"))
         lines = lines[start:]
         rule = next(index for index, line in enumerate(lines) if line.startswith("───"))
-        assert all(len(re.findall(r"[\d.]+", line)) == 10 for line in lines[rule + 1 :])
+        assert all(len(re.findall(r"[\d.]+", line)) == 11 for line in lines[rule + 1 :])
     assert max(map(len, lines)) <= 80
 
 
@@ -100,6 +100,20 @@ def test_plan_and_dry_run(segue: Forks, tmp_path: Path, recipe: str) -> None:
     assert f"{plan['parameters']:,} parameters" in needs
     assert f"{7 * plan['count_per_step']:,} in all" in needs
     assert "of disk" in needs
+    assert files_below(tmp_path) == {}
+
+
+def test_plan_on_accelerators(segue: Forks, tmp_path: Path) -> None:
+    asked = ("plan", "tiny_gpt", "engine.kind=deepspeed", "--accelerator", "H100", "--nodes", "1", "--nodes", "4")
+    plan = json.loads(segue.run(*asked, "--utilisation", "0.2", "--json", cwd=tmp_path).out)
+    assert [(size["nodes"], size["accelerators"]) for size in plan["sizes"]] == [(1, 8), (4, 32)]
+    assert plan["utilisation"] == 0.2
+    assert {stage["zero_stage"] for size in plan["sizes"] for stage in size["stages"]} == {0, 1, 2, 3}
+    shown = segue.run(*asked, cwd=tmp_path)
+    assert (shown.code, shown.err) == (0, "")
+    assert "the run on h100 at 0.4" in shown.out
+    every = segue.run("plan", "tiny_gpt", "--accelerator", "l40s", "--json", cwd=tmp_path).out
+    assert [size["accelerators"] for size in json.loads(every)["sizes"]] == [2**power for power in range(15)]
     assert files_below(tmp_path) == {}
 
 

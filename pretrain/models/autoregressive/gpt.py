@@ -217,7 +217,10 @@ class GPT(Model):
 
     def flops_per_count(self) -> float:
         """2 per weight and token, plus scores and values over half the context, plus the output layer."""
+        return self.recomputed_flops_per_count() + self.vocabulary.flops_per_token()
+
+    def recomputed_flops_per_count(self) -> float:
         c = self.config
         weights = 4 * c.width**2 + 2 * c.width * c.inner_width
         keys = (c.context_length + 1) / 2
-        return c.num_layers * (2 * weights + 4 * c.width * keys) + self.vocabulary.flops_per_token()
+        return c.num_layers * (2 * weights + 4 * c.width * keys)

@@ -221,10 +221,13 @@ class TransformerXL(Model):
 
         Keys and values of a memory of hidden states are projected anew for each segment: M/L extra per token.
         """
+        return self.recomputed_flops_per_count() + self.vocabulary.flops_per_token()
+
+    def recomputed_flops_per_count(self) -> float:
         c = self.config
         inner, length = c.num_heads * c.head_width, c.segment_length
         keys = c.memory_length + (length + 1) / 2
         anew = c.memory_length / length if c.memory_of == "hidden_states" else 0.0
         projections = 2 * c.width * inner * (2 + 2 * (1 + anew))
         layer = projections + 4 * c.width * c.inner_width + 6 * inner * keys
-        return c.num_layers * layer + self.vocabulary.flops_per_token()
+        return c.num_layers * layer

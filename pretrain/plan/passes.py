@@ -1,0 +1,185 @@
+"""One forward and backward of a micro-batch without numbers.
+
+The model is built of fake tensors (shape and dtype, no storage) and run. The batch is real, since models branch on it;
+its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from data_pipeline.batch import Batch, PairBatch, TokenBatch, VectorBatch
+from kernels.dry_run import LAUNCHING, dry_run
+from pretrain.contract import Model
+from pretrain.engines.engine import DTYPES, enable_activation_checkpointing, freeze_others
+from pretrain.experiment import Experiment
+from pretrain.kernels_config import UsesKernel
+from pretrain.models import ModelConfig, Seq2SeqConfig
+from pretrain.models.vectors import VectorModelConfig
+from pretrain.plan.gathering import Calls
+from pretrain.plan.ledger import Held, Ledger, Pass
+
+TYPICAL_LENGTH = 32
+"""Of sources and targets, whose configuration gives no length: a guess, on which count, operations and activations
+depend."""
+
+FEW_BLOCKS = (2, 3, 4)
+"""Of a model of more than twice as many blocks as the last of these so many are run, and the others continued from
+them: in less time, and with the same result."""
+
+
+class Passes:
+    """Those of one model, made when they are asked for."""
+
+    def __init__(self, model: Model, config: ModelConfig, *, on_gpu: bool = False) -> None:
+        self.model, self.config = model, config
+        self.running = dry_run if on_gpu else nullcontext
+        blocks = getattr(model, "blocks", None)
+        self.blocks = blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 2 * FEW_BLOCKS[-1] else None
+        self.are_alike: bool | None = None
+        """Whether blocks are, so that a pass of more of them follows from those of few; None: not looked at yet."""
+
+    def of(self, rows: int, player: str) -> Pass:
+        """What `trace` finds."""
+        with self.running():
+            return self._of(rows, player)
+
+    def _of(self, rows: int, player: str) -> Pass:
+        if self.blocks is None or self.are_alike is False:
+            return trace(self.model, self.config, rows, player)
+        of_block = sum(weight.numel() for weight in self.blocks[0].parameters())
+        less, more = (self._of_few(count, rows, player) for count in FEW_BLOCKS[:2])
+        if self.are_alike is None:
+            self.are_alike = continued(less, more, of_block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
+        if not self.are_alike:
+            return trace(self.model, self.config, rows, player)
+        return continued(less, more, of_block, blocks=len(self.blocks) - FEW_BLOCKS[1])
+
+    def calls(self) -> Calls:
+        """The modules of a forward; of blocks the first one alone is run."""
+        with self.running():
+            if self.blocks is None:
+                return self._calls()
+            self.model.blocks = self.blocks[:1]
+            try:
+                found = self._calls()
+            finally:
+                self.model.blocks = self.blocks
+        of_block = [name.removeprefix("blocks.0") for name in found if f"{name}.".startswith("blocks.0.")]
+        begins = found.index("blocks.0")
+        every = [f"blocks.{number}{name}" for number in range(len(self.blocks)) for name in of_block]
+        return (*found[:begins], *every, *found[begins + len(of_block) :])
+
+    def _calls(self) -> Calls:
+        found: list[str] = []
+        with ExitStack() as stack:
+            for name, module in self.model.named_modules():
+                stack.callback(module.register_forward_pre_hook(_noting(found, name)).remove)
+            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(torch.no_grad())
+            batch, carry = typical_batch(self.config, 1), self.model.initial_carry(1)
+            self.model(batch, carry, player=self.model.players[0], step=0)
+        return tuple(found)
+
+    def _of_few(self, blocks: int, rows: int, player: str) -> Pass:
+        """Of the model's first blocks alone."""
+        assert self.blocks is not None
+        self.model.blocks = self.blocks[:blocks]
+        try:
+            return trace(self.model, self.config, rows, player)
+        finally:
+            self.model.blocks = self.blocks
+
+
+def _noting(found: list[str], name: str) -> Callable[[nn.Module, Any], None]:
+    return lambda module, arguments: found.append(name)
+
+
+def continued(less: Pass, more: Pass, of_block: int, *, blocks: int) -> Pass:
+    """The pass of a model with so many blocks more than `more`, which has one more than `less`; blocks of so many
+    elements.
+
+    In backward each block holds less by what it keeps than the one that follows it in the model, and by then the
+    gradients of that one are complete.
+    """
+    kept, growth = more.kept - less.kept, more.forward - less.forward
+    period = len(more.backward) - len(less.backward)
+    begins = next(
+        (i for i, (a, b) in enumerate(zip(less.backward, more.backward, strict=False)) if _shift(a, kept, 0) != b), 0
+    )
+    """Where the last blocks end, as far as they are like those of `less`."""
+    one = more.backward[max(begins - period, 0) : begins]
+    backward = [_shift(held, blocks * kept, 0) for held in more.backward[:begins]]
+    for number in range(1, blocks + 1):
+        backward += [_shift(held, (blocks - number) * kept, number * of_block) for held in one]
+    backward += [_shift(held, 0, blocks * of_block) for held in more.backward[begins:]]
+    return Pass(more.kept + blocks * kept, more.forward + blocks * growth, tuple(backward))
+
+
+def _shift(held: Held, total: int, complete: int) -> Held:
+    return Held(held.total + total, held.complete + complete)
+
+
+def trace(model: Model, config: ModelConfig, rows: int, player: str) -> Pass:
+    """The pass of one micro-batch of so many rows; the same for a fake model as for a real one."""
+    model.train()
+    freeze_others(model, player)
+    ledger = Ledger(next((weight.fake_mode for weight in model.parameters() if isinstance(weight, FakeTensor)), None))
+    with ExitStack() as stack:
+        for weight in model.parameters():
+            if weight.requires_grad:
+                stack.callback(weight.register_post_accumulate_grad_hook(ledger.complete_gradient).remove)
+        stack.enter_context(torch.random.fork_rng())
+        torch.manual_seed(0)
+        batch, carry = typical_batch(config, rows), model.initial_carry(rows)
+        ledger.leave_out([*model.parameters(), *model.buffers(), *(carry or {}).values()])
+        ledger.enter(batch_tensors(batch))
+        stack.enter_context(ledger)
+        with saved_tensors_hooks(ledger.save, lambda tensor: tensor):
+            loss = model(batch, carry, player=player, step=0)
+        forward = ledger.most[0] - ledger.leave_out((loss.carry or {}).values())
+        kept = ledger.saved_bytes()
+        ledger.most = {0: ledger.total}
+        loss.total.backward()
+    return Pass(kept, forward, tuple(Held(total, complete) for complete, total in ledger.most.items()))
+
+
+def fake_model(experiment: Experiment, *, on_gpu: bool = False) -> Model:
+    """The experiment's model in its precision, without storage; `on_gpu`: told to use the kernels that it would use on
+    a GPU, and to be run under `dry_run`."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = experiment.model.build()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(DTYPES[experiment.engine.precision])
+    if experiment.engine.activation_checkpointing:
+        enable_activation_checkpointing(model)
+    for module in model.modules() if on_gpu else ():
+        kernel = getattr(module, "kernel", None)
+        if kernel in LAUNCHING and isinstance(module, UsesKernel) and module.kernel_unsupported() is None:
+            module.impl = "reference" if experiment.kernels.of(kernel) == "reference" else "triton"
+    return model
+
+
+def typical_batch(config: ModelConfig, rows: int) -> Batch:
+    """A micro-batch as the model reads it, with made-up contents from torch's default generator."""
+    ids_R = torch.zeros(rows, dtype=torch.int64)
+    if isinstance(config, VectorModelConfig):
+        return VectorBatch(torch.rand(rows, math.prod(config.shape)).round(), ids_R, ids_R)
+    if isinstance(config, Seq2SeqConfig):
+        tokens_RL = torch.randint(config.vocab_size, (rows, TYPICAL_LENGTH))
+        return PairBatch(tokens_RL, ids_R + TYPICAL_LENGTH, tokens_RL.clone(), tokens_RL.clone(), ids_R.clone())
+    length = config.length or 1
+    tokens_RL = (config.vocab_size ** torch.rand(rows, length + 1)).long() - 1
+    age_RL = torch.arange(length).expand(rows, -1)
+    return TokenBatch(tokens_RL[:, :-1].contiguous(), tokens_RL[:, 1:].contiguous(), age_RL, ids_R)
+
+
+def batch_tensors(batch: Batch) -> list[Tensor]:
+    return [getattr(batch, field.name) for field in fields(batch)]

@@ -1,0 +1,131 @@
+"""Passes of models of many blocks, continued from few: nothing changes but the time that they take."""
+
+import pytest
+import torch
+from torch import nn
+
+from kernels.dry_run import LAUNCHING
+from pretrain import config
+from pretrain.experiment import Experiment
+from pretrain.plan.ledger import Held, Ledger, Pass
+from pretrain.plan.passes import FEW_BLOCKS, Passes, continued, fake_model, trace
+
+MANY = f"model.num_layers={2 * FEW_BLOCKS[-1] + 2}"
+
+VARIANTS = {
+    "gpt": ("tiny_gpt", MANY),
+    "gpt recomputed": ("tiny_gpt", MANY, "engine.activation_checkpointing=true"),
+    "gpt in bfloat16": ("tiny_gpt", MANY, "engine.precision=bfloat16"),
+    "transformer_xl": ("tiny_transformer_xl", MANY),
+    "transformer_xl recomputed": ("tiny_transformer_xl", MANY, "engine.activation_checkpointing=true"),
+    "transformer_xl without memory": ("tiny_transformer_xl", MANY, "model.memory_length=0"),
+    "transformer_xl with norms before": ("tiny_transformer_xl", MANY, "model.norm=pre", "model.share_biases=false"),
+    "transformer_xl with keys and values": ("tiny_transformer_xl", MANY, "model.memory_of=keys_and_values"),
+}
+
+
+def experiment(variant: str) -> Experiment:
+    recipe, *overrides = VARIANTS[variant]
+    return config.load(Experiment, config.recipe_path(recipe), tuple(overrides))
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_pass_is_continued_exactly(variant: str, on_gpu: bool) -> None:
+    made = experiment(variant)
+    model = fake_model(made, on_gpu=on_gpu)
+    passes = Passes(model, made.model, on_gpu=on_gpu)
+    blocks = model.blocks
+    for rows in (3, 1):
+        found = passes.of(rows, "model")
+        with passes.running():
+            assert found == trace(model, made.model, rows, "model")
+    assert passes.are_alike
+    assert model.blocks is blocks
+
+
+def test_blocks_that_are_not_alike_are_all_run() -> None:
+    made = experiment("gpt")
+    model = fake_model(made)
+    blocks = model.blocks
+    assert isinstance(blocks, nn.ModuleList)
+    with torch.utils._python_dispatch._disable_current_modes():
+        wider = fake_model(made.model_copy(update={"model": made.model.model_copy(update={"inner_width": 80})}))
+    blocks[2].feed_forward = wider.blocks[2].feed_forward
+    passes = Passes(model, made.model)
+    assert passes.of(2, "model") == trace(model, made.model, 2, "model")
+    assert passes.are_alike is False
+
+
+def test_continued_by_hand() -> None:
+    """Two blocks of 10 elements that keep 100 bytes each, of two gradients; a head of 5 elements, a tail of 7."""
+    head, tail = [Held(30, 0), Held(20, 5)], [Held(4, 42)]
+
+    def passes(blocks: int) -> Pass:
+        inside = []
+        for number in range(blocks):
+            below, done = 100 * (blocks - number), 5 + 10 * number
+            inside += [Held(below + 9, done + 4), Held(below, done + 10)]
+        front = [Held(held.total + 100 * blocks, held.complete) for held in head]
+        back = [Held(held.total, held.complete + 10 * (blocks - 3)) for held in tail]
+        return Pass(7 + 100 * blocks, 11 + 130 * blocks, (*front, *inside, *back))
+
+    assert continued(passes(2), passes(3), 10, blocks=0) == passes(3)
+    assert continued(passes(2), passes(3), 10, blocks=4) == passes(7)
+
+
+@pytest.mark.parametrize("variant", ["gpt", "transformer_xl"])
+def test_calls_of_many_blocks_are_those_of_one(variant: str) -> None:
+    made = experiment(variant)
+    passes = Passes(fake_model(made), made.model)
+    assert passes.calls() == passes._calls()
+    assert "blocks.9.feed_forward.inner" in passes.calls()
+
+
+def test_a_ledger_counts_storages_and_not_tensors() -> None:
+    given = torch.zeros(100)
+    ledger = Ledger()
+    ledger.leave_out([given])
+    with ledger:
+        doubled = given * 2
+        view = doubled[:50].view(5, 10)
+        given.add_(1.0)
+        assert ledger.total == 400
+        del doubled
+        assert ledger.total == 400, "its view is still there"
+        del view
+        assert ledger.total == 0
+        (torch.zeros(300) + torch.zeros(300)).sum()
+    assert max(ledger.most.values()) == 3 * 1200
+
+
+def test_without_numbers_nothing_is_computed_by_chance() -> None:
+    """What an operation makes from nothing has floating point without numbers too."""
+    weight = fake_model(experiment("gpt")).vocabulary.embedding
+    with Ledger(weight.fake_mode):
+        made, counted = torch.empty(3), torch.zeros(3, dtype=torch.int64)
+    assert type(made) is type(weight.data)
+    assert type(counted) is torch.Tensor
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run in the interpreter only where there is no GPU")
+@pytest.mark.parametrize("vocabulary", ["full", "adaptive"])
+def test_kernels_that_are_not_launched_hold_what_they_hold_when_they_are(vocabulary: str) -> None:
+    """Against Triton's interpreter, which launches them on the CPU."""
+    adaptive = "{kind: adaptive, cutoffs: [16, 40], div_val: 2, embedding_width: 32, tied: true}"
+    overrides = ("model.dropout=0", "model.attention_dropout=0", "model.segment_length=8", "model.memory_length=8")
+    if vocabulary == "adaptive":
+        overrides += (f"model.vocabulary={adaptive}",)
+    made = config.load(Experiment, config.recipe_path("tiny_transformer_xl"), overrides)
+    real = made.model.build()
+    for module in real.modules():
+        if getattr(module, "kernel", None) in LAUNCHING:
+            module.impl = "triton"  # type: ignore[assignment]
+    found = trace(real, made.model, 2, "model")
+    planned = Passes(fake_model(made, on_gpu=True), made.model, on_gpu=True).of(2, "model")
+    assert (planned.kept, planned.forward) == (found.kept, found.forward)
+    assert planned.backward[0].total == pytest.approx(found.backward[0].total, rel=0.01)
+    for ours, theirs in zip(planned.backward, found.backward, strict=True):  # the interpreter lets go of things late
+        assert ours.complete == theirs.complete
+        assert ours.total <= 1.01 * theirs.total
+    assert planned.kept < trace(fake_model(made), made.model, 2, "model").kept
