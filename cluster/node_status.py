@@ -39,7 +39,7 @@ class ClusterView:
     """The URL to submit to, where its head is on this machine."""
     authenticated: bool
     problem: str | None
-    """Why the rest is not known."""
+    """Why the rest is not known; begins with the address."""
     nodes: list[NodeView] = field(default_factory=list)
 
     @property
@@ -150,7 +150,7 @@ def _sum(amounts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _cluster_lines(view: ClusterView) -> list[str]:
     if view.problem:
-        return [f"cluster at {view.address}: {view.problem}"]
+        return [f"cluster at {view.problem}"]
     alive = sum(node.alive for node in view.nodes)
     gone = len(view.nodes) - alive
     told = [
@@ -175,7 +175,8 @@ def _amounts(total: dict[str, float], free: dict[str, float]) -> str:
 
 
 def _record_line(record: NodeRecord) -> str:
-    state = f"on {record.host}" if record.lives else f"is gone; `segue cluster stop {record.name}` removes what is left"
+    gone = f"{'is gone' if record.servers else 'was not started to its end'}; `segue cluster stop {record.name}`"
+    state = f"on {record.host}" if record.lives else f"{gone} removes what is left"
     ended = f"; its {' and '.join(record.ended)} ended" if record.lives and record.ended else ""
     return f"started here: {record.name} {state}{ended}"
 

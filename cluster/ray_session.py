@@ -81,16 +81,18 @@ def session_directory() -> Iterator[Path]:
 
 def remove_leftovers() -> list[Path]:
     """Remove the directories of drivers that were killed: those whose lock nobody holds. Returns them."""
-    removed = []
-    for directory in TEMPORARY.glob(f"{PREFIX}*"):
-        try:
-            with (directory / LOCK).open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
-                removed.append(directory)
-        except OSError:  # held, another user's, or not (yet) a session's
-            continue
-    return removed
+    return [directory for directory in TEMPORARY.glob(f"{PREFIX}*") if remove_leftover(directory)]
+
+
+def remove_leftover(directory: Path) -> bool:
+    """Whether it was one: a directory whose lock nobody holds."""
+    try:
+        with (directory / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except OSError:  # held, another user's, or not (yet) a session's
+        return False
+    return True
 
 
 def _apart_from_signals() -> None:
