@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -216,7 +217,7 @@ def train(
         describe(experiment, workers=shape, launcher=launcher.value, address=address, console=console())
         return
     directory = run or Path("runs") / experiment.name
-    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address)}
+    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address, nodes)}
     if carry_on:
         carry_on_run(experiment, directory, record=read_record(submission), console=console(), **where)
     else:
@@ -264,7 +265,7 @@ def resume(
         overrides=changes,
         allowed=allowed,
         launcher=launcher.value,
-        address=joined(address),
+        address=joined(address, nodes),
         record=read_record(submission),
         console=console(),
     )
@@ -726,6 +727,14 @@ def show_nodes(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@cluster.command("demo")
+def demonstrate_cluster(overrides: Overrides = None) -> None:
+    """A cluster of two nodes on this machine that loses one, and gets it back, while a job trains on it."""
+    from cluster.demo import demo
+
+    demo(console(), tuple(overrides or ()))
+
+
 @app.command()
 def quickstart(
     corpus: Annotated[Path | None, typer.Option(help="Your own text: a file or a directory.")] = None,
@@ -748,6 +757,8 @@ def main() -> None:
         app(prog_name="segue")
     except SystemExit as ended:
         code = ended.code
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # all is done: a second one must not change how it has ended
+        signal.signal(number, signal.SIG_IGN)
     if "deepspeed" in sys.modules:
         # ZeRO-3 now and then aborts while the interpreter ends; by now all is written.
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from cluster.user_state import user_state
 from data_pipeline.config import BadInput
 from pretrain.owner import Owner
 
@@ -95,9 +96,7 @@ def record_path(name: str) -> Path:
 
 def state_directory() -> Path:
     """Of this user on this machine; a home directory may be that of many machines."""
-    named = os.environ.get("XDG_STATE_HOME")
-    state = Path(named) if named else Path.home() / ".local" / "state"
-    return state / "segue" / "nodes" / socket.gethostname()
+    return user_state() / "nodes" / socket.gethostname()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -70,6 +71,8 @@ def start(wanted: Wanted, say: Say = lambda _: None) -> NodeRecord:
     with node_record.one_at_a_time():
         name = _free_name(wanted)
         os.environ.update(RAY_ENVIRONMENT | addresses.environment)
+        python = Path(sys.executable).parent  # of whose packages jobs are to be given
+        os.environ["PATH"] = f"{python}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         for line in ray_token.turn_on(make=wanted.join is None) if off is None else [f"warning: no token: {off}"]:
             say(line)
         remove_leftovers()

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Preempted
 from data_pipeline.manifest import Manifest
 from data_pipeline.text import TextConfig
 
@@ -36,6 +38,7 @@ def prepare(
         shown = stack.enter_context(Stages(console))
         stack.enter_context(_nothing_left_of_bad_input(Path(config.directory)))
         work = stack.enter_context(_executor(executor, workers, address, stack))
+        stack.enter_context(_ended_by_signals())  # after Ray, which takes them, too
         manifest = pipeline.prepare(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
         _say(
@@ -47,6 +50,24 @@ def prepare(
         console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
     )
     return manifest
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end it as asked: what is finished is kept, and the same command goes on from there."""
+
+    def end(number: int, frame: object) -> None:
+        raise Preempted("stopped as asked; the same command goes on from what is finished")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

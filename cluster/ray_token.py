@@ -41,6 +41,22 @@ def token_place() -> str:
     return f"that in {TOKEN}" if os.environ.get(TOKEN) else f"that in {token_file()}"
 
 
+def is_asked_for() -> bool:
+    """Whether this process was told to send the token to every Ray that it talks to."""
+    return os.environ.get(MODE, "").lower() == "token"
+
+
+def token() -> str | None:
+    """This user's, as Ray looks for it; None where there is none."""
+    given = os.environ.get(TOKEN)
+    if given:
+        return given
+    try:
+        return token_file().read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def turn_on(*, make: bool) -> list[str]:
     """Let this process and what it starts send the token, and ask for it; see `provide`."""
     os.environ[MODE] = "token"  # Ray has no other switch, and reads it as it is imported

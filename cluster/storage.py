@@ -12,6 +12,10 @@ PREFIX = ".storage-check-"
 REMEDY = "a run over several nodes needs a directory that all of them share (NFS, Lustre, a Kubernetes volume, ...)"
 
 
+class StorageNotSharedError(Refused):
+    """A node does not see the run's directory as the driver does."""
+
+
 class StorageCheck:
     """A token in the run's directory; leaving the context removes all that was written for it."""
 
@@ -20,6 +24,8 @@ class StorageCheck:
         self.place = directory / f"{PREFIX}{self.token}"
 
     def __enter__(self) -> "StorageCheck":
+        for left in self.directory.glob(f"{PREFIX}*"):  # of a driver that was killed; this one holds the run
+            shutil.rmtree(left, ignore_errors=True)
         try:
             self.place.mkdir()
             (self.place / "driver").write_text(self.token)
@@ -31,14 +37,15 @@ class StorageCheck:
         shutil.rmtree(self.place, ignore_errors=True)
 
     def judge(self, answers: Mapping[str, str | None]) -> None:
-        """Raise Refused unless every node has answered well (`answer`, by the node's name) and its file is here."""
+        """Raise StorageNotSharedError unless every node has answered well (`answer`, by the node's name) and its file
+        is here."""
         wrong = {node: problem for node, problem in answers.items() if problem is not None}
         for node in answers:
             if node not in wrong and read(self.place / node) != self.token:
                 wrong[node] = "wrote there, and the driver does not see it"
         if wrong:
             told = "; ".join(f"node {node} {problem}" for node, problem in sorted(wrong.items()))
-            raise Refused(f"{self.directory} is not on storage that all nodes share: {told}; {REMEDY}")
+            raise StorageNotSharedError(f"{self.directory} is not on storage that all nodes share: {told}; {REMEDY}")
 
 
 def answer(directory: Path, token: str, node: str) -> str | None:

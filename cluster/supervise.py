@@ -10,16 +10,18 @@ from cluster.losses import WorkersLostError
 from cluster.observer import OnStatus
 from cluster.ray_session import Head, HeadLostError, ray_session
 from cluster.stop import StopSignals
+from cluster.storage import StorageNotSharedError
 from cluster.stragglers import Stragglers
-from cluster.topology import NoRoomError, Shape, bundle, has_free, room
+from cluster.topology import NoRoomError, Shape, bundle, free_room, room
 from cluster.worker_group import WorkerGroup
 from data_pipeline.config import BadInput, GaveUp, Preempted
 from pretrain.checkpoint import latest
 from pretrain.checkpoint.layout import place_of
 from pretrain.run_directory import read_experiment, record_event
 
-GROWTH_LOOK_SECONDS = 10.0
-"""Between two looks for nodes that have come back."""
+GROWTH_LOOK_SECONDS = 5.0
+"""Between two looks for nodes that have come back; twice as long after each growth in vain, up to MOST_DOUBLINGS."""
+MOST_DOUBLINGS = 8
 
 OnLoss = Callable[[str], None]
 """Told in a sentence of workers that were lost and of what comes next."""
@@ -76,7 +78,13 @@ class Supervisor:
         """How many work now: as many as asked for, or as the cluster still has room for."""
         self.larger = 0
         """As many as there is room for again, once that is seen: the group stops for it with its next checkpoint."""
+        self.grown_from = 0
+        """The size before a growth, until it has found its room."""
+        self.in_vain = 0
+        """Growths in a row that found none: others were faster."""
         self.looked = 0.0
+        self.has_begun = False
+        """Whether a group has ever started."""
         self.failures = Failures(latest(job.directory))
 
     def run(self) -> int:
@@ -110,19 +118,30 @@ class Supervisor:
                 resources=self.resources,
                 shape=self.shape,
                 hang_seconds=self.settings.hang_minutes * 60.0,
-                wait_seconds=self.settings.wait_minutes * 60.0,
+                wait_seconds=0.0 if self.grown_from else self.settings.wait_minutes * 60.0,
                 head=head,
                 stopped=lambda: stop.asked,
             ) as group:
+                self.has_begun = True
+                if self.grown_from:
+                    self.grown_from = self.in_vain = 0
                 return self._attend(group, stop)
         except NoRoomError as error:
             if stop.asked:
                 return None
-            if self.failures.in_a_row == 0 and not self.may_shrink:
+            most = self.grown_from or self.size - 1
+            if not self.grown_from and self.failures.in_a_row == 0 and not self.may_shrink:
                 raise BadInput(
                     f"workers={self.workers}: {error}; use fewer, or wait for room: supervision.wait_minutes=60"
                 ) from error
-            self._lose(WorkersLostError([str(error)]), head, most=self.size - 1, is_failure=False)
+            self._shrink(str(error), head, most=most)
+        except StorageNotSharedError as error:
+            if not self.has_begun:
+                raise
+            if self.grown_from:
+                self._shrink(str(error), head, most=self.grown_from)
+            else:
+                self._lose(WorkersLostError([str(error)]), head, most=self.workers)
         except WorkersLostError as lost:
             self._lose(lost, head, most=self.workers)
         except Preempted:
@@ -151,11 +170,11 @@ class Supervisor:
     def _look_for_nodes(self, group: WorkerGroup) -> None:
         """Let the group stop with its next checkpoint where there is free room for more workers."""
         now = time.monotonic()
-        if now - self.looked < GROWTH_LOOK_SECONDS:
+        if now - self.looked < GROWTH_LOOK_SECONDS * 2 ** min(self.in_vain, MOST_DOUBLINGS):
             return
         self.looked = now
         size = self.shape.size_within(self.micro_batches, min(self.workers, room(self.resources, self.shape)))
-        if size > self.size and has_free(self.resources, size - self.size):
+        if size > self.size and free_room(self.resources, self.shape) >= size - self.size:
             self.larger = size
             self.on_loss(f"there is room for {size} workers again: they take over with the next checkpoint")
             group.request_stop_at_save()
@@ -169,14 +188,30 @@ class Supervisor:
             asked_workers=self.workers,
             next_workers=self.larger,
         )
-        self.size, self.larger = self.larger, 0
+        self.grown_from, self.size, self.larger = self.size, self.larger, 0
 
-    def _lose(self, lost: WorkersLostError, head: Head, *, most: int, is_failure: bool = True) -> None:
+    def _shrink(self, why: str, head: Head, *, most: int) -> None:
+        """Go on with as many as there is free room for now, `most` at most; raises GaveUp where there is none."""
+        if self.grown_from:
+            self.in_vain, self.looked = self.in_vain + 1, time.monotonic()
+        self.larger = self.grown_from = 0
+        head.wait()
+        fits = [free_room(self.resources, self.shape), room(self.resources, self.shape)]  # the latter: to be waited for
+        sizes = [self.shape.size_within(self.micro_batches, min(most, there)) for there in fits]
+        self.size = sizes[0] or sizes[1]
+        record_event(self.job.directory, "no room", message=why, asked_workers=self.workers, next_workers=self.size)
+        if self.size == 0:
+            raise GaveUp(
+                f"{why}; no node of the cluster has room for a worker; `resume {self.job.directory}` tries again once "
+                "there is one"
+            )
+        self.on_loss(f"{why}; {self._next()} from {self._reached()}")
+
+    def _lose(self, lost: WorkersLostError, head: Head, *, most: int) -> None:
         """Record the loss and find the next size, `most` at most; raises GaveUp where it is one failure too many."""
         newest = latest(self.job.directory)
-        if is_failure:
-            self.failures.add(newest)
-        self.larger = 0
+        self.failures.add(newest)
+        self.larger = self.grown_from = 0
         try:
             head.wait()
             there = room(self.resources, self.shape)

@@ -21,6 +21,8 @@ ACCELERATOR = "accelerator_type:"
 ACCELERATOR_AMOUNT = 0.001
 UNBOUNDED = 10**9
 CONNECT_SECONDS = 2.0
+PROBES = 64
+"""At a time: a node that is gone takes CONNECT_SECONDS to tell."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -180,11 +182,15 @@ def room(resources: dict[str, float], shape: Shape) -> int:
     """
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    with ThreadPoolExecutor(max_workers=64) as threads:
+    return room_on([node["Resources"] for node in answering(ray.nodes())], resources, shape)
+
+
+def answering(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of Ray's nodes that are alive and whose port answers, asked many at a time."""
+    alive = [node for node in nodes if node["Alive"]]
+    with ThreadPoolExecutor(max_workers=PROBES) as threads:
         answers = threads.map(lambda node: port_answers(node["NodeManagerAddress"], node["NodeManagerPort"]), alive)
-        there = [node["Resources"] for node, answer in zip(alive, answers, strict=True) if answer]
-    return room_on(there, resources, shape)
+        return [node for node, answer in zip(alive, answers, strict=True) if answer]
 
 
 def room_on(nodes: Sequence[Mapping[str, float]], resources: dict[str, float], shape: Shape) -> int:
@@ -207,12 +213,11 @@ def room_on(nodes: Sequence[Mapping[str, float]], resources: dict[str, float], s
     return sum(fitting) if each is None else each * sum(fits >= each for fits in fitting)
 
 
-def has_free(resources: dict[str, float], workers: int) -> bool:
-    """Whether so many more workers would find what they take free now, all nodes taken together."""
-    import ray
+def free_room(resources: dict[str, float], shape: Shape) -> int:
+    """How many more workers would find their places free now."""
+    from ray._private.state import available_resources_per_node
 
-    free = ray.available_resources()
-    return all(free.get(name, 0.0) >= amount * workers for name, amount in resources.items())
+    return room_on(list(available_resources_per_node().values()), resources, shape)
 
 
 def port_answers(address: str, port: int) -> bool:
@@ -231,11 +236,12 @@ def reserve(
     *,
     seconds: float,
     stopped: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
 ) -> Any:
     """A placement group for so many workers, on as few nodes as will do or on as many as were asked for.
 
     Raises NoRoomError, which says what is missing, once it was waited for so long, or at once where the nodes that
-    are there could never hold them.
+    are there could never hold them; and what `check` raises, which is called before each question to Ray's head.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -244,6 +250,7 @@ def reserve(
     group = placement_group(shape.bundles(resources, workers), strategy=strategy)
     deadline = time.monotonic() + max(seconds, LEAST_PLACEMENT_SECONDS)
     while not group.wait(LOOK_SECONDS):
+        check()
         found = room(resources, shape)
         if (found < workers and not seconds) or time.monotonic() > deadline or stopped():
             remove_placement_group(group)

@@ -238,11 +238,6 @@ def check(experiment: Experiment, shape: Shape, launcher: Launcher = "auto", add
     if launcher == "inline" and (shape.workers != 1 or address is not None):
         more = f"not {shape.workers}" if address is None else f"and none on the cluster at {address}"
         raise BadInput(f"--launcher inline runs one worker in this process, {more}; use --launcher ray")
-    if address is None and shape.per_node is not None and shape.workers != shape.per_node:
-        raise BadInput(
-            f"--nodes {shape.workers // shape.per_node}: without --address the run has this machine alone; give the "
-            "cluster's, for example --address auto"
-        )
     check_divides(shape.workers, experiment.batch.micro_batches)
     experiment.check_data()
     experiment.stream()
@@ -285,7 +280,10 @@ def last_workers(directory: Path) -> int:
         if event["event"] in ("started", "resumed"):
             resized = change is not None and change["next_workers"] == event["workers"]
             asked = change["asked_workers"] if change is not None and resized else event["workers"]
-        change = event if event["event"] in ("lost", "grows") else None
+        if event["event"] in ("lost", "grows", "no room"):
+            change = event
+        elif event["event"] in ("started", "resumed", "submitted", *ENDS.values()):  # no warning and the like
+            change = None
     return int(asked)
 
 

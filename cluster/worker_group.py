@@ -1,7 +1,7 @@
 """All workers of one start of a run: placed together, watched together, ended together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,13 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
-from cluster.losses import WorkersLostError, first_line, lost_worker, workers_lost
+from cluster.losses import LostWorker, WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
+from cluster.out_of_memory import REMEDIES
 from cluster.ray_session import Head
 from cluster.storage import StorageCheck
-from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, meeting_address, reserve, seats
+from cluster.tables import bytes_text
+from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, answering, meeting_address, reserve, seats
 from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
@@ -49,6 +51,8 @@ class Member:
     """A worker as the driver sees it."""
 
     seat: Seat
+    node_id: str
+    """Ray's."""
     actor: Any
     process: psutil.Process | None
     """Where it is on this machine."""
@@ -86,7 +90,7 @@ class WorkerGroup:
         self.actors: list[Any] = []
         self.members: list[Member] = []
         self.locations: list[Location] = []
-        self.placement = reserve(resources, shape, workers, seconds=wait_seconds, stopped=stopped)
+        self.placement = reserve(resources, shape, workers, seconds=wait_seconds, stopped=stopped, check=head.wait)
         try:
             self._start(resources, workers)
         except BaseException:
@@ -119,6 +123,7 @@ class WorkerGroup:
         self.members = [
             Member(
                 seat=seat,
+                node_id=location.node_id,
                 actor=actor,
                 process=local_process(location),
                 result=actor.train.remote(self.job, seat, address, port),
@@ -136,7 +141,8 @@ class WorkerGroup:
             }
             ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=STORAGE_SECONDS)
             silent = f"has not answered for {STORAGE_SECONDS:.0f} s: its storage hangs"
-            check.judge({node: ray.get(task) if task in ready else silent for node, task in asked.items()})
+            answered = set(ready)
+            check.judge({node: ray.get(task) if task in answered else silent for node, task in asked.items()})
 
     def __enter__(self) -> "WorkerGroup":
         return self
@@ -245,7 +251,12 @@ class WorkerGroup:
             return error.cause if isinstance(error.cause, Exception) else error
         except ray.exceptions.RayError as error:
             full = isinstance(error, ray.exceptions.OutOfMemoryError)
-            return WorkerDiedError("was ended by Ray, for its machine's memory is nearly full" if full else "died")
+            if not full:
+                return WorkerDiedError("died")
+            held = bytes_text(member.watched.status.memory_bytes)
+            return WorkerDiedError(
+                f"was ended by Ray, for its machine's memory is nearly full; it held {held} when last seen; {REMEDIES}"
+            )
         return None
 
     def _raise_failures(self) -> None:
@@ -257,13 +268,26 @@ class WorkerGroup:
                 raise error
         dead = [
             lost_worker(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)
-        ]
+        ] + self._gone([member for member, _ in failures])
         if dead:
             raise workers_lost(dead)
         for error in errors:
             if isinstance(error, FINAL):
                 raise error
         raise workers_lost([lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
+
+    def _gone(self, failed: Sequence[Member]) -> list[LostWorker]:
+        """Of those that have not failed yet, who is gone with its node: Ray takes up to half a minute to say so, and
+        the others fail at once, for they wait for it."""
+        if not self.head.answers():
+            return []
+        used, told = {member.node_id for member in self.members}, {member.seat.rank for member in failed}
+        reached = {node["NodeID"] for node in answering([node for node in ray.nodes() if node["NodeID"] in used])}
+        return [
+            lost_worker(member.watched.status, "is gone with its node")
+            for member in self.members
+            if member.seat.rank not in told and member.node_id not in reached
+        ]
 
 
 def local_process(location: Location) -> psutil.Process | None:

@@ -211,6 +211,7 @@ def metrics_row(report: StepReport, trainer: Trainer, experiment: Experiment) ->
     return {
         "step": report.step,
         "loss": report.loss,
+        "samples": report.samples,
         "unit": f"{'nats' if hasattr(model, 'log_prob') else 'objective'}/{model.unit}",
         f"{model.unit}s": report.count,
         f"{model.unit}s_per_second": report.count / seconds,

@@ -92,13 +92,14 @@ class Saving:
             self.settle()
         self.ends_with_next |= "stop at save" in report.requests
         due = self.is_due(report)
-        stops = report.stop or (due and self.ends_with_next)
         if due or self.again:
             self.is_second = not due
-            ends = stops or report.step == self.experiment.steps
+            ends = report.stop or report.step == self.experiment.steps
             self.save(temporary=not self._is_permanent(report.step), ends=ends)
         self._ask()
-        return stops
+        if report.stop or not (due and self.ends_with_next):
+            return report.stop
+        return self.settle() is not None  # a save that failed is tried again, as any other: the run goes on until then
 
     def _is_permanent(self, step: int) -> bool:
         return step == self.experiment.steps or step % self.config.every == 0

@@ -1,9 +1,7 @@
 """What is known of a job: what was submitted, and how it goes."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cluster.jobs.package import Package
@@ -11,8 +9,10 @@ from cluster.jobs.package import Package
 State = Literal["pending", "running", "succeeded", "stopped", "failed", "lost"]
 """stopped: asked to, after saving; lost: its processes are gone, and it never said how it ended."""
 RUNNING: tuple[State, ...] = ("pending", "running")
-STATES: dict[int, State] = {0: "succeeded", 5: "stopped", 130: "stopped"}
-"""By the exit code of the command line; any other is a failure."""
+STATES: dict[int, State] = {0: "succeeded", 5: "stopped", 130: "stopped", 143: "stopped"}
+"""By the exit code of the command line; any other is a failure. 143: SIGTERM came before there was anything to save."""
+WITHOUT_CODE: dict[State, int] = {"succeeded": 0, "stopped": 5, "failed": 1, "lost": 1}
+"""What a job is taken to have ended with where its exit code is not known: Ray has none of one that it stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Submission:
     dirty: str = ""
     """`yes` where the code differed from its commit."""
     code: str = ""
-    """Digest of the packed files."""
+    """Digest of the packed code: the same for the same code."""
     submitted_at: str = ""
     """UTC."""
 
@@ -72,6 +72,11 @@ class JobState:
     def is_over(self) -> bool:
         return self.state not in RUNNING
 
+    @property
+    def ended_with(self) -> int:
+        """The exit code to tell of a job that is over."""
+        return WITHOUT_CODE[self.state] if self.exit_code is None else self.exit_code
+
 
 class Jobs(Protocol):
     """Where jobs run: a Ray cluster, or this machine."""
@@ -93,9 +98,3 @@ class Jobs(Protocol):
 
     def stop(self, job: str) -> None:
         """Ask it to save and stop."""
-
-
-def state_directory() -> Path:
-    """Where this user's programs keep what is neither settings nor data."""
-    given = os.environ.get("XDG_STATE_HOME")
-    return (Path(given) if given else Path.home() / ".local" / "state") / "segue"

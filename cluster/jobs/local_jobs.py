@@ -6,7 +6,6 @@ jobs/<id>/: job.json, code/ (unpacked), log, owner.json (the process), exit_code
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,17 +16,20 @@ from dataclasses import asdict
 from pathlib import Path
 from zipfile import ZipFile
 
-from cluster.jobs.job_state import STATES, JobState, Submission, state_directory
+from cluster.jobs.job_state import STATES, JobState, Submission
 from cluster.jobs.package import Package
+from cluster.user_state import user_state
 from data_pipeline.config import BadInput
-from data_pipeline.redaction import is_secret_name
+from data_pipeline.redaction import redact
 from pretrain.config import nearest
 from pretrain.owner import Owner, decode, encode
 
-KEPT_NAMES = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV"))
+KEPT_NAMES = frozenset(
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+)
 KEPT_BEGINNINGS = (
     *("LC_", "XDG_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH_", "TRITON_", "HF_", "SEGUE_"),
-    "RAY_",
+    *("RAY_", "SSL_CERT_", "REQUESTS_CA_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"),
 )
 POLL_SECONDS = 0.2
 
@@ -43,18 +45,19 @@ class LocalJobs:
     """See `Jobs`."""
 
     def __init__(self, place: Path | None = None) -> None:
-        self.place = place or state_directory() / "jobs"
+        self.place = place or user_state() / "jobs"
 
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
         place = self.place / submission.id
         try:
+            self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
             (place / "code").mkdir(parents=True)
         except OSError as error:
             raise BadInput(f"{place}: jobs of this machine are kept there, and it cannot be made: {error}") from error
         with ZipFile(package.path) as archive:
             archive.extractall(place / "code")
-        (place / "job.json").write_text(json.dumps(asdict(submission), indent=2))
         self._start(place, submission.command, environment)
+        (place / "job.json").write_text(json.dumps(asdict(submission), indent=2))  # last: by then its process is known
 
     def _start(self, place: Path, command: str, environment: dict[str, str]) -> None:
         python = Path(sys.executable).parent
@@ -125,10 +128,6 @@ class LocalJobs:
             with suppress(ProcessLookupError):
                 os.killpg(owner.pid, signal.SIGTERM)
 
-    def remove(self, job: str) -> None:
-        """Forget a job that is over."""
-        shutil.rmtree(self.place / job, ignore_errors=True)
-
 
 def kept_environment(environment: dict[str, str]) -> dict[str, str]:
     """What a job is given of the environment that it is submitted from: no secret, and nothing unknown.
@@ -139,5 +138,5 @@ def kept_environment(environment: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if (name in KEPT_NAMES or name.startswith(KEPT_BEGINNINGS)) and not is_secret_name(name)
+        if (name in KEPT_NAMES or name.startswith(KEPT_BEGINNINGS)) and redact(f"{name}={value}") == f"{name}={value}"
     }

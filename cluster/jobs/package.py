@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -17,7 +18,9 @@ NAMED = 3
 """So many of the largest files are named where the code is too large."""
 GIT_SECONDS = 20.0
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of every file in the zip: equal contents make equal zips, which Ray uploads once."""
+"""The date of every file in the zip: equal contents make equal zips."""
+PRIVATE = (".env", ".env.*", ".netrc", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", "credentials*")
+"""Names of files that hold secrets: where they are not in the commit, they are not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Package:
     """Of the zip."""
     revision: Revision
     digest: str
-    """Of its content."""
+    """Of the code, without what only this job takes along: the same code has the same."""
 
 
 def pack(root: Path, extra: Mapping[str, bytes], into: Path) -> Package:
@@ -58,7 +61,8 @@ def pack(root: Path, extra: Mapping[str, bytes], into: Path) -> Package:
             executable = name in files and files[name].stat().st_mode & 0o100
             info.external_attr = (0o755 if executable else 0o644) << 16
             archive.writestr(info, content)
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            if name not in extra:
+                digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return Package(into, len({*files, *extra}), into.stat().st_size, revision(root), digest.hexdigest()[:16])
 
 
@@ -75,11 +79,37 @@ def check_size(sizes: Mapping[str, int], root: Path) -> None:
 
 
 def code_files(root: Path) -> list[Path]:
-    """All files that git does not ignore; without git, those of Segue's own packages."""
+    """All files that git does not ignore; without git, those of Segue's own packages. BadInput for a link to a file
+    elsewhere: its content may be anything, and no part of the code."""
+    found = list(_code_files(root))
+    top = root.resolve()
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(top):
+            raise BadInput(
+                f"{path} is a link to {path.resolve()}, outside of the code, and would be sent with it; replace it by "
+                "a copy, or name it in .gitignore"
+            )
+    return found
+
+
+def _code_files(root: Path) -> list[Path]:
+    if _is_checkout(root):
+        refuse_private(root)
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _is_checkout(root) else None
     if listed is not None:
         return [path for name in listed.split("\0") if name and (path := root / name).is_file()]
     return [path for name in CODE for path in _below(root / name)]
+
+
+def refuse_private(root: Path) -> None:
+    """Raise BadInput for a file that git neither has nor ignores, and whose name says that it holds a secret."""
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    for name in filter(None, others.split("\0")):
+        if any(fnmatch(Path(name).name, pattern) for pattern in PRIVATE):
+            raise BadInput(
+                f"{root / name}: by its name it holds a secret, and it would be sent with the code; name it in "
+                ".gitignore, or, if it holds none, commit it"
+            )
 
 
 def _below(path: Path) -> Iterator[Path]:

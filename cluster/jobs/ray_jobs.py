@@ -5,23 +5,19 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster import ray_token
 from cluster.jobs.job_state import STATES, JobState, State, Submission
 from cluster.jobs.package import Package
 from data_pipeline.config import BadInput, GaveUp
-from data_pipeline.redaction import is_secret_name
+from data_pipeline.redaction import is_secret_name, redact
 from pretrain.config import nearest
 
-LEAST_RAY = (2, 54)
-"""The first with authentication by token."""
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
 STOP_SECONDS = 900
 """A stopped job has so long to save before it is killed; Ray's own limit is 3 s."""
-STARTING_SECONDS = 300
-TOKEN_FILE = Path(".ray", "auth_token")
 TOKEN_REMEDY = (
     "give RAY_AUTH_MODE=token, and the cluster's token in a file: RAY_AUTH_TOKEN_PATH=FILE, or ~/.ray/auth_token"
 )
@@ -41,6 +37,8 @@ class Resources:
 
     total: dict[str, float]
     free: dict[str, float]
+    nodes: list[dict[str, float]]
+    """What each node has."""
     scales: bool
     """Whether it adds nodes by itself: then its nodes have types, while each of a fixed cluster is its own."""
 
@@ -51,10 +49,11 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         self.address = http_address(address)
         self.ray_version = check_server(self.address)
-        self.client = _client(self.address)
+        with self._errors():
+            self.client = _client(self.address)
 
     def submit(self, submission: Submission, package: Package, environment: dict[str, str]) -> None:
-        secret = next((name for name in environment if is_secret_name(name)), None)
+        secret = next((name for name in environment if _is_secret(name, environment[name])), None)
         if secret is not None:
             raise BadInput(
                 f"--env {secret}: Ray shows a job's environment to everyone who may read its jobs; put secrets into "
@@ -128,6 +127,10 @@ class RayJobs:
         return _Errors(self.address)
 
 
+def _is_secret(name: str, value: str) -> bool:
+    return is_secret_name(name) or redact(f"{name}={value}") != f"{name}={value}"
+
+
 class _Errors:
     """Turns the client's errors into messages for a user."""
 
@@ -141,7 +144,9 @@ class _Errors:
         import aiohttp
         import requests
 
-        if isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError):
+        if isinstance(error, requests.RequestException | aiohttp.ClientError | ConnectionError) or (
+            isinstance(error, RuntimeError) and "status code 5" in str(error)
+        ):
             raise GaveUp(
                 f"--address {self.address}: the cluster's jobs server answers no more ({_first_line(error)}); its jobs "
                 "may go on; ask again later"
@@ -188,7 +193,7 @@ def check_server(address: str) -> str:
         answer = ask("/api/jobs/", {})
         if answer.status_code in (401, 403):
             answer = ask("/api/jobs/", _authorization(address))
-        version = ask("/api/version", _authorization(address) if answer.ok and _mode() == "token" else {})
+        version = ask("/api/version", _authorization(address) if answer.ok and ray_token.is_asked_for() else {})
     except requests.RequestException as error:
         kind = "did not answer in time" if isinstance(error, requests.Timeout) else "nothing answers there"
         raise BadInput(
@@ -200,8 +205,8 @@ def check_server(address: str) -> str:
     found = _version(version)
     if not answer.ok or found is None:
         raise BadInput(f"--address {address}: what answers there is not the jobs server of a Ray cluster")
-    if tuple(int(part) for part in found.split(".")[:2]) < LEAST_RAY:
-        least = ".".join(map(str, LEAST_RAY))
+    if tuple(int(part) for part in found.split(".")[:2]) < ray_token.LEAST_VERSION:
+        least = ".".join(map(str, ray_token.LEAST_VERSION))
         raise BadInput(f"--address {address}: the cluster has Ray {found}; Segue needs {least} or later")
     return found
 
@@ -213,40 +218,25 @@ def _version(answer: Any) -> str | None:
         return None
 
 
-def _mode() -> str:
-    return os.environ.get("RAY_AUTH_MODE", "").lower()
-
-
 def _authorization(address: str) -> dict[str, str]:
     """The header with the user's token, for a server that asked for one.
 
     Where nothing was said of tokens, the one of this machine's user goes to servers of this machine only.
     """
-    if _mode() != "token" and urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not ray_token.is_asked_for() and urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
         raise BadInput(f"--address {address}: the cluster asks for a token; {TOKEN_REMEDY}")
-    token = _token()
+    token = ray_token.token()
     if not token:
         raise BadInput(f"--address {address}: the cluster asks for a token, and there is none; {TOKEN_REMEDY}")
-    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported
+    os.environ[ray_token.MODE] = "token"  # before Ray is imported
     return {"Authorization": f"Bearer {token}"}
-
-
-def _token() -> str | None:
-    """As Ray looks for it."""
-    given = os.environ.get("RAY_AUTH_TOKEN")
-    if given:
-        return given
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / TOKEN_FILE)
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None
 
 
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)  # of its uploads and sockets
+    for name in ("dashboard_sdk", "job.sdk"):  # they tell of uploads and sockets
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they would win over the address
         os.environ.pop(name, None)
     return JobSubmissionClient(address)
@@ -266,13 +256,14 @@ def _state(details: Any) -> JobState | None:
 
 def resources_of(nodes: Mapping[str, Any], status: Mapping[str, Any]) -> Resources:
     """From what the head says of its nodes, and of its load."""
+    found = nodes["data"]["result"]["result"]
+    alive = [node.get("resources_total") or {} for node in found if node["state"] == "ALIVE"]
     total: dict[str, float] = {}
-    for node in nodes["data"]["result"]["result"]:
-        if node["state"] == "ALIVE":
-            for name, amount in (node.get("resources_total") or {}).items():
-                total[name] = total.get(name, 0.0) + amount
+    for node in alive:
+        for name, amount in node.items():
+            total[name] = total.get(name, 0.0) + amount
     cluster = (status.get("data") or {}).get("clusterStatus") or {}
     usage = (cluster.get("loadMetricsReport") or {}).get("usage") or {}
     free = {name: amount - usage.get(name, (0.0, 0.0))[0] for name, amount in total.items()}
     types = (cluster.get("autoscalerReport") or {}).get("nodeTypeMapping") or {}
-    return Resources(total, free, any(name != f"node_{node}" for node, name in types.items()))
+    return Resources(total, free, alive, any(name != f"node_{node}" for node, name in types.items()))

@@ -22,10 +22,11 @@ STEP_LINE = re.compile(r"^step (\d+)/(\d+)  loss (\S+)", re.MULTILINE)
 
 def job_values(jobs: Jobs, state: JobState) -> dict[str, Any]:
     """Plain values: what was asked for, the state, and how far it is."""
-    submission = state.submission
-    log = jobs.log(submission.id)
+    submission, has_failed = state.submission, state.state in ("failed", "lost")
+    is_seen = submission.run is not None and (Path(submission.run) / EXPERIMENT).is_file()
+    log = "" if is_seen and not has_failed else jobs.log(submission.id)  # which may be long, and far away
     values: dict[str, Any] = {**row(state), **asdict(submission), **progress(submission.run, log)}
-    if state.state in ("failed", "lost"):
+    if has_failed:
         values["log_tail"] = redact(log).splitlines()[-TAIL_LINES:]
     return values
 

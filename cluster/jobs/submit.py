@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from cluster.jobs.job_state import Jobs, JobState, Submission
 from cluster.jobs.package import Package, pack
-from cluster.topology import Shape, lacks, worker_resources
+from cluster.topology import Shape, lacks, room_on, worker_resources
 from cluster.train import as_shape, check, last_workers
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.redaction import redact, redact_values, redacted_keys
@@ -174,8 +174,13 @@ def _check_on_storage(experiment: Experiment, storage: Path, run: Path, shape: S
         if place.is_local:
             raise BadInput(f"--storage {storage}: there is no such directory")
         return f"{storage} is not seen from this machine: the job itself checks the data and the run directory"
-    with chdir(storage):
-        check(experiment, shape, address=None if place.is_local else place.address)
+    try:
+        with chdir(storage):
+            check(experiment, shape, address=None if place.is_local else place.address)
+    except BadInput as error:
+        if is_of_this_machine(place.address):
+            raise
+        return f"{storage} of this machine would not do ({error}); the job itself looks at the cluster's"
     if (run / EXPERIMENT).is_file():
         refuse_changes(read_experiment(run).identity(), experiment.identity(), (), f"experiment of {run}")
     return None
@@ -191,6 +196,13 @@ def check_resources(jobs: Jobs, experiment: Experiment, shape: Shape) -> None:
     needed = worker_resources(experiment.engine.device, shape, found.total)
     if not found.scales and not experiment.supervision.wait_minutes:
         lacks(needed, shape, found.total, found.free)
+        places = room_on(found.nodes, needed, shape)
+        if places < shape.workers:
+            whole = "" if shape.per_node is None else f", {shape.per_node} on each of {shape.workers // shape.per_node}"
+            raise BadInput(
+                f"workers={shape.workers}: the cluster's nodes have room for {places} of them{whole}; a worker takes "
+                f"{' and '.join(f'{amount:g} {name}' for name, amount in needed.items())} of one node"
+            )
 
 
 def _refuse_second(jobs: Jobs, run: str) -> None:
