@@ -171,7 +171,9 @@ def prepare(
     if as_job(address, name, storage):
         from cluster.jobs.submit import Place, submit_preparation
 
-        show_submitted(submit_preparation(experiment, Place(str(address), storage, name), workers), as_json)
+        show_submitted(
+            submit_preparation(experiment, Place(str(address), storage, name), workers), str(address), as_json
+        )
         return
     if not isinstance(experiment.data, TextConfig):
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
@@ -255,7 +257,7 @@ def resume(
         from cluster.jobs.submit import Place, submit_resumption
 
         place = Place(str(address), shape=shape)
-        show_submitted(submit_resumption(str(directory), place, changes, allowed), as_json)
+        show_submitted(submit_resumption(str(directory), place, changes, allowed), str(address), as_json)
         return
     from cluster.jobs.record import read_record
     from cluster.train import resume as resume_run

@@ -39,7 +39,7 @@ class ClusterView:
     """The URL to submit to, where its head is on this machine."""
     authenticated: bool
     problem: str | None
-    """Why the rest is not known."""
+    """Why the rest is not known; begins with the address."""
     nodes: list[NodeView] = field(default_factory=list)
 
     @property
@@ -95,13 +95,12 @@ def is_well(records: Sequence[NodeRecord], views: Sequence[ClusterView]) -> bool
 
 
 def running_jobs(record: NodeRecord) -> list[str]:
-    """The commands of the jobs on the node's cluster; Ray's own are left out."""
+    """The ids of the jobs on the node's cluster, and the commands of other drivers; Ray's own are left out."""
     if not head_answers(record.address):
         return []
     jobs = _head_of(record).get_all_job_info(timeout=ANSWER_SECONDS).values()
-    return [
-        job.entrypoint for job in jobs if not job.is_dead and not job.config.ray_namespace.startswith("_ray_internal")
-    ]
+    alive = [job for job in jobs if not job.is_dead and not job.config.ray_namespace.startswith("_ray_internal")]
+    return [job.config.metadata.get("job_submission_id") or job.entrypoint[:80] for job in alive]
 
 
 def _look(record: NodeRecord) -> ClusterView:
@@ -150,7 +149,7 @@ def _sum(amounts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _cluster_lines(view: ClusterView) -> list[str]:
     if view.problem:
-        return [f"cluster at {view.address}: {view.problem}"]
+        return [f"cluster at {view.problem}"]
     alive = sum(node.alive for node in view.nodes)
     gone = len(view.nodes) - alive
     told = [
@@ -175,7 +174,8 @@ def _amounts(total: dict[str, float], free: dict[str, float]) -> str:
 
 
 def _record_line(record: NodeRecord) -> str:
-    state = f"on {record.host}" if record.lives else f"is gone; `segue cluster stop {record.name}` removes what is left"
+    gone = f"{'is gone' if record.servers else 'was not started to its end'}; `segue cluster stop {record.name}`"
+    state = f"on {record.host}" if record.lives else f"{gone} removes what is left"
     ended = f"; its {' and '.join(record.ended)} ended" if record.lives and record.ended else ""
     return f"started here: {record.name} {state}{ended}"
 

@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,9 @@ from cluster import node_record, ray_token
 from cluster.head_check import check_head, check_refuses_strangers
 from cluster.node_address import Addresses
 from cluster.node_record import MARK, NodeRecord
-from cluster.ray_session import LOCK, PREFIX, RAY_ENVIRONMENT, TEMPORARY, remove_leftovers
+from cluster.ray_session import LOCK, PREFIX, RAY, RAY_ENVIRONMENT, TEMPORARY, remove_leftover, remove_leftovers
 from cluster.topology import LOOPBACK
-from data_pipeline.config import BadInput, GaveUp, Refused
+from data_pipeline.config import BadInput, GaveUp, Refused, SegueError
 from pretrain.owner import Owner
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -175,14 +174,14 @@ def _start_servers(wanted: Wanted, addresses: Addresses, directory: str) -> tupl
                 dashboard_host=addresses.host,
                 dashboard_port=addresses.dashboard_port,
                 dashboard_agent_listen_port=0,
-                temp_dir=directory,
+                temp_dir=str(Path(directory) / RAY),
                 no_monitor=True,  # of an autoscaler, which there is none of
             ),
             head=wanted.join is None,
             shutdown_at_exit=False,
             spawn_reaper=False,
         )
-        write_ray_address(node.gcs_address, directory)  # where Ray's jobs look for it
+        write_ray_address(node.gcs_address, str(Path(directory) / RAY))  # where Ray's jobs look for it
     return tuple(
         Owner.of(info.process.pid, kind) for kind, processes in node.all_processes.items() for info in processes
     )
@@ -203,7 +202,14 @@ def _apart(lock: int) -> None:
 def _refuse_running_jobs(record: NodeRecord) -> None:
     from cluster.node_status import running_jobs
 
-    jobs = running_jobs(record) if record.head and record.lives else []
+    if not (record.head and record.lives):
+        return
+    try:
+        jobs = running_jobs(record)
+    except SegueError as error:
+        raise Refused(
+            f"{record.name}: whether jobs are running is not known ({error}); --force ends it all the same"
+        ) from error
     if jobs:
         raise Refused(
             f"{record.name}: jobs are running: {'; '.join(jobs)}; cancel them first, so that they save, or --force"
@@ -219,7 +225,7 @@ def _end(record: NodeRecord) -> None:
     _terminate([process for process in processes if process.pid in heads], HEAD_SECONDS)
     while (left := record.processes()) and time.monotonic() < deadline:
         _terminate(left, 0.0)
-    shutil.rmtree(record.directory, ignore_errors=True)
+    remove_leftover(Path(record.directory))  # not where a machine that shares it holds its lock
     if left:
         raise GaveUp(f"{record.name}: processes {', '.join(str(process.pid) for process in left)} do not end")
     record.forget()

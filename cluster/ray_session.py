@@ -33,6 +33,8 @@ TEMPORARY = Path("/tmp")
 """Ray's sockets are below it, and their paths must be short."""
 PREFIX = "segue-"
 LOCK = "lock"
+RAY = "r"
+"""Ray's own directory within it: Ray opens that to everybody, and the one above stays closed."""
 HEAD_SECONDS = 5.0
 """A head that answers nothing for so long is gone; Ray itself would end this process after a minute."""
 HEAD_LOOK_SECONDS = 1.0
@@ -62,7 +64,7 @@ def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
     remove_leftovers()
     with session_directory() as directory:
         try:
-            _start(str(directory), workers)
+            _start(str(directory / RAY), workers)
             yield
         finally:
             ray.shutdown()
@@ -82,16 +84,18 @@ def session_directory() -> Iterator[Path]:
 
 def remove_leftovers() -> list[Path]:
     """Remove the directories of drivers that were killed: those whose lock nobody holds. Returns them."""
-    removed = []
-    for directory in TEMPORARY.glob(f"{PREFIX}*"):
-        try:
-            with (directory / LOCK).open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
-                removed.append(directory)
-        except OSError:  # held, another user's, or not (yet) a session's
-            continue
-    return removed
+    return [directory for directory in TEMPORARY.glob(f"{PREFIX}*") if remove_leftover(directory)]
+
+
+def remove_leftover(directory: Path) -> bool:
+    """Whether it was one: a directory whose lock nobody holds."""
+    try:
+        with (directory / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except OSError:  # held, another user's, or not (yet) a session's
+        return False
+    return True
 
 
 def _apart_from_signals() -> None:

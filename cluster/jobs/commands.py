@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -118,13 +119,15 @@ def environment_of(given: list[str] | None) -> dict[str, str]:
     found = {}
     for entry in given or ():
         name, separator, value = entry.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise BadInput(f"--env {name!r}: is no name of a variable: letters, digits and _, and no digit first")
         if not separator and name not in os.environ:
             raise BadInput(f"--env {name}: is not set in this environment; write --env {name}=VALUE")
         found[name] = value if separator else os.environ[name]
     return found
 
 
-def show_submitted(submitted: Any, as_json: bool) -> None:
+def show_submitted(submitted: Any, address: str, as_json: bool) -> None:
     """What was handed over, and where to look."""
     from cluster.tables import bytes_text
 
@@ -141,7 +144,8 @@ def show_submitted(submitted: Any, as_json: bool) -> None:
     say(f"code       {package.files} files, {bytes_text(package.num_bytes)}: {state}{dirty}")
     if submitted.unchecked:
         say(f"unchecked  {submitted.unchecked}")
-    say(f"follow it with `logs {submission.id} --follow`, stop it with `cancel {submission.id}`")
+    say(f"follow it    segue logs {submission.id} --follow --address {address}")
+    say(f"stop it      segue cancel {submission.id} --address {address}")
 
 
 def follow_to_end(address: str, job: str) -> None:
@@ -276,7 +280,7 @@ def submit(
         raise BadInput("--address: give the URL of a cluster's jobs server, or `local`; or set SEGUE_ADDRESS")
     place = Place(address, storage, name, shape, environment_of(environment))
     submitted = submit_training(load_experiment(recipe, overrides or ()), place)
-    show_submitted(submitted, as_json)
+    show_submitted(submitted, address, as_json)
     if follow:
         follow_to_end(address, submitted.submission.id)
 

@@ -14,6 +14,8 @@ CODE = ("launch.py", "pretrain", "kernels", "data_pipeline", "cluster", "evals")
 """What is packed of an installation without git."""
 MOST_BYTES = 100 * 2**20
 """Ray keeps packages in the memory of the cluster's head."""
+MOST_NEW_BYTES = 2**20
+"""A new file that is larger is recorded by its name alone."""
 NAMED = 3
 """So many of the largest files are named where the code is too large."""
 GIT_SECONDS = 20.0
@@ -31,7 +33,7 @@ class Revision:
     dirty: bool = False
     """Whether files differ from the commit, or are not in it."""
     patch: str = ""
-    """How the files of the commit differ."""
+    """How the files differ from those of the commit, new ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,30 @@ def revision(root: Path) -> Revision:
     commit = _git(root, "rev-parse", "HEAD")
     status = _git(root, "status", "--porcelain")
     patch = _git(root, "diff", "HEAD") if commit else None
-    return Revision(commit.strip() if commit else None, bool(status and status.strip()), patch or "")
+    return Revision(
+        commit.strip() if commit else None, bool(status and status.strip()), (patch or "") + _new_files(root)
+    )
+
+
+def _new_files(root: Path) -> str:
+    """Those that git neither has nor ignores, as a patch that adds them; large ones and bytes by their names alone."""
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    added = []
+    for name in filter(None, others.split("\0")):
+        path = root / name
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.stat().st_size <= MOST_NEW_BYTES else None
+        except (OSError, UnicodeDecodeError):
+            lines = None
+        head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
+        if lines is None:
+            added.append(f"{head}Binary files /dev/null and b/{name} differ\n")
+        elif lines:
+            body = "".join(f"+{line}\n" for line in lines)
+            added.append(f"{head}--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}")
+        else:
+            added.append(head)
+    return "".join(added)
 
 
 def _is_checkout(root: Path) -> bool:

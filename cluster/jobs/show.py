@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.jobs.job_state import Jobs, JobState
+from cluster.jobs.job_state import Jobs, JobState, Submission
 from cluster.tables import table
 from data_pipeline.redaction import redact
 from pretrain.metrics_log import read_rows
@@ -25,7 +25,7 @@ def job_values(jobs: Jobs, state: JobState) -> dict[str, Any]:
     submission, has_failed = state.submission, state.state in ("failed", "lost")
     is_seen = submission.run is not None and (Path(submission.run) / EXPERIMENT).is_file()
     log = "" if is_seen and not has_failed else jobs.log(submission.id)  # which may be long, and far away
-    values: dict[str, Any] = {**row(state), **asdict(submission), **progress(submission.run, log)}
+    values: dict[str, Any] = {**row(state), **asdict(submission), **progress(submission, log)}
     if has_failed:
         values["log_tail"] = redact(log).splitlines()[-TAIL_LINES:]
     return values
@@ -49,9 +49,14 @@ def job_rows(states: Sequence[JobState]) -> list[dict[str, Any]]:
     return [row(state) for state in states]
 
 
-def progress(run: str | None, log: str) -> dict[str, Any]:
-    """Step, steps and loss: of the run's directory where it is seen from here, else of the log."""
+def progress(submission: Submission, log: str) -> dict[str, Any]:
+    """Step, steps and loss: of the run's directory where it is seen from here and was this job's last, else of the
+    log."""
+    run = submission.run
     if run is not None and (Path(run) / EXPERIMENT).is_file():
+        submitted = [event["job"] for event in read_events(Path(run)) if event["event"] == "submitted"]
+        if submitted[-1:] != [submission.id]:
+            return {}
         rows, started = read_rows(Path(run)), [e for e in read_events(Path(run)) if "workers" in e]
         steps = read_experiment(Path(run)).steps
         found = {"step": rows[-1]["step"], "steps": steps, "loss": rows[-1]["loss"]} if rows else {"steps": steps}
@@ -81,7 +86,9 @@ def job_lines(values: dict[str, Any]) -> list[str]:
 
 
 def jobs_table(states: Sequence[JobState]) -> Table:
-    made = table("jobs", "id", "state", "what", "run", "asked for", "submitted", lines=False)
+    made = table("jobs", "id", "state", "what", "asked for", "submitted (UTC)", "run", lines=False)
+    for column in (*made.columns[:2], made.columns[4]):
+        column.no_wrap = True  # to be copied
     for state in states:
         values = row(state)
         code = "" if values["exit_code"] in (None, 0) else f" ({values['exit_code']})"
@@ -89,8 +96,8 @@ def jobs_table(states: Sequence[JobState]) -> Table:
             values["id"],
             f"{values['state']}{code}",
             values["kind"],
+            values["workers"].replace("--", ""),
+            values["submitted_at"][:16].replace("T", " "),
             values["run"] or "",
-            values["workers"],
-            values["submitted_at"],
         )
     return made

@@ -104,6 +104,8 @@ def submit_training(experiment: Experiment, place: Place) -> Submitted:
     refuse_secrets(experiment)
     check_divides(shape.workers, experiment.batch.micro_batches)
     unchecked = _check_on_storage(experiment, Path(storage), Path(run), shape, place)
+    if place.is_local:
+        _refuse_local(shape)
     jobs = open_jobs(place.address)
     _refuse_second(jobs, run)
     check_resources(jobs, experiment, shape)
@@ -158,6 +160,14 @@ def submit_resumption(
     return _hand_over(jobs, submission, place, {}, unchecked)
 
 
+def _refuse_local(shape: Shape) -> None:
+    """Raise BadInput for what only a cluster has."""
+    if shape.accelerator is not None:
+        raise BadInput(f"--accelerator {shape.accelerator}: is for the nodes of a cluster, and `local` is this machine")
+    if shape.per_node is not None and shape.workers != shape.per_node:
+        raise BadInput(f"--nodes {shape.workers // shape.per_node}: `local` is this machine alone; --workers N")
+
+
 def refuse_secrets(experiment: Experiment) -> None:
     """Raise BadInput, naming the keys, where the recipe has a secret: it would lie on the head and on every node."""
     found = redacted_keys(redact_values(experiment.model_dump(mode="json")))
@@ -171,7 +181,7 @@ def refuse_secrets(experiment: Experiment) -> None:
 def _check_on_storage(experiment: Experiment, storage: Path, run: Path, shape: Shape, place: Place) -> str | None:
     """Check what needs the storage's files; what was left out, where it is not seen from here."""
     if not storage.is_dir():
-        if place.is_local:
+        if is_of_this_machine(place.address):
             raise BadInput(f"--storage {storage}: there is no such directory")
         return f"{storage} is not seen from this machine: the job itself checks the data and the run directory"
     try:
@@ -182,7 +192,14 @@ def _check_on_storage(experiment: Experiment, storage: Path, run: Path, shape: S
             raise
         return f"{storage} of this machine would not do ({error}); the job itself looks at the cluster's"
     if (run / EXPERIMENT).is_file():
-        refuse_changes(read_experiment(run).identity(), experiment.identity(), (), f"experiment of {run}")
+        try:
+            refuse_changes(read_experiment(run).identity(), experiment.identity(), (), f"experiment of {run}")
+        except Refused as error:
+            told = str(error).rpartition("\n")[0]
+            raise Refused(
+                f"{told}\ngive this one another --name, or go on with the changed one: `segue resume` of its job or "
+                "directory, with --allow KEY"
+            ) from error
     return None
 
 

@@ -88,6 +88,10 @@ def test_a_dirty_tree_is_recorded_with_what_has_changed(checkout: Path) -> None:
     changed = revision(checkout)
     assert changed.commit == clean.commit
     assert "-a = 1\n+a = 3\n" in changed.patch
+    subprocess.run(["git", "-C", checkout, "stash", "--include-untracked", "-q"], check=True)
+    subprocess.run(["git", "-C", checkout, "apply"], input=changed.patch, text=True, check=True)
+    assert (checkout / "new.py").read_text() == "b = 2\n", "the patch makes the same of the commit"
+    assert (checkout / "cluster" / "a.py").read_text() == "a = 3\n"
 
 
 def test_without_git_only_the_packages_of_segue(tmp_path: Path) -> None:

@@ -142,14 +142,12 @@ def test_no_cluster_at_the_address(user: User) -> None:
     assert "nothing answers there" in ended.one_message()
 
 
-def test_storage_that_the_nodes_do_not_have(user: User, tmp_path: Path) -> None:
-    """It cannot be seen from here that they do not: the job says so, and has its exit code."""
+def test_storage_that_is_not_there(user: User, tmp_path: Path) -> None:
+    """The cluster is of this machine, so that it can be seen before anything is sent."""
     place = tmp_path / "not" / "there"
-    submitted = user.json("submit", TINY, "--storage", place, "--name", "nowhere")
-    assert "is not seen from this machine" in submitted["unchecked"]
-    status = user.wait_until_over(submitted["id"])
-    assert (status["state"], status["exit_code"]) == ("failed", 2)
-    assert any(str(place) in line for line in status["log_tail"])
+    ended = user.run("submit", TINY, "--storage", place, timeout=60)
+    assert ended.code == 2
+    assert f"--storage {place}: there is no such directory" in ended.one_message()
 
 
 def test_full_nodes_are_waited_for_and_named(user: User) -> None:
