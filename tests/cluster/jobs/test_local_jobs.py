@@ -52,9 +52,9 @@ def test_a_job_is_submitted_followed_and_told_of(user: User) -> None:
 
 def test_a_cancelled_job_has_saved_and_is_resumed_to_the_same_end(user: User) -> None:
     """While it runs, nobody else is let at its run; whether it was interrupted makes no difference."""
-    job = user.json("submit", TINY, "steps=60", *SLOW, "--name", "cut")["id"]
+    job = user.json("submit", TINY, "steps=150", *SLOW, "--name", "cut")["id"]
     user.wait_for_step(job, 3)
-    second = user.run("submit", TINY, "steps=60", *SLOW, "--name", "cut")
+    second = user.run("submit", TINY, "steps=150", *SLOW, "--name", "cut")
     assert second.code == 3
     assert f"job {job} is running on" in second.one_message()
     pids = [process.pid for process in processes_of(user, job)]
@@ -64,7 +64,7 @@ def test_a_cancelled_job_has_saved_and_is_resumed_to_the_same_end(user: User) ->
     assert_gone(pids)
     status = user.json("status", job)
     assert (status["state"], status["exit_code"]) == ("stopped", 5)
-    assert 3 <= status["step"] < 60
+    assert 3 <= status["step"] < 150
     resumed = user.json("resume", job)["id"]
     assert user.run("logs", resumed, "--follow").code == 0
     assert kinds(user.home / "runs" / "cut") == [
@@ -75,7 +75,7 @@ def test_a_cancelled_job_has_saved_and_is_resumed_to_the_same_end(user: User) ->
         "resumed",
         "finished",
     ]
-    whole = user.json("submit", TINY, "steps=60", *SLOW, "--name", "whole")["id"]
+    whole = user.json("submit", TINY, "steps=150", *SLOW, "--name", "whole")["id"]
     assert user.wait_until_over(whole)["state"] == "succeeded"
     assert_same_bits(user.home / "runs" / "cut", user.home / "runs" / "whole")
 

@@ -88,7 +88,7 @@ def test_a_dirty_tree_is_recorded_with_what_has_changed(checkout: Path) -> None:
     changed = revision(checkout)
     assert changed.commit == clean.commit
     assert "-a = 1\n+a = 3\n" in changed.patch
-    subprocess.run(["git", "-C", checkout, "stash", "--include-untracked", "-q"], check=True)
+    git(checkout, "stash", "--include-untracked", "-q")
     subprocess.run(["git", "-C", checkout, "apply"], input=changed.patch, text=True, check=True)
     assert (checkout / "new.py").read_text() == "b = 2\n", "the patch makes the same of the commit"
     assert (checkout / "cluster" / "a.py").read_text() == "a = 3\n"
