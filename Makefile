@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test aot lint types format clean
+.PHONY: quickstart cluster-demo test aot lint types format clean
 
 quickstart: .venv/.installed  ## prepare, train, lose a worker, carry on, evaluate, sample; CORPUS=path for your own text
 	$(BIN)/python launch.py quickstart $(if $(CORPUS),--corpus "$(CORPUS)")
+
+cluster-demo: .venv/.installed  ## a Ray cluster of two nodes on this machine that loses one while a job trains on it
+	$(BIN)/python launch.py cluster demo
 
 test: .venv/.installed-test  ## the tests; with CI=true the slow ones too
 	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-m "not slow") $(ARGS)

@@ -3,19 +3,33 @@
 import gc
 import json
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from cluster.jobs.commands import (
+    Accelerator,
+    Join,
+    JoinOrSubmit,
+    Name,
+    Nodes,
+    Storage,
+    SubmissionFile,
+    Workers,
+    WorkersPerNode,
+    add_verbs,
+    as_job,
+    joined,
+    shape_of,
+    show_submitted,
+)
 from cluster.terminal import check_writable, console, say, say_error, say_stopped, write_text
 from data_pipeline.redaction import redact_standard_streams
-
-if TYPE_CHECKING:
-    from pretrain.experiment import Experiment
 
 EXIT_CODES = """\
 [bold]Exit codes[/bold]
@@ -26,7 +40,7 @@ EXIT_CODES = """\
 
 2  bad input
 
-3  refused, as it would harm a run: it is live, there already, or its experiment has changed
+3  refused, as it would harm a run (it is live, there already, or its experiment has changed) or open Ray to others
 
 4  data or checkpoint corrupt
 
@@ -69,6 +83,8 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(help="List, verify, compare, pin, prune or export checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoints")
+cluster = typer.Typer(help="Start, stop and show the nodes of a Ray cluster of your own.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
 
 
 class LauncherName(StrEnum):
@@ -114,6 +130,23 @@ KernelChoices = Annotated[
 ]
 
 
+@app.callback()
+def common(
+    directory: Annotated[
+        Path | None,
+        typer.Option("-C", help="Change to this directory first: relative paths begin there.", metavar="DIR"),
+    ] = None,
+) -> None:
+    if directory is not None:
+        from data_pipeline.config import BadInput
+
+        sys.argv[0] = os.path.abspath(sys.argv[0])  # Ray's workers look for the code beside it
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise BadInput(f"-C {directory}: {error.strerror}") from error
+
+
 @app.command()
 def prepare(
     recipe: Recipe,
@@ -124,16 +157,32 @@ def prepare(
     executor: Annotated[
         ExecutorChoice, typer.Option(help="Processes of this machine, or Ray tasks.")
     ] = ExecutorChoice.local,
+    address: JoinOrSubmit = None,
+    name: Name = None,
+    storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
     from cluster.prepare import prepare as prepare_text
     from data_pipeline.text import TextConfig
+    from pretrain.experiment import load_experiment
 
-    data = load_experiment(recipe, overrides).data
-    if not isinstance(data, TextConfig):
-        say(f"data.kind {data.kind} is made while training: there is nothing to prepare")
+    experiment = load_experiment(recipe, overrides or ())
+    if as_job(address, name, storage):
+        from cluster.jobs.submit import Place, submit_preparation
+
+        show_submitted(submit_preparation(experiment, Place(str(address), storage, name), workers), as_json)
         return
-    prepare_text(data, executor=executor.value, workers=workers or os.cpu_count() or 1, console=console())
+    if not isinstance(experiment.data, TextConfig):
+        say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
+        return
+    prepare_text(
+        experiment.data,
+        executor=executor.value,
+        workers=workers,
+        address=address,
+        console=console(),
+    )
 
 
 @app.command()
@@ -143,42 +192,82 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="A new directory for the run; runs/NAME of the recipe, if not given.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the micro-batches of a step.")] = 1,
+    workers: Workers = None,
+    nodes: Nodes = None,
+    workers_per_node: WorkersPerNode = None,
+    accelerator: Accelerator = None,
     launcher: LauncherOption = LauncherName.auto,
+    address: Join = None,
+    carry_on: Annotated[
+        bool, typer.Option("--carry-on", help="Where the run is there already, go on with it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print what would run and what it needs, and stop.")] = False,
+    submission: SubmissionFile = None,
 ) -> None:
     """Start a run. SIGTERM or Ctrl-C saves it and stops; `resume` goes on."""
+    from cluster.jobs.record import read_record
+    from cluster.topology import ANYWHERE
+    from cluster.train import carry_on as carry_on_run
     from cluster.train import dry_run as describe
     from cluster.train import train as train_run
+    from pretrain.experiment import load_experiment
 
-    experiment = load_experiment(recipe, overrides)
+    experiment = load_experiment(recipe, overrides or ())
+    shape = shape_of(workers, nodes, workers_per_node, accelerator) or ANYWHERE
     if dry_run:
-        describe(experiment, workers=workers, launcher=launcher.value, console=console())
+        describe(experiment, workers=shape, launcher=launcher.value, address=address, console=console())
         return
     directory = run or Path("runs") / experiment.name
-    train_run(experiment, directory, workers=workers, launcher=launcher.value, console=console())
+    where: dict[str, Any] = {"workers": shape, "launcher": launcher.value, "address": joined(address, nodes)}
+    if carry_on:
+        carry_on_run(experiment, directory, record=read_record(submission), console=console(), **where)
+    else:
+        train_run(experiment, directory, console=console(), **where)
 
 
 @app.command()
 def resume(
-    directory: RunDirectory,
+    directory: Annotated[
+        Path, typer.Argument(help="A run's directory; with --address URL, a job's id.", metavar="DIR|ID")
+    ],
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(help="As many as at the last start, if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="As many as at the last start, if nothing is given.", show_default=False)
+    ] = None,
+    nodes: Nodes = None,
+    workers_per_node: WorkersPerNode = None,
+    accelerator: Accelerator = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="A key whose change is meant, such as steps. May be repeated."),
     ] = None,
     launcher: LauncherOption = LauncherName.auto,
+    address: JoinOrSubmit = None,
+    submission: SubmissionFile = None,
+    as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, on any number of workers that divides the micro-batches."""
+    shape = shape_of(workers, nodes, workers_per_node, accelerator)
+    if accelerator is not None and workers is None and nodes is None:
+        raise typer.BadParameter("--accelerator: say how many workers, too: --workers N")
+    changes, allowed = tuple(overrides or ()), tuple(allow or ())
+    if as_job(address):
+        from cluster.jobs.submit import Place, submit_resumption
+
+        place = Place(str(address), shape=shape)
+        show_submitted(submit_resumption(str(directory), place, changes, allowed), as_json)
+        return
+    from cluster.jobs.record import read_record
     from cluster.train import resume as resume_run
 
     resume_run(
         directory,
-        workers=workers,
-        overrides=tuple(overrides or ()),
-        allowed=tuple(allow or ()),
+        workers=shape,
+        overrides=changes,
+        allowed=allowed,
         launcher=launcher.value,
+        address=joined(address, nodes),
+        record=read_record(submission),
         console=console(),
     )
 
@@ -428,9 +517,10 @@ def plan(
     communication and the time of a checkpoint, from one to thousands."""
     gc.disable()  # a fifth of the time would go into looking for garbage, while a thousand modules are imported
     from cluster.planning import OnAccelerators, print_plan
+    from pretrain.experiment import load_experiment
 
     print_plan(
-        load_experiment(recipe, overrides),
+        load_experiment(recipe, overrides or ()),
         workers=workers or (),
         asked=OnAccelerators(accelerator, accelerators or (), nodes or (), utilisation, storage_bandwidth),
         as_json=as_json,
@@ -597,6 +687,71 @@ def compare(
         raise typer.Exit(1)
 
 
+@cluster.command("start")
+def start_node(
+    host: Annotated[
+        str, typer.Option(help="This node's address; another than loopback opens it to who has the token.")
+    ] = "127.0.0.1",
+    join: Annotated[
+        str | None, typer.Option(help="Add a node to the cluster of this head.", metavar="HEAD:PORT")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="For `stop`; head, node-1, node-2 and so on, if not given.")] = None,
+    num_cpus: Annotated[int | None, typer.Option(help="As many as it has, if not given.", min=0)] = None,
+    num_gpus: Annotated[int | None, typer.Option(help="As many as it has, if not given.", min=0)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The head's; 6379 or a free one, if not given.", min=1024, max=65535)
+    ] = None,
+    dashboard_port: Annotated[
+        int | None, typer.Option(help="To submit to; 8265 or a free one, if not given.", min=1024, max=65535)
+    ] = None,
+) -> None:
+    """Start the head of a Ray cluster on this machine, on loopback and with Ray's token authentication, or join one."""
+    from cluster import nodes
+    from cluster.node_status import start_lines
+
+    wanted = nodes.Wanted(name, host, join, port, dashboard_port, num_cpus, num_gpus)
+    for line in start_lines(nodes.start(wanted, say)):
+        say(line)
+
+
+@cluster.command("stop")
+def stop_nodes(
+    name: Annotated[
+        str | None, typer.Argument(help="One node; all that were started on this machine, if not given.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Also where jobs are running: they end without saving.")] = False,
+) -> None:
+    """End the nodes that `cluster start` started on this machine, and all that runs on them."""
+    from cluster.nodes import stop
+
+    ended = stop(name, force=force)
+    say(f"stopped {', '.join(ended)}" if ended else "no node of Ray's was started on this machine")
+
+
+@cluster.command("status")
+def show_nodes(as_json: Json = False) -> None:
+    """The nodes that were started on this machine, and what their clusters have. Exit code 1 if one is gone."""
+    from cluster import node_record, node_status
+
+    records = node_record.records()
+    views = node_status.clusters(records)
+    if as_json:
+        print(json.dumps(node_status.to_json(records, views), indent=2))
+    else:
+        for line in node_status.lines(records, views):
+            say(line)
+    if not node_status.is_well(records, views):
+        raise typer.Exit(1)
+
+
+@cluster.command("demo")
+def demonstrate_cluster(overrides: Overrides = None) -> None:
+    """A cluster of two nodes on this machine that loses one, and gets it back, while a job trains on it."""
+    from cluster.demo import demo
+
+    demo(console(), tuple(overrides or ()))
+
+
 @app.command()
 def quickstart(
     corpus: Annotated[Path | None, typer.Option(help="Your own text: a file or a directory.")] = None,
@@ -608,12 +763,7 @@ def quickstart(
     run_quickstart(corpus=corpus, run=run, console=console())
 
 
-def load_experiment(recipe: str, overrides: list[str] | None) -> "Experiment":
-    """The recipe with the overrides of the command line."""
-    from pretrain import config
-    from pretrain.experiment import Experiment
-
-    return config.load(Experiment, config.recipe_path(recipe), tuple(overrides or ()))
+add_verbs(app)
 
 
 def main() -> None:
@@ -624,6 +774,8 @@ def main() -> None:
         app(prog_name="segue")
     except SystemExit as ended:
         code = ended.code
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # all is done: a second one must not change how it has ended
+        signal.signal(number, signal.SIG_IGN)
     if "deepspeed" in sys.modules:
         # ZeRO-3 now and then aborts while the interpreter ends; by now all is written.
         sys.stdout.flush()

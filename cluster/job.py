@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.observer import Observer
+from cluster.out_of_memory import explained, is_out_of_memory
 from evals.in_training import score_held_out, score_tasks
 from pretrain.experiment import Experiment
 from pretrain.group import Group
@@ -36,13 +37,21 @@ class Job:
 
 
 def work(job: Job, group: Group, observer: Observer) -> int:
-    """Train to the end of the run as one of its workers; returns the last step."""
+    """Train to the end of the run as one of its workers; returns the last step.
+
+    Raises GaveUp, with the peak and what would need less, where its memory does not suffice.
+    """
     experiment = job.experiment or read_experiment(job.directory)
-    return run(
-        experiment,
-        job.directory,
-        group,
-        evaluators=(score_held_out, score_tasks),
-        allowed=job.allowed,
-        watch=observer.watch(job.injector, may_write=job.claim.check if job.claim else None),
-    )
+    try:
+        return run(
+            experiment,
+            job.directory,
+            group,
+            evaluators=(score_held_out, score_tasks),
+            allowed=job.allowed,
+            watch=observer.watch(job.injector, may_write=job.claim.check if job.claim else None),
+        )
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise explained(error, group.rank) from error
+        raise

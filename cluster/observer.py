@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pretrain.hardware import resident_bytes
 from pretrain.report import STARTING, StepReport
 from pretrain.run import Watch
 from pretrain.trainer import Trainer
@@ -45,6 +46,8 @@ class WorkerStatus:
     stack: tuple[str, ...] = ()
     """Where its training thread is, innermost first."""
     work: Work = Work()
+    memory_bytes: int = 0
+    """Resident, or at the peak of its GPU."""
 
 
 OnStatus = Callable[[list[WorkerStatus]], None]
@@ -57,7 +60,7 @@ class Observer:
     def __init__(self, *, on_step: Callable[[], None] | None = None) -> None:
         self.on_step = on_step
         self.trainer: Trainer | None = None
-        self.stop_requested = False
+        self.stop_requested = self.stop_at_save_requested = False
         self.loss: float | None = None
         self.work = Work()
         self.thread: int | None = None
@@ -87,18 +90,27 @@ class Observer:
         if self.trainer is not None:
             self.trainer.request_stop()
 
+    def request_stop_at_save(self) -> None:
+        """Ask the trainer to stop with its next checkpoint, the first one where there is no trainer yet."""
+        self.stop_at_save_requested = True
+        if self.trainer is not None:
+            self.trainer.request_stop_at_save()
+
     def status(self) -> WorkerStatus:
         """As of a worker alone on this machine; the supervisor knows rank and node better."""
         trainer, step, phase, ticks = self.trainer, 0, STARTING, 0
         if trainer is not None:
             step, phase, ticks = trainer.step, trainer.stopwatch.phase, trainer.stopwatch.ticks
         stack = stack_of(self.thread) if self.thread is not None else ()
-        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss, ticks, stack, self.work)
+        memory = resident_bytes()
+        return WorkerStatus(0, os.getpid(), "127.0.0.1", step, phase, self.loss, ticks, stack, self.work, memory)
 
     def _see_trainer(self, trainer: Trainer) -> None:
         self.trainer = trainer
         if self.stop_requested:
             trainer.request_stop()
+        if self.stop_at_save_requested:
+            trainer.request_stop_at_save()
 
     def _see_step(self, report: StepReport) -> None:
         self.loss = report.loss

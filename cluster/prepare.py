@@ -1,6 +1,9 @@
 """Preparing text from the driver's side: where it is computed, and what a person sees of it."""
 
+import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
-from data_pipeline.config import BadInput
+from data_pipeline.config import BadInput, Preempted
 from data_pipeline.manifest import Manifest
 from data_pipeline.text import TextConfig
 
@@ -22,12 +25,20 @@ LINE_SECONDS = 10.0
 """Between two lines of one stage, where there is no terminal."""
 
 
-def prepare(config: TextConfig, *, executor: ExecutorName, workers: int, console: Console) -> Manifest:
-    """Make or finish the directory of token shards; raises BadInput or Refused where it cannot be made."""
+def prepare(
+    config: TextConfig, *, executor: ExecutorName, workers: int | None, address: str | None = None, console: Console
+) -> Manifest:
+    """Make or finish the directory of token shards; raises BadInput or Refused where it cannot be made.
+
+    `address` is that of a Ray cluster whose nodes compute, by Ray's executor; `workers` None: as many as processors.
+    """
+    if address is not None and executor != "ray":
+        raise BadInput(f"--address {address}: the nodes of a cluster need --executor ray")
     with ExitStack() as stack:
         shown = stack.enter_context(Stages(console))
         stack.enter_context(_nothing_left_of_bad_input(Path(config.directory)))
-        work = stack.enter_context(_executor(executor, workers, stack))
+        work = stack.enter_context(_executor(executor, workers, address, stack))
+        stack.enter_context(_ended_by_signals())  # after Ray, which takes them, too
         manifest = pipeline.prepare(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
         _say(
@@ -42,6 +53,24 @@ def prepare(config: TextConfig, *, executor: ExecutorName, workers: int, console
 
 
 @contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end it as asked: what is finished is kept, and the same command goes on from there."""
+
+    def end(number: int, frame: object) -> None:
+        raise Preempted("stopped as asked; the same command goes on from what is finished")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _nothing_left_of_bad_input(directory: Path) -> Iterator[None]:
     """Remove a directory that was made for a corpus in which there was nothing to make shards of."""
     made = not directory.exists()
@@ -53,14 +82,17 @@ def _nothing_left_of_bad_input(directory: Path) -> Iterator[None]:
         raise
 
 
-def _executor(name: ExecutorName, workers: int, stack: ExitStack) -> pipeline.Executor:
-    """Ray's tasks run in a session of ours, which listens on loopback only."""
+def _executor(name: ExecutorName, workers: int | None, address: str | None, stack: ExitStack) -> pipeline.Executor:
+    """Without an address, Ray's tasks run in a session of ours, which listens on loopback only."""
+    here = os.cpu_count() or 1
     if name == "local":
-        return pipeline.LocalExecutor(workers)
-    stack.enter_context(ray_session(workers))
+        return pipeline.LocalExecutor(workers or here)
+    stack.enter_context(ray_session(workers or here, address))
+    import ray
+
     from data_pipeline.prepare.ray_executor import RayExecutor
 
-    return RayExecutor(workers)
+    return RayExecutor(workers or int(ray.cluster_resources().get("CPU", 1)))
 
 
 class Stages:

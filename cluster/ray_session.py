@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster import node_record, ray_token
+from cluster.node_record import NodeRecord
 from cluster.topology import port_answers
-from data_pipeline.config import GaveUp
+from data_pipeline.config import BadInput, GaveUp
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,8 +39,9 @@ HEAD_LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def ray_session(workers: int) -> Iterator[None]:
-    """A Ray on loopback that ends with the context; or the one that this process has joined already, left as it is."""
+def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
+    """A Ray on loopback that ends with the context; or the cluster at `address`, which goes on after it; or the one
+    that this process has joined already, left as it is."""
     os.environ.update(RAY_ENVIRONMENT)
     import ray
 
@@ -47,6 +50,13 @@ def ray_session(workers: int) -> Iterator[None]:
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if ray.is_initialized():
         yield
+        return
+    if address is not None:
+        _join(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
         return
     _apart_from_signals()
     remove_leftovers()
@@ -120,6 +130,44 @@ def _start(directory: str, workers: int) -> None:
                 raise GaveUp(f"Ray does not start on this machine, in {START_ATTEMPTS} attempts: {error}") from error
 
 
+def _join(address: str) -> None:
+    """Become a driver of a cluster that is there; raises BadInput where there is none."""
+    import ray
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    known = _own_head() if address == "auto" and not os.environ.get("RAY_ADDRESS") else None
+    if known is not None and known.authenticated and not os.environ.get(ray_token.MODE):
+        _enable_token_auth()
+    none = f"--address {address}: no Ray cluster is found from this machine"
+    start = "start one with `segue cluster start`, or leave --address out to train on this machine alone"
+    try:
+        head = canonicalize_bootstrap_address_or_die(known.address if known is not None else address)
+    except (ConnectionError, ValueError) as error:
+        raise BadInput(f"{none} ({str(error).splitlines()[0]}); {start}") from error
+    if not answers(head):  # Ray would try for minutes
+        raise BadInput(f"{none} (nothing answers at {head}); {start}")
+    try:
+        ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise BadInput(
+            f"--address {address}: the Ray at {head} does not let this process in ({str(error).splitlines()[0]}); if "
+            "it asks for a token, give RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH=FILE for another file than "
+            "~/.ray/auth_token"
+        ) from error
+
+
+def _own_head() -> NodeRecord | None:
+    """The node that this user has started on this machine, with `segue cluster start`; others' are not guessed at."""
+    return next((record for record in node_record.records() if record.lives), None)
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return port_answers(host.strip("[]"), int(port))
+
+
 class HeadLostError(GaveUp):
     """The head of Ray's cluster (its GCS) is gone, and with it all that Ray could do for the workers."""
 
@@ -135,8 +183,7 @@ class Head:
 
     def answers(self) -> bool:
         """Whether it can be asked anything now: a call of Ray's that needs it would wait, and then end the process."""
-        host, _, port = self.address.rpartition(":")
-        return port_answers(host.strip("[]"), int(port))
+        return answers(self.address)
 
     def check(self) -> None:
         """Look, if some time has passed since the last look; raises HeadLostError once it is gone for HEAD_SECONDS."""
@@ -156,3 +203,4 @@ class Head:
         while not self.answers():
             self.check()
             time.sleep(HEAD_LOOK_SECONDS)
+        self.answered = time.monotonic()

@@ -24,6 +24,9 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """Give the signals back, unless one has come: a second one must not end this process before it has told."""
+        if self.asked:
+            return
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

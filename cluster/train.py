@@ -3,19 +3,21 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from cluster.job import Injector, Job, work
+from cluster.jobs.record import JobRecord
 from cluster.observer import Observer, OnStatus, WorkerStatus
 from cluster.plan_tables import show_plan
 from cluster.progress import Display
 from cluster.sampling import keep_tokenizer
 from cluster.stop import StopSignals
 from cluster.tables import bytes_text
+from cluster.topology import ANYWHERE, Shape
 from cluster.watchdog import Watchdog
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
 from data_pipeline.data import DataConfig
@@ -56,53 +58,73 @@ ENDS: dict[type[BaseException], str] = {Preempted: "preempted", GaveUp: "gave_up
 class Start:
     """How a run is computed and watched this time."""
 
-    workers: int = 1
+    shape: Shape = ANYWHERE
     launcher: Launcher = "auto"
+    address: str | None = None
+    """Of the Ray cluster to join; None: this machine alone."""
+    may_shrink: bool = False
+    """Whether it goes on with fewer workers where there is no room for all."""
+    record: JobRecord | None = None
+    """Of the job that this start is, for the run's events."""
     on_status: OnStatus = lambda _: None
     console: Console = field(default_factory=Console)
     injector: Injector | None = None
 
     @property
+    def workers(self) -> int:
+        return self.shape.workers
+
+    @property
     def inline(self) -> bool:
-        return self.launcher == "inline" or (self.launcher == "auto" and self.workers == 1)
+        alone = self.launcher == "auto" and self.workers == 1 and self.address is None and not self.shape.accelerator
+        return self.launcher == "inline" or alone
 
 
 def train(
     experiment: Experiment,
     directory: Path,
     *,
-    workers: int = 1,
+    workers: int | Shape = 1,
     launcher: Launcher = "auto",
+    address: str | None = None,
     on_status: OnStatus = lambda _: None,
     console: Console | None = None,
     injector: Injector | None = None,
 ) -> int:
     """Start a run in a new directory and see it to its end; returns the last step.
 
-    Raises BadInput or Refused, leaving nothing behind, where something is wrong; Preempted where a signal stopped it;
-    GaveUp where it failed again and again.
+    `address` is that of the Ray cluster whose nodes compute it. Raises BadInput or Refused, leaving nothing behind,
+    where something is wrong; Preempted where a signal stopped it; GaveUp where it failed again and again.
     """
+    start = Start(
+        as_shape(workers), launcher, address, on_status=on_status, console=console or Console(), injector=injector
+    )
+    return _begin(experiment, directory, start)
+
+
+def _begin(experiment: Experiment, directory: Path, start: Start) -> int:
+    """In a new directory."""
     if (directory / EXPERIMENT).exists():
         create(directory, experiment)  # refuses
     check_place(directory)
-    check(experiment, workers, launcher)
+    check(experiment, start.shape, start.launcher, start.address)
     check_disk(experiment, directory)
     with _new_run(directory, experiment) as claim:
-        return _execute(
-            experiment, directory, claim, Start(workers, launcher, on_status, console or Console(), injector)
-        )
+        return _execute(experiment, directory, claim, start)
 
 
 def resume(
     directory: Path,
     *,
-    workers: int | None = None,
+    workers: int | Shape | None = None,
     overrides: tuple[str, ...] = (),
     allowed: tuple[str, ...] = (),
     launcher: Launcher = "auto",
+    address: str | None = None,
     on_status: OnStatus = lambda _: None,
     console: Console | None = None,
     injector: Injector | None = None,
+    record: JobRecord | None = None,
 ) -> int:
     """Go on with a run from its newest good checkpoint to its end; returns the last step.
 
@@ -110,16 +132,59 @@ def resume(
     numbers depend on, unless each key is allowed by name.
     """
     saved, experiment = read_experiment(directory), read_experiment(directory, overrides)
+    shape = as_shape(last_workers(directory) if workers is None else workers)
+    start = Start(
+        shape,
+        launcher,
+        address,
+        record=record,
+        on_status=on_status,
+        console=console or Console(),
+        injector=injector,
+    )
+    return _go_on(directory, saved, experiment, start, allowed, changed=bool(overrides))
+
+
+def carry_on(
+    experiment: Experiment,
+    directory: Path,
+    *,
+    workers: int | Shape = 1,
+    launcher: Launcher = "auto",
+    address: str | None = None,
+    record: JobRecord | None = None,
+    console: Console | None = None,
+) -> int:
+    """Start the run, or go on with it where it is there: what a job does that may be submitted, or requeued, again.
+
+    Where the cluster has become smaller since the run began, it goes on with as many workers as there is room for.
+    Raises Refused where the run that is there is of another experiment.
+    """
+    start = Start(as_shape(workers), launcher, address, record=record, console=console or Console())
+    if not (directory / EXPERIMENT).exists():
+        return _begin(experiment, directory, start)
+    start = replace(start, may_shrink=True)
+    return _go_on(directory, read_experiment(directory), experiment, start, (), changed=False)
+
+
+def _go_on(
+    directory: Path,
+    saved: Experiment,
+    experiment: Experiment,
+    start: Start,
+    allowed: tuple[str, ...],
+    *,
+    changed: bool,
+) -> int:
+    """From the newest good checkpoint, with the experiment as it is to be now; `changed` by this command."""
     _check_allowed(allowed, directory, saved, experiment)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
     check_given(experiment, directory)
     refuse_changed_shards(experiment, directory, allowed)
-    workers = last_workers(directory) if workers is None else workers
-    check(experiment, workers, launcher)
-    start = Start(workers, launcher, on_status, console or Console(), injector)
+    check(experiment, start.shape, start.launcher, start.address)
     with Lease(directory) as lease:
         if is_finished(directory, experiment):
-            left_out = " (the changes given now are left out)" if overrides else ""
+            left_out = " (the changes given now are left out)" if changed else ""
             line = f"{directory} is finished already, at step {experiment.steps}{left_out}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
@@ -137,6 +202,11 @@ def resume(
             if checkpoint.latest(directory) == before:  # else the newest one is of the changed experiment
                 write_experiment(directory, saved)
             raise
+
+
+def as_shape(workers: int | Shape) -> Shape:
+    """A number of workers, wherever there is room for them."""
+    return workers if isinstance(workers, Shape) else Shape(workers)
 
 
 def _check_allowed(allowed: tuple[str, ...], directory: Path, saved: Experiment, experiment: Experiment) -> None:
@@ -164,11 +234,12 @@ def is_finished(directory: Path, experiment: Experiment) -> bool:
     return good is not None and good.step == experiment.steps
 
 
-def check(experiment: Experiment, workers: int, launcher: Launcher = "auto") -> None:
+def check(experiment: Experiment, shape: Shape, launcher: Launcher = "auto", address: str | None = None) -> None:
     """Raise BadInput for all that can be known to be wrong before anything is written."""
-    if launcher == "inline" and workers != 1:
-        raise BadInput(f"--launcher inline runs one worker in this process, not {workers}; use --launcher ray")
-    check_divides(workers, experiment.batch.micro_batches)
+    if launcher == "inline" and (shape.workers != 1 or address is not None):
+        more = f"not {shape.workers}" if address is None else f"and none on the cluster at {address}"
+        raise BadInput(f"--launcher inline runs one worker in this process, {more}; use --launcher ray")
+    check_divides(shape.workers, experiment.batch.micro_batches)
     experiment.check_data()
     experiment.stream()
     if experiment.evaluate.every is not None:
@@ -190,11 +261,14 @@ def check_disk(experiment: Experiment, directory: Path) -> None:
         )
 
 
-def dry_run(experiment: Experiment, *, workers: int, launcher: Launcher, console: Console) -> None:
+def dry_run(
+    experiment: Experiment, *, workers: int | Shape, launcher: Launcher, address: str | None = None, console: Console
+) -> None:
     """Check all that `train` would check, and print what it would do and need; nothing is written."""
-    check(experiment, workers, launcher)
+    shape = as_shape(workers)
+    check(experiment, shape, launcher, address)
     console.print(config.dump(experiment), highlight=False, markup=False, soft_wrap=True)
-    show_plan(plan(experiment, [workers]), console)
+    show_plan(plan(experiment, [shape.workers]), console)
 
 
 def last_workers(directory: Path) -> int:
@@ -202,12 +276,15 @@ def last_workers(directory: Path) -> int:
 
     After a loss of nodes it may have gone on with fewer: that is no wish for fewer.
     """
-    asked, lost = 1, None
+    asked, change = 1, None
     for event in read_events(directory):
         if event["event"] in ("started", "resumed"):
-            shrunk = lost is not None and lost["next_workers"] == event["workers"]
-            asked = lost["asked_workers"] if lost is not None and shrunk else event["workers"]
-        lost = event if event["event"] == "lost" else None
+            resized = change is not None and change["next_workers"] == event["workers"]
+            asked = change["asked_workers"] if change is not None and resized else event["workers"]
+        if event["event"] in ("lost", "grows", "no room"):
+            change = event
+        elif event["event"] in ("started", "resumed", "submitted", *ENDS.values()):  # no warning and the like
+            change = None
     return int(asked)
 
 
@@ -253,6 +330,8 @@ def _clear(directory: Path) -> None:
 def _execute(experiment: Experiment, directory: Path, claim: Claim, start: Start, allowed: tuple[str, ...] = ()) -> int:
     """Run the workers until the run ends, stops as asked, or fails; returns the last step."""
     job = Job(directory.absolute(), Path.cwd(), allowed, start.injector, experiment, claim)
+    if start.record is not None:
+        start.record.keep(directory)
     with Display(experiment, directory, start.console) as display:
 
         def see(statuses: list[WorkerStatus]) -> None:
@@ -265,9 +344,16 @@ def _execute(experiment: Experiment, directory: Path, claim: Claim, start: Start
             else:
                 from cluster.supervise import Supervisor  # imports Ray
 
-                device = experiment.engine.device
                 display.say(f"starting {start.workers} workers with Ray, which takes some seconds")
-                last_step = Supervisor(job, start.workers, device=device, on_status=see, on_loss=display.say).run()
+                last_step = Supervisor(
+                    job,
+                    start.shape,
+                    address=start.address,
+                    may_shrink=start.may_shrink,
+                    device=experiment.engine.device,
+                    on_status=see,
+                    on_loss=display.say,
+                ).run()
         except (Preempted, GaveUp, KeyboardInterrupt) as end:
             record_event(directory, ENDS[type(end)], step=_reached(directory))
             raise

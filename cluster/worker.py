@@ -12,6 +12,7 @@ import ray
 
 from cluster.job import Job, work
 from cluster.observer import Observer, WorkerStatus
+from cluster.storage import answer
 from cluster.topology import LOOPBACK, Location, Seat, interface_of
 from data_pipeline.redaction import redact_standard_streams
 
@@ -35,6 +36,10 @@ class Worker:
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
         context = ray.get_runtime_context()
         return Location(ray.util.get_node_ip_address(), os.getpid(), gpus, context.get_node_id())
+
+    def see_storage(self, directory: Path, token: str, node: str) -> str | None:
+        """What is wrong with the run's directory as this node, with this name, sees it; or None."""
+        return answer(directory, token, node)
 
     def listen(self, address: str) -> int:
         """Be the leader: listen at this address, on a free port, for the others; returns the port."""
@@ -87,6 +92,10 @@ class Worker:
     @ray.method(concurrency_group="control")
     def request_stop(self) -> None:
         self.observer.request_stop()
+
+    @ray.method(concurrency_group="control")
+    def request_stop_at_save(self) -> None:
+        self.observer.request_stop_at_save()
 
     @ray.method(concurrency_group="control")
     def leave(self) -> None:

@@ -1,6 +1,7 @@
 """All workers of one start of a run: placed together, watched together, ended together."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -11,10 +12,13 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
-from cluster.losses import WorkersLostError, first_line, lost_worker, workers_lost
+from cluster.losses import LostWorker, WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
+from cluster.out_of_memory import REMEDIES
 from cluster.ray_session import Head
-from cluster.topology import Location, Seat, meeting_address, reserve, seats
+from cluster.storage import StorageCheck
+from cluster.tables import bytes_text
+from cluster.topology import ACCELERATOR, ANYWHERE, Location, Seat, Shape, answering, meeting_address, reserve, seats
 from cluster.watchdog import START_SECONDS, Clock, Watched, all_have_started, hung, where
 from cluster.worker import Worker
 from data_pipeline.config import BadInput, Corrupt, GaveUp, Preempted, Refused
@@ -29,6 +33,8 @@ ANSWER_SECONDS = 10.0
 END_SECONDS = 2.0
 """Ray has so long to end a worker before it is killed without it."""
 KILL_SECONDS = 20.0
+STORAGE_SECONDS = 15.0
+"""A node has so long to read and write a token in the run's directory."""
 GRACE_SECONDS = 1.0
 """One loss makes others; so long the rest is waited for, to find out which was the first."""
 
@@ -45,6 +51,8 @@ class Member:
     """A worker as the driver sees it."""
 
     seat: Seat
+    node_id: str
+    """Ray's."""
     actor: Any
     process: psutil.Process | None
     """Where it is on this machine."""
@@ -65,13 +73,24 @@ class Member:
 class WorkerGroup:
     """Workers that train; leaving the context ends them, whatever they do."""
 
-    def __init__(self, job: Job, workers: int, *, resources: dict[str, float], hang_seconds: float, head: Head) -> None:
-        self.job, self.hang_seconds, self.head = job, hang_seconds, head
+    def __init__(
+        self,
+        job: Job,
+        workers: int,
+        *,
+        resources: dict[str, float],
+        hang_seconds: float,
+        head: Head,
+        shape: Shape = ANYWHERE,
+        wait_seconds: float = 0.0,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.job, self.hang_seconds, self.head, self.shape = job, hang_seconds, head, shape
         self.clock = Clock()
         self.actors: list[Any] = []
         self.members: list[Member] = []
         self.locations: list[Location] = []
-        self.placement = reserve(resources, workers)
+        self.placement = reserve(resources, shape, workers, seconds=wait_seconds, stopped=stopped, check=head.wait)
         try:
             self._start(resources, workers)
         except BaseException:
@@ -84,8 +103,9 @@ class WorkerGroup:
             actor_class.options(
                 num_cpus=resources["CPU"],
                 num_gpus=resources.get("GPU", 0),
+                resources={name: amount for name, amount in resources.items() if name.startswith(ACCELERATOR)},
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
-                    self.placement, placement_group_bundle_index=index
+                    self.placement, placement_group_bundle_index=self.shape.bundle_of(index)
                 ),
             ).remote()
             for index in range(workers)
@@ -95,6 +115,7 @@ class WorkerGroup:
             seated = sorted(
                 zip(seats(self.locations), self.actors, self.locations, strict=True), key=lambda s: s[0].rank
             )
+            self._check_storage()
             address = meeting_address([seat for seat, _, _ in seated])
             port = ray.get(seated[0][1].listen.remote(address), timeout=START_SECONDS)
         except ray.exceptions.RayError as error:
@@ -102,6 +123,7 @@ class WorkerGroup:
         self.members = [
             Member(
                 seat=seat,
+                node_id=location.node_id,
                 actor=actor,
                 process=local_process(location),
                 result=actor.train.remote(self.job, seat, address, port),
@@ -109,6 +131,18 @@ class WorkerGroup:
             )
             for seat, actor, location in seated
         ]
+
+    def _check_storage(self) -> None:
+        """Raise Refused unless every node reads and writes the run's directory as the driver does."""
+        by_node = {location.node_name: actor for location, actor in zip(self.locations, self.actors, strict=True)}
+        with StorageCheck(self.job.directory) as check:
+            asked = {
+                node: actor.see_storage.remote(self.job.directory, check.token, node) for node, actor in by_node.items()
+            }
+            ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=STORAGE_SECONDS)
+            silent = f"has not answered for {STORAGE_SECONDS:.0f} s: its storage hangs"
+            answered = set(ready)
+            check.judge({node: ray.get(task) if task in answered else silent for node, task in asked.items()})
 
     def __enter__(self) -> "WorkerGroup":
         return self
@@ -142,6 +176,10 @@ class WorkerGroup:
     def request_stop(self) -> None:
         for member in self.members:
             member.actor.request_stop.remote()
+
+    def request_stop_at_save(self) -> None:
+        for member in self.members:
+            member.actor.request_stop_at_save.remote()
 
     def end(self) -> None:
         """End all workers now and give their places back."""
@@ -213,7 +251,12 @@ class WorkerGroup:
             return error.cause if isinstance(error.cause, Exception) else error
         except ray.exceptions.RayError as error:
             full = isinstance(error, ray.exceptions.OutOfMemoryError)
-            return WorkerDiedError("was ended by Ray, for its machine's memory is nearly full" if full else "died")
+            if not full:
+                return WorkerDiedError("died")
+            held = bytes_text(member.watched.status.memory_bytes)
+            return WorkerDiedError(
+                f"was ended by Ray, for its machine's memory is nearly full; it held {held} when last seen; {REMEDIES}"
+            )
         return None
 
     def _raise_failures(self) -> None:
@@ -225,13 +268,26 @@ class WorkerGroup:
                 raise error
         dead = [
             lost_worker(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)
-        ]
+        ] + self._gone([member for member, _ in failures])
         if dead:
             raise workers_lost(dead)
         for error in errors:
             if isinstance(error, FINAL):
                 raise error
         raise workers_lost([lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
+
+    def _gone(self, failed: Sequence[Member]) -> list[LostWorker]:
+        """Of those that have not failed yet, who is gone with its node: Ray takes up to half a minute to say so, and
+        the others fail at once, for they wait for it."""
+        if not self.head.answers():
+            return []
+        used, told = {member.node_id for member in self.members}, {member.seat.rank for member in failed}
+        reached = {node["NodeID"] for node in answering([node for node in ray.nodes() if node["NodeID"] in used])}
+        return [
+            lost_worker(member.watched.status, "is gone with its node")
+            for member in self.members
+            if member.seat.rank not in told and member.node_id not in reached
+        ]
 
 
 def local_process(location: Location) -> psutil.Process | None:

@@ -150,8 +150,8 @@ def _without_assigned(text: str) -> str:
 
 
 def _can_be_secret(key: str, value: str) -> bool:
-    """Nothing, and the small number of a token, hide nothing."""
-    if value.lower() in ("", "none", "null", "true", "false"):
+    """Nothing, the small number of a token, and the path of a file in somebody's home hide nothing."""
+    if value.lower() in ("", "none", "null", "true", "false") or value.startswith("~/"):
         return False
     return not ("TOKEN" in key.upper() and _SHORT_NUMBER.fullmatch(value))
 

@@ -4,7 +4,7 @@ Which workers compute it, with which engine and how often it logs or saves, may 
 `identity` is what may not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from data_pipeline.data import DataConfig
 from data_pipeline.pair_data import PairData
 from data_pipeline.streams import Stream
 from data_pipeline.vector_data import VectorData
+from pretrain import config
 from pretrain.engines import EngineConfig
 from pretrain.group import Group, check_divides
 from pretrain.kernels_config import KernelsConfig
@@ -86,6 +87,9 @@ class SupervisionConfig(Config):
     """Steps between two comparisons of what every worker holds alike; also before every save. None: only then."""
     max_failures: int = Field(default=3, ge=1)
     """In a row, without a checkpoint further on between them, after which a run gives up."""
+    wait_minutes: float = Field(default=0.0, ge=0, le=MOST_MINUTES)
+    """So long a start waits for room that others use, or that was lost with a node. After a loss, the run then goes on
+    with as many workers as there is room for; 0: at once."""
 
 
 class EvaluateConfig(Config):
@@ -253,3 +257,8 @@ class Experiment(Config):
         engine = self.engine.build(self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches)
         self.kernels.tell(engine.model, engine.device, getattr(torch, self.engine.precision))
         return Trainer(engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate())
+
+
+def load_experiment(recipe: str, overrides: Iterable[str] = ()) -> Experiment:
+    """The experiment of a recipe (a name or a YAML file), with the overrides of the command line."""
+    return config.load(Experiment, config.recipe_path(recipe), tuple(overrides))

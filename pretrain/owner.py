@@ -28,7 +28,11 @@ class Owner:
     @classmethod
     def here(cls, token: str) -> "Owner":
         """This process."""
-        pid = os.getpid()
+        return cls.of(os.getpid(), token)
+
+    @classmethod
+    def of(cls, pid: int, token: str) -> "Owner":
+        """A process of this machine."""
         return cls(token, socket.gethostname(), _machine(), pid, _began(pid) or "")
 
     @property

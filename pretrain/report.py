@@ -1,5 +1,7 @@
 """What happened in a step: plain numbers, equal on every worker."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,8 +10,9 @@ from typing import Literal, get_args
 
 from pretrain.trouble import Trouble
 
-Request = Literal["stop", "save", "join save"]
-"""stop: save, and end; save: now, though no permanent checkpoint is due; join save: the one in flight has failed."""
+Request = Literal["stop", "stop at save", "save", "join save"]
+"""stop: save, and end; stop at save: end with the next checkpoint, whenever it is due; save: now, though no permanent
+checkpoint is due; join save: the one in flight has failed."""
 
 REQUESTS: tuple[Request, ...] = get_args(Request)
 
@@ -59,6 +62,12 @@ class StepReport:
     @property
     def count(self) -> int:
         return sum(turn.count for turn in self.turns)
+
+    @property
+    def samples(self) -> str:
+        """A digest of all rows' identities: equal where the step was computed of the same data in the same places."""
+        ids = [turn.sample_ids for turn in self.turns]
+        return hashlib.blake2b(json.dumps(ids).encode(), digest_size=8).hexdigest()
 
 
 STARTING = "starting"

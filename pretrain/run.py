@@ -60,8 +60,9 @@ def run(
 ) -> int:
     """Train until the experiment's last step; returns it.
 
-    Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1 or `Trainer.request_stop` on any worker), and
-    GaveUp where its numbers are wrong and its policy is to stop, or where skipping or going back does not help.
+    Raises Preempted, having saved, when asked to stop (SIGTERM, SIGUSR1, `Trainer.request_stop` or
+    `request_stop_at_save` on any worker), and GaveUp where its numbers are wrong and its policy is to stop, or where
+    skipping or going back does not help.
     """
     trainer = experiment.trainer(group)
     life = Life(experiment, directory, trainer, evaluators, watch, allowed)
@@ -125,8 +126,8 @@ class Life:
                 self._count_skips(report)
                 self.watch.step(report)
                 self._compare_replicas(report)
-                self.saving.after_step(report)
-                if report.stop and report.step != experiment.steps:
+                stops = self.saving.after_step(report)
+                if stops and report.step != experiment.steps:
                     raise Preempted(
                         f"stopped as asked after step {report.step}; `resume {self.directory}` goes on from there"
                     )
@@ -210,6 +211,7 @@ def metrics_row(report: StepReport, trainer: Trainer, experiment: Experiment) ->
     return {
         "step": report.step,
         "loss": report.loss,
+        "samples": report.samples,
         "unit": f"{'nats' if hasattr(model, 'log_prob') else 'objective'}/{model.unit}",
         f"{model.unit}s": report.count,
         f"{model.unit}s_per_second": report.count / seconds,

@@ -62,6 +62,8 @@ class Saving:
         """Whether a save has failed and is tried once more, after the next step; the same on every worker."""
         self.is_second = False
         """Whether the save in flight is such a try."""
+        self.ends_with_next = False
+        """Whether the run is to stop with its next checkpoint; the same on every worker."""
         trainer.before_change = self._before_change
 
     def __enter__(self) -> "Saving":
@@ -80,19 +82,24 @@ class Saving:
         """Whether a checkpoint belongs after this step, for itself and not for one that failed."""
         return report.stop or "save" in report.requests or self._is_permanent(report.step)
 
-    def after_step(self, report: StepReport) -> None:
+    def after_step(self, report: StepReport) -> bool:
         """Save where it is due, or where the save before has failed and the run goes on; collective.
 
-        Raises NotSaved where a save has failed and the run is to stop for it.
+        Returns whether the run stops here, as it was asked to. Raises NotSaved where a save has failed and the run is
+        to stop for it.
         """
         if "join save" in report.requests:
             self.settle()
+        self.ends_with_next |= "stop at save" in report.requests
         due = self.is_due(report)
         if due or self.again:
             self.is_second = not due
             ends = report.stop or report.step == self.experiment.steps
             self.save(temporary=not self._is_permanent(report.step), ends=ends)
         self._ask()
+        if report.stop or not (due and self.ends_with_next):
+            return report.stop
+        return self.settle() is not None  # a save that failed is tried again, as any other: the run goes on until then
 
     def _is_permanent(self, step: int) -> bool:
         return step == self.experiment.steps or step % self.config.every == 0

@@ -224,6 +224,10 @@ class Trainer:
         """Ask all workers to stop after the step in hand."""
         self.request("stop")
 
+    def request_stop_at_save(self) -> None:
+        """Ask all workers to stop with the next checkpoint, whenever it is due."""
+        self.request("stop at save")
+
     def carry(self) -> list[Carry | None]:
         """The carries of this worker's micro-batches, in their order."""
         return list(self.carries)

@@ -3,8 +3,11 @@
 The directory of the shards and the corpus must be at the same paths on every machine.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import ray
@@ -34,13 +37,14 @@ class RayExecutor:
         """Nothing: the tasks of a `map` end with it."""
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        task = ray.remote(num_cpus=1)(function)
+        call = ray.remote(num_cpus=1)(_in_directory)
+        task = partial(call.remote, Path.cwd(), function)
         running: deque[Any] = deque()
         try:
             for item in items:
                 if len(running) == IN_FLIGHT * self.workers:
                     yield ray.get(running.popleft())
-                running.append(task.remote(item))
+                running.append(task(item))
             while running:
                 yield ray.get(running.popleft())
         except RayTaskError as error:
@@ -52,3 +56,15 @@ class RayExecutor:
         finally:
             for reference in running:
                 ray.cancel(reference)
+
+
+def _in_directory(directory: Path, function: Callable[[Any], Any], item: Any) -> Any:
+    """On a node: relative paths begin where they do for the driver."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise BadInput(
+            f"node {ray.util.get_node_ip_address()} does not see {directory}: preparing on several nodes needs a "
+            "directory that all of them share"
+        ) from error
+    return function(item)

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "triton": ["kernels/*.py", "kernels/*/triton*.py"],
     "deepspeed": ["pretrain/engines/deepspeed*.py"],
-    "ray": ["cluster/*.py", "data_pipeline/prepare/ray_executor.py"],
+    "ray": ["cluster/*.py", "cluster/jobs/ray_jobs.py", "data_pipeline/prepare/ray_executor.py"],
 }
 SOURCES = [ROOT / "launch.py", *(p for package in MAY_IMPORT for p in sorted((ROOT / package).rglob("*.py")))]
 

@@ -56,7 +56,7 @@ def test_every_verb_has_help() -> None:
     verbs = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
     assert verbs == [
         "prepare", "train", "resume", "evaluate", "sample", "report", "plan", "models", "recipes", "doctor", "data",
-        "export", "compare", "quickstart", "checkpoints",
+        "export", "compare", "quickstart", "submit", "status", "logs", "cancel", "list", "checkpoints",
     ]  # fmt: skip
 
 

@@ -77,7 +77,12 @@ def test_the_next_start_takes_the_size_that_was_asked_for(tmp_path: Path) -> Non
     assert last_workers(tmp_path) == 1
     record_event(tmp_path, "started", workers=4)
     record_event(tmp_path, "lost", asked_workers=4, next_workers=2)
+    record_event(tmp_path, "versions", message="told between the two, and no matter")
     record_event(tmp_path, "resumed", workers=2)
     assert last_workers(tmp_path) == 4
     record_event(tmp_path, "resumed", workers=2)
     assert last_workers(tmp_path) == 2, "asked for after the driver's end"
+    record_event(tmp_path, "lost", asked_workers=2, next_workers=1)
+    record_event(tmp_path, "gave_up")
+    record_event(tmp_path, "resumed", workers=1)
+    assert last_workers(tmp_path) == 1, "asked for after it gave up"

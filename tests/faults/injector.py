@@ -2,11 +2,15 @@
 
 import ctypes
 import os
+import resource
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+import torch
 
 from pretrain.trainer import Trainer
 
@@ -16,7 +20,8 @@ class Fault:
     """Happens to one worker at the first such moment from a step on; once in a run, restarts included."""
 
     what: str
-    """kill, freeze (SIGSTOP), hang, hold (hang in a call that keeps the interpreter's lock), raise."""
+    """kill, freeze (SIGSTOP), hang, hold (hang in a call that keeps the interpreter's lock), fill (all memory that it
+    may have), hoard (much of the machine's memory), raise."""
     rank: int
     moment: str
     step: int
@@ -37,6 +42,10 @@ class Fault:
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self.what == "hang":
             sleep_for_ever()
+        elif self.what == "fill":
+            fill_memory()
+        elif self.what == "hoard":
+            hoard_memory()
         elif self.what == "hold":
             ctypes.PyDLL(None).pause()
         else:
@@ -83,6 +92,23 @@ class Faults:
     def __call__(self, moment: str, trainer: Trainer) -> None:
         for fault in self.faults:
             fault(moment, trainer)
+
+
+def fill_memory() -> None:
+    """Until the system gives no more: it is told to give this process but little."""
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+    held = []
+    while True:
+        held.append(torch.ones(2**24))
+
+
+def hoard_memory(pieces: int = 24) -> None:
+    """A quarter of a GiB at a time, slowly enough that somebody may see it."""
+    held = []
+    for _ in range(pieces):
+        held.append(torch.ones(2**26))
+        time.sleep(0.3)
 
 
 def sleep_for_ever() -> None:

@@ -37,6 +37,7 @@ def leaks(directory: Path, *outputs: str) -> list[str]:
     [
         ("password=hunter2 steps=3", "password=<redacted> steps=3"),
         ("x: y api_key=abc,", "x: y api_key=<redacted>,"),
+        ("ssh_private_key: /abc ~/x", "ssh_private_key: <redacted> ~/x"),
         ("--hf-token abc --steps 3", "--hf-token <redacted> --steps 3"),
         ('{"password": "a b\\"c", "x": 1}', '{"password": "<redacted>", "x": 1}'),
         ("{'clientSecret': 'a b', 'x': 1}", "{'clientSecret': '<redacted>', 'x': 1}"),
@@ -66,6 +67,7 @@ def test_42_what_is_secret(text: str, expected: str) -> None:
         "http://localhost:6006/x@y data.tokenizer.kind: was 'byte', is now 'word'",
         "password: null, secret_file=a/b, token_length=9",
         "sk-learn-and-other-long-names",
+        "ssh_private_key: ~/.ssh/id_ed25519",
     ],
 )
 def test_42_what_is_not(text: str) -> None:

@@ -1,6 +1,7 @@
 """What the tests of workers share: a small run, its events, and a watcher that acts once."""
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def assert_same_bits(run: Path, other: Path) -> None:
     assert compared.differences == []
     assert len(compared.tensors) > 50
     assert losses(run) == losses(other)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Return once it holds; fails where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} has not come in {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def has_reached(run: Path, step: int) -> bool:
+    """Whether the run has logged a step so far or further."""
+    return (run / "metrics.jsonl").exists() and any(row["step"] >= step for row in read_rows(run))
 
 
 def assert_gone(pids: Iterable[int], seconds: float = 30.0) -> None:

@@ -129,10 +129,25 @@ def test_but_once_only(tmp_path: Path) -> None:
 
 
 def test_the_last_save_must_succeed_whatever_the_policy(tmp_path: Path) -> None:
+    at_once = "checkpoint.background=false"  # else the save of step 12 may still be at work in step 16, and be the one
+    settings = experiment("checkpoint.on_failure=go_on", at_once)
     with pytest.raises(NotSaved, match="No space left"):
-        run(experiment("checkpoint.on_failure=go_on"), tmp_path, Group(), watch=Watch(moment=fail_once(16, rank=0)))
+        run(settings, tmp_path, Group(), watch=Watch(moment=fail_once(16, rank=0)))
     assert steps(tmp_path) == [4, 8, 12]
     assert told(tmp_path, "finished") == []
+
+
+def test_a_run_may_be_asked_to_stop_with_its_next_checkpoint(tmp_path: Path) -> None:
+    """Whenever it is asked: no step is lost, and none is saved that was not to be."""
+
+    def ask(name: str, trainer: Trainer) -> None:
+        if name == "update" and trainer.step == 5:
+            trainer.request_stop_at_save()
+
+    with pytest.raises(Preempted, match="after step 8"):
+        run(experiment(), tmp_path, Group(), watch=Watch(moment=ask))
+    assert steps(tmp_path) == [4, 8]
+    assert run(experiment(), tmp_path, Group()) == 16, "and the next start does not remember it"
 
 
 def test_a_stop_saves_even_where_the_save_before_has_failed(tmp_path: Path) -> None:
