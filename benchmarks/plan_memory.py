@@ -188,7 +188,7 @@ def main() -> None:
         figures.append(Figure(f"{name}: planned, off the measured by", abs(ratio - 1), GOAL))
         parts = ", ".join(f"{part} {size / MIB:.0f}" for part, size in asdict(planned(name).memory).items() if size)
         notes.append(f"{name}: measured {found['peak'] / MIB:.0f} MiB, planned {ratio:.2f} of it ({parts})")
-    conclude("plan-memory", figures, same=True, notes=notes)
+    conclude("plan_memory", figures, same=True, notes=notes)
 
 
 if __name__ == "__main__":

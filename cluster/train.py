@@ -108,7 +108,7 @@ def _begin(experiment: Experiment, directory: Path, start: Start) -> int:
         create(directory, experiment)  # refuses
     check_place(directory)
     check(experiment, start.shape, start.launcher, start.address)
-    check_disk(experiment, directory, start.workers)
+    check_disk(experiment, directory)
     with _new_run(directory, experiment) as claim:
         return _execute(experiment, directory, claim, start)
 
@@ -188,7 +188,7 @@ def _go_on(
             line = f"{directory} is finished already, at step {experiment.steps}{left_out}; to go on, give it more: "
             start.console.print(f"{line}resume {directory} steps=... --allow steps", soft_wrap=True, highlight=False)
             return experiment.steps
-        check_disk(experiment, directory, start.workers)
+        check_disk(experiment, directory)
         before, reached = checkpoint.latest(directory), _reached(directory)
         if reached > experiment.steps:
             raise BadInput(
@@ -248,10 +248,10 @@ def check(experiment: Experiment, shape: Shape, launcher: Launcher = "auto", add
         check_tasks(experiment)
 
 
-def check_disk(experiment: Experiment, directory: Path, workers: int) -> None:
+def check_disk(experiment: Experiment, directory: Path) -> None:
     """Raise BadInput unless all checkpoints that the run will keep fit on its disk."""
     there = sum(info.bytes for info in checkpoint.list_checkpoints(directory))
-    needed, most = plan(experiment, [workers]).disk_bytes - there, experiment.checkpoint.most(experiment.steps)
+    needed, most = plan(experiment, ()).disk_bytes - there, experiment.checkpoint.most(experiment.steps)
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

@@ -32,6 +32,8 @@ class Stage:
     """Bytes before the first step."""
     fits: bool
     """On the accelerator, whose host holds the copy that is being saved."""
+    checkpoint_bytes: int
+    """Of what the leader writes, which is as much as any worker does."""
     traffic: Traffic
     link_seconds: float
     """Of a step, at the full bandwidth of the links and without their latency."""
@@ -181,6 +183,7 @@ def _stage(subject: Subject, division: Division, zero_stage: int, accelerator: A
         memory=memory,
         starting=start,
         fits=max(memory.on_device, start) <= accelerator.memory,
+        checkpoint_bytes=subject.worker_checkpoint_bytes(division, zero_stage),
         traffic=traffic,
         link_seconds=traffic.total / accelerator.bandwidth(division.workers, nodes),
     )

@@ -12,9 +12,13 @@ from pretrain.experiment import Experiment
 from pretrain.models.vectors import VectorModelConfig
 from pretrain.plan.division import Division
 from pretrain.plan.gathering import NOTHING, Gathering, gathering
-from pretrain.plan.memory import FLOAT32_BYTES, Place, Player, WorkerMemory, fullest, starting
+from pretrain.plan.memory import WorkerMemory, fullest, starting
+from pretrain.plan.moments import FLOAT32_BYTES, Place, Player
 from pretrain.plan.passes import Passes, batch_tensors, fake_model, typical_batch
 from pretrain.plan.traffic import Traffic, turn_traffic
+
+EMBEDDINGS = {"vocabulary", "positions"}
+"""Parts of language models that hold them."""
 
 
 class Subject:
@@ -158,9 +162,6 @@ class Subject:
                 for player in self.model.players
             )
         return self._players[rows]
-
-
-EMBEDDINGS = {"vocabulary", "positions"}
 
 
 def resident_elements(sizes: list[int], engine: EngineConfig, zero_stage: int, workers: int) -> int:

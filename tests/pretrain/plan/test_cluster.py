@@ -76,6 +76,9 @@ def test_checkpoints_of_gpt2(gpt2: ClusterPlan) -> None:
     """Float32 weights and two moments, and a micro-batch of 4 rows: three times 1,024 numbers of 8 bytes and an id."""
     size = gpt2.sizes[0]
     assert size.checkpoint_bytes == 3 * 4 * 1_557_611_200 + 4 * (3 * 1024 * 8 + 8)
+    written = {stage.zero_stage: stage.checkpoint_bytes for stage in size.stages}
+    assert written[0] == size.checkpoint_bytes, "the leader writes what is whole"
+    assert written[1] == written[2] == written[3] == 3 * 4 * 1_557_611_200 // 8 + 4 * (3 * 1024 * 8 + 8)
     assert gpt2.checkpoint_seconds(size) == size.checkpoint_bytes / 1e9
     half = planned(recipe("gpt2_1558m"), 8, storage_bandwidth=5e8)
     assert half.checkpoint_seconds(half.sizes[0]) == 2 * gpt2.checkpoint_seconds(size)

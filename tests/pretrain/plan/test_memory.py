@@ -14,15 +14,8 @@ from pretrain.group import Group
 from pretrain.plan.division import divide
 from pretrain.plan.gathering import Gathering
 from pretrain.plan.ledger import Held, Ledger, Pass
-from pretrain.plan.memory import (
-    Place,
-    Player,
-    WorkerMemory,
-    copied_together,
-    fullest,
-    starting,
-    waiting_sums,
-)
+from pretrain.plan.memory import WorkerMemory, fullest, starting
+from pretrain.plan.moments import Place, Player, copied_together, waiting_sums
 from pretrain.plan.subject import Subject
 
 TINY = sorted({name for name in config.recipe_names() if name.startswith("tiny_")} - {"tiny_seq2seq"})
