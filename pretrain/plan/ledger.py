@@ -74,7 +74,8 @@ class Ledger(TorchDispatchMode):
         is_fake = self.fake is not None and function in MAKERS and (keywords.get("dtype") or FLOAT).is_floating_point
         with self.fake if self.fake is not None and is_fake else nullcontext():
             made = function(*arguments, **keywords)
-        self.enter(leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor))
+        leaves = (made,) if isinstance(made, Tensor) else tree_leaves(made)
+        self.enter(leaf for leaf in leaves if isinstance(leaf, Tensor))
         return made
 
     def enter(self, tensors: Iterable[Tensor]) -> None:

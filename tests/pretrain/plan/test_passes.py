@@ -49,8 +49,7 @@ def test_blocks_that_are_not_alike_are_all_run() -> None:
     model = fake_model(made)
     blocks = model.blocks
     assert isinstance(blocks, nn.ModuleList)
-    with torch.utils._python_dispatch._disable_current_modes():
-        wider = fake_model(made.model_copy(update={"model": made.model.model_copy(update={"inner_width": 80})}))
+    wider = fake_model(made.model_copy(update={"model": made.model.model_copy(update={"inner_width": 80})}))
     blocks[2].feed_forward = wider.blocks[2].feed_forward
     passes = Passes(model, made.model)
     assert passes.of(2, "model") == trace(model, made.model, 2, "model")

@@ -121,9 +121,9 @@ def test_two_workers_send_what_was_planned(engine: str) -> None:
     check(ENGINES[engine], deepspeed.REUSE_DISTANCE)
 
 
-@pytest.mark.parametrize("distance", [1000, 40_000])
-@pytest.mark.parametrize("bucket", [500, 10_000])
-@pytest.mark.parametrize("recomputes", ["false", "true"])
+@pytest.mark.parametrize(
+    ("recomputes", "bucket", "distance"), [("false", 500, 1000), ("true", 500, 40_000), ("false", 10_000, 40_000)]
+)
 def test_weights_that_are_far_from_their_next_use_are_sent_again(
     recomputes: str, bucket: int, distance: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
