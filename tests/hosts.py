@@ -19,6 +19,7 @@ import psutil
 
 from cluster.ray_session import remove_leftovers
 from tests.faults.workers import ROOT
+from tests.processes import of_this_test
 
 PREFIX = "segue-test-"
 NETWORK = "198.18.0."
@@ -72,6 +73,7 @@ class Host:
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
+            **of_this_test(),
         }
 
     def command(self, *arguments: object) -> list[str]:

@@ -15,11 +15,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pretrain.group import join
 
 ROOT = Path(__file__).parents[1]
+
+TESTS = "SEGUE_TESTS"
+"""A variable with the number of the process that runs the tests."""
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch._dynamo"])
@@ -34,6 +38,20 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def of_this_test() -> dict[str, str]:
+    """For the environment of what outlives the process that starts it: by it, it is found once the tests are gone."""
+    return {TESTS: str(os.getpid())}
+
+
+def end_leftovers() -> None:
+    """Kill what tests that were themselves killed have left running."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            tests = process.environ().get(TESTS)
+            if tests is not None and not psutil.pid_exists(int(tests)):
+                process.kill()
 
 
 def run_workers(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 300) -> list[Any]:

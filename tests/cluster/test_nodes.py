@@ -25,7 +25,7 @@ from data_pipeline.config import BadInput, Refused
 from pretrain.owner import Owner
 from tests.cli.command_line import LAUNCH, ROOT, Ended
 from tests.faults.workers import assert_gone
-from tests.processes import free_port
+from tests.processes import end_leftovers, free_port, of_this_test
 
 LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
 WAIT_SECONDS = 120
@@ -55,7 +55,8 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_", "SEGUE_"))}
-        return {**own, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **self.variables}
+        fixed = {"HOME": str(self.home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **of_this_test()}
+        return {**own, **fixed, **self.variables}
 
     def cluster(self, *arguments: object, timeout: float = WAIT_SECONDS) -> Ended:
         """`segue cluster ...`, to its end."""
@@ -95,6 +96,7 @@ class Machine:
 @contextmanager
 def machine(home: Path) -> Iterator[Machine]:
     """Whatever is left running on it at the end is ended; a test that leaves something has failed before."""
+    end_leftovers()
     home.mkdir(exist_ok=True)
     made = Machine(home)
     try:
