@@ -11,6 +11,7 @@ from typing import Any
 
 from pretrain.metrics_log import last_step
 from tests.cli.command_line import LAUNCH, ROOT, Ended
+from tests.processes import of_this_test
 
 WAIT_SECONDS = 120.0
 SLOW = ("batch.rows=16", "model.num_layers=12", "evaluate.every=null", "checkpoint.every=25")
@@ -28,7 +29,14 @@ class User:
     @property
     def environment(self) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_", "SEGUE_"))}
-        return {**own, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **self.variables}
+        return {
+            **own,
+            "HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **of_this_test(),
+            **self.variables,
+        }
 
     def run(self, verb: str, *arguments: object, timeout: float = WAIT_SECONDS) -> Ended:
         """`segue VERB ... --address ADDRESS`, to its end."""

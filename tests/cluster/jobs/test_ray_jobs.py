@@ -14,7 +14,7 @@ import pytest
 from tests.cli.command_line import LAUNCH
 from tests.cluster.jobs.command import SLOW, User
 from tests.faults.workers import assert_gone, assert_same_bits, events, kinds
-from tests.processes import free_port
+from tests.processes import end_leftovers, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +24,7 @@ TINY = "tiny_transformer_xl"
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """Who has started a cluster; nothing of it is left afterwards."""
+    end_leftovers()
     own = User(tmp_path_factory.mktemp("home"))
 
     def cluster(*arguments: str) -> str:
