@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 
 from cluster import ray_token
-from cluster.topology import CONNECT_SECONDS, port_answers
+from cluster.topology import CONNECT_SECONDS, address_answers
 from data_pipeline.config import BadInput, Refused
 
 ANSWER_SECONDS = 10.0
@@ -17,7 +17,7 @@ ANSWER_SECONDS = 10.0
 
 def check_head(address: str, *, authenticated: bool) -> None:
     """Raise BadInput where it does not answer or takes another token; Refused where it asks for none, but should."""
-    if not head_answers(address):
+    if not address_answers(address):
         raise BadInput(
             f"{address}: nothing answers there within {CONNECT_SECONDS:.0f} s; is the head started, and is this its "
             "address? `segue cluster status` on its machine says so"
@@ -49,12 +49,6 @@ def check_refuses_strangers(address: str, dashboard: str) -> None:
         answered = error.code not in (401, 403)
     if answered or _takes(address, []):
         raise Refused(f"{address}: Ray answers who has no token, though it was told to ask for it; it was ended again")
-
-
-def head_answers(address: str) -> bool:
-    """Whether anything listens there."""
-    host, _, port = address.rpartition(":")
-    return port_answers(host, int(port))
 
 
 def _takes(address: str, token: Sequence[tuple[str, str]]) -> bool:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cluster import ray_token
-from cluster.head_check import check_head, head_answers
+from cluster.head_check import check_head
 from cluster.losses import first_line
 from cluster.node_record import NodeRecord
 from cluster.ray_session import RAY_ENVIRONMENT
-from cluster.topology import LOOPBACK
+from cluster.topology import LOOPBACK, address_answers
 from data_pipeline.config import GaveUp, SegueError
 
 ANSWER_SECONDS = 10.0
@@ -96,7 +96,7 @@ def is_well(records: Sequence[NodeRecord], views: Sequence[ClusterView]) -> bool
 
 def running_jobs(record: NodeRecord) -> list[str]:
     """The ids of the jobs on the node's cluster, and the commands of other drivers; Ray's own are left out."""
-    if not head_answers(record.address):
+    if not address_answers(record.address):
         return []
     jobs = _head_of(record).get_all_job_info(timeout=ANSWER_SECONDS).values()
     alive = [job for job in jobs if not job.is_dead and not job.config.ray_namespace.startswith("_ray_internal")]

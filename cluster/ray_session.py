@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import node_record, ray_token
 from cluster.node_record import NodeRecord
-from cluster.topology import port_answers
+from cluster.topology import address_answers
 from data_pipeline.config import BadInput, GaveUp
 
 RAY_ENVIRONMENT = {
@@ -151,7 +151,7 @@ def _join(address: str) -> None:
         head = canonicalize_bootstrap_address_or_die(known.address if known is not None else address)
     except (ConnectionError, ValueError) as error:
         raise BadInput(f"{none} ({str(error).splitlines()[0]}); {start}") from error
-    if not answers(head):  # Ray would try for minutes
+    if not address_answers(head):  # Ray would try for minutes
         raise BadInput(f"{none} (nothing answers at {head}); {start}")
     try:
         ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
@@ -166,12 +166,6 @@ def _join(address: str) -> None:
 def _own_head() -> NodeRecord | None:
     """The node that this user has started on this machine, with `segue cluster start`; others' are not guessed at."""
     return next((record for record in node_record.records() if record.lives), None)
-
-
-def answers(address: str) -> bool:
-    """Whether somebody listens at HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    return port_answers(host.strip("[]"), int(port))
 
 
 class HeadLostError(GaveUp):
@@ -189,7 +183,7 @@ class Head:
 
     def answers(self) -> bool:
         """Whether it can be asked anything now: a call of Ray's that needs it would wait, and then end the process."""
-        return answers(self.address)
+        return address_answers(self.address)
 
     def check(self) -> None:
         """Look, if some time has passed since the last look; raises HeadLostError once it is gone for HEAD_SECONDS."""

@@ -220,6 +220,12 @@ def free_room(resources: dict[str, float], shape: Shape) -> int:
     return room_on(list(available_resources_per_node().values()), resources, shape)
 
 
+def address_answers(address: str) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return port_answers(host.strip("[]"), int(port))
+
+
 def port_answers(address: str, port: int) -> bool:
     """Whether somebody listens there."""
     try:

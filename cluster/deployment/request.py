@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from cluster.run_name import RUN_NAME
 from data_pipeline.config import BadInput
 from data_pipeline.redaction import redact, redact_values, redacted_keys
 
@@ -80,7 +81,6 @@ USED_BY: dict[str, tuple[Form, ...]] = {
 }
 """The forms that read a field; all others are read by every form."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PATH = re.compile(r"/[A-Za-z0-9._+@=-]+(/[A-Za-z0-9._+@=-]+)*")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]*")
 """What needs quoting neither in a shell nor in a directive of Slurm."""
@@ -95,7 +95,7 @@ WORDS = ("accelerator", "image", "partition", "account", "interface", "claim", "
 def check(request: DeploymentRequest, form: Form) -> None:
     """Raise BadInput for what no file of this form could carry."""
     refuse_idle(request, form)
-    if not NAME.fullmatch(request.name):
+    if not RUN_NAME.fullmatch(request.name):
         raise BadInput(
             f"--name {request.name!r}: must begin with a letter or digit and have only letters, digits and ._- after "
             "it, 63 at most; the run's directory and its job bear it"

@@ -44,7 +44,6 @@ class Package:
     files: int
     num_bytes: int
     """Of the zip."""
-    revision: Revision
     digest: str
     """Of the code, without what only this job takes along: the same code has the same."""
 
@@ -65,7 +64,7 @@ def pack(root: Path, extra: Mapping[str, bytes], into: Path) -> Package:
             archive.writestr(info, content)
             if name not in extra:
                 digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return Package(into, len({*files, *extra}), into.stat().st_size, revision(root), digest.hexdigest()[:16])
+    return Package(into, len({*files, *extra}), into.stat().st_size, digest.hexdigest()[:16])
 
 
 def check_size(sizes: Mapping[str, int], root: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import shlex
 import tempfile
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cluster.jobs.job_state import Jobs, JobState, Submission
 from cluster.jobs.package import Package, pack
+from cluster.run_name import RUN_NAME
 from cluster.topology import Shape, lacks, room_on, worker_resources
 from cluster.train import as_shape, check, last_workers
 from data_pipeline.config import BadInput, Refused
@@ -30,7 +30,6 @@ LOCAL = "local"
 ROOT = Path(__file__).resolve().parents[2]
 """Of the code that is packed: this one."""
 RECIPE, RECORD, PATCH = "job/recipe.yaml", "job/submission.json", "job/uncommitted.patch"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,7 @@ def _refuse_second(jobs: Jobs, run: str) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if not NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise BadInput(
             f"--name {name!r}: must be up to 63 letters, digits, points, dashes and underscores, and begin with a "
             "letter or digit: the run's directory is called so"
