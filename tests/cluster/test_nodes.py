@@ -20,7 +20,7 @@ import pytest
 
 from cluster import head_check, node_address, node_record, nodes, ray_token
 from cluster.node_address import Addresses
-from cluster.ray_session import PREFIX, TEMPORARY, remove_leftovers
+from cluster.ray_session import PREFIX, RAY, TEMPORARY, remove_leftovers
 from data_pipeline.config import BadInput, Refused
 from pretrain.owner import Owner
 from tests.cli.command_line import LAUNCH, ROOT, Ended
@@ -236,7 +236,7 @@ def command_lines() -> Iterator[Path]:
 def test_a_live_directory_is_no_leftover(cluster: Cluster) -> None:
     ours = {Path(cluster.head["directory"]), Path(cluster.node["directory"])}
     assert ours.isdisjoint(remove_leftovers())
-    assert all((directory / "session_latest").exists() for directory in ours)
+    assert all((directory / RAY / "session_latest").exists() for directory in ours)
 
 
 @pytest.mark.slow

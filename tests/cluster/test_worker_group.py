@@ -60,6 +60,9 @@ class LostHead:
     def check(self) -> None:
         pass
 
+    def wait(self) -> None:
+        pass
+
 
 @contextmanager
 def group_without_head(directory: Path) -> Iterator[WorkerGroup]:

@@ -6,6 +6,7 @@ The options: https://slurm.schedmd.com/sbatch.html and https://slurm.schedmd.com
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import yaml
 
 from cluster.deployment import emit
 from tests.cluster.deployment.requests import full, recipe
+
+SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
+"""Installed with the tests, beside the Python that runs them."""
 
 SBATCH = {
     "account": r"\S+",
@@ -110,7 +114,7 @@ def test_steps_have_options_of_srun(changes: dict[str, Any]) -> None:
 def test_bash_and_shellcheck_find_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "job.sbatch"
     path.write_text(script(**changes))
-    for command in (["bash", "-n"], ["shellcheck", "--shell=bash", f"--exclude={MEANT}"]):
+    for command in (["bash", "-n"], [SHELLCHECK, "--shell=bash", f"--exclude={MEANT}"]):
         done = subprocess.run([*command, path], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -118,7 +122,7 @@ def test_bash_and_shellcheck_find_nothing(changes: dict[str, Any], tmp_path: Pat
 def test_shellcheck_sees_a_planted_mistake(tmp_path: Path) -> None:
     path = tmp_path / "job.sbatch"
     path.write_text(script().replace('kill -s TERM "$driver"', "kill -s TERM $driver"))
-    assert subprocess.run(["shellcheck", "--shell=bash", path], capture_output=True, check=False).returncode == 1
+    assert subprocess.run([SHELLCHECK, "--shell=bash", path], capture_output=True, check=False).returncode == 1
 
 
 def test_the_recipe_is_in_it_word_for_word(tmp_path: Path) -> None:
