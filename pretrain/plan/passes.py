@@ -7,7 +7,7 @@ its tokens follow Zipf's law, as adaptive softmaxes need less for rare tokens.
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -43,8 +43,12 @@ class Passes:
         self.running = dry_run if on_gpu else nullcontext
         blocks = getattr(model, "blocks", None)
         self.blocks = blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 2 * FEW_BLOCKS[-1] else None
+        self.elements = sum(weight.numel() for weight in self.blocks[0].parameters()) if self.blocks else 0
+        """Of a block."""
         self.are_alike: bool | None = None
         """Whether blocks are, so that a pass of more of them follows from those of few; None: not looked at yet."""
+        self.block: Block | None = None
+        """What the last one does, where one pass tells that."""
 
     def of(self, rows: int, player: str) -> Pass:
         """What `trace` finds."""
@@ -54,13 +58,16 @@ class Passes:
     def _of(self, rows: int, player: str) -> Pass:
         if self.blocks is None or self.are_alike is False:
             return trace(self.model, self.config, rows, player)
-        of_block = sum(weight.numel() for weight in self.blocks[0].parameters())
-        less, more = (self._of_few(count, rows, player) for count in FEW_BLOCKS[:2])
+        more = self._of_few(FEW_BLOCKS[1], rows, player)
+        block = self.block and self.block.within(more)
+        if block is None:
+            block = block_between(self._of_few(FEW_BLOCKS[0], rows, player), more, self.elements)
         if self.are_alike is None:
-            self.are_alike = continued(less, more, of_block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
+            self.are_alike = continued(more, block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
+            self.block = block if block == block.within(more) else None
         if not self.are_alike:
             return trace(self.model, self.config, rows, player)
-        return continued(less, more, of_block, blocks=len(self.blocks) - FEW_BLOCKS[1])
+        return continued(more, block, blocks=len(self.blocks) - FEW_BLOCKS[1])
 
     def calls(self) -> Calls:
         """The modules of a forward; of blocks the first one alone is run."""
@@ -102,25 +109,57 @@ def _noting(found: list[str], name: str) -> Callable[[nn.Module, Any], None]:
     return lambda module, arguments: found.append(name)
 
 
-def continued(less: Pass, more: Pass, of_block: int, *, blocks: int) -> Pass:
-    """The pass of a model with so many blocks more than `more`, which has one more than `less`; blocks of so many
-    elements.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one block more adds to a pass."""
+
+    kept: int
+    """Bytes that forward keeps for its backward."""
+    forward: int
+    """Bytes by which the fullest moment of forward grows."""
+    elements: int
+    ends: int
+    """Moments of backward before and in it."""
+    moments: int
+    """Moments in it."""
+
+    def within(self, found: Pass) -> "Block | None":
+        """The block of another pass of as many blocks, of which only the bytes differ; None where it does not tell.
+
+        It tells them by the two last blocks, of which the one that is later in backward holds less by what it keeps,
+        and where the fullest moment of forward grows by that too.
+        """
+        last = found.backward[self.ends - self.moments : self.ends]
+        before = found.backward[self.ends : self.ends + self.moments]
+        kept = {a.total - b.total for a, b in zip(last, before, strict=False)}
+        grown = {b.complete - a.complete for a, b in zip(last, before, strict=False)}
+        if self.forward != self.kept or len(kept) != 1 or grown != {self.elements} or len(before) != self.moments:
+            return None
+        return replace(self, kept=min(kept), forward=min(kept))
+
+
+def block_between(less: Pass, more: Pass, elements: int) -> Block:
+    """The last block, of so many elements, by passes without and with it."""
+    kept = more.kept - less.kept
+    pairs = enumerate(zip(less.backward, more.backward, strict=False))
+    ends = next((moment for moment, (a, b) in pairs if _shift(a, kept, 0) != b), 0)
+    """As far as the two are alike."""
+    return Block(kept, more.forward - less.forward, elements, ends, len(more.backward) - len(less.backward))
+
+
+def continued(found: Pass, block: Block, *, blocks: int) -> Pass:
+    """The pass of a model with so many blocks more.
 
     In backward each block holds less by what it keeps than the one that follows it in the model, and by then the
     gradients of that one are complete.
     """
-    kept, growth = more.kept - less.kept, more.forward - less.forward
-    period = len(more.backward) - len(less.backward)
-    begins = next(
-        (i for i, (a, b) in enumerate(zip(less.backward, more.backward, strict=False)) if _shift(a, kept, 0) != b), 0
-    )
-    """Where the last blocks end, as far as they are like those of `less`."""
-    one = more.backward[max(begins - period, 0) : begins]
-    backward = [_shift(held, blocks * kept, 0) for held in more.backward[:begins]]
+    kept, ends = block.kept, block.ends
+    one = found.backward[max(ends - block.moments, 0) : ends]
+    backward = [_shift(held, blocks * kept, 0) for held in found.backward[:ends]]
     for number in range(1, blocks + 1):
-        backward += [_shift(held, (blocks - number) * kept, number * of_block) for held in one]
-    backward += [_shift(held, 0, blocks * of_block) for held in more.backward[begins:]]
-    return Pass(more.kept + blocks * kept, more.forward + blocks * growth, tuple(backward))
+        backward += [_shift(held, (blocks - number) * kept, number * block.elements) for held in one]
+    backward += [_shift(held, 0, blocks * block.elements) for held in found.backward[ends:]]
+    return Pass(found.kept + blocks * kept, found.forward + blocks * block.forward, tuple(backward))
 
 
 def _shift(held: Held, total: int, complete: int) -> Held:

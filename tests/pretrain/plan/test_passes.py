@@ -1,5 +1,7 @@
 """Passes of models of many blocks, continued from few: nothing changes but the time that they take."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from kernels.dry_run import LAUNCHING
 from pretrain import config
 from pretrain.experiment import Experiment
 from pretrain.plan.ledger import Held, Ledger, Pass
-from pretrain.plan.passes import FEW_BLOCKS, Passes, continued, fake_model, trace
+from pretrain.plan.passes import FEW_BLOCKS, Passes, block_between, continued, fake_model, trace
 
 MANY = f"model.num_layers={2 * FEW_BLOCKS[-1] + 2}"
 
@@ -35,9 +37,12 @@ def test_a_pass_is_continued_exactly(variant: str, on_gpu: bool) -> None:
     made = experiment(variant)
     model = fake_model(made, on_gpu=on_gpu)
     passes = Passes(model, made.model, on_gpu=on_gpu)
-    blocks = model.blocks
-    for rows in (3, 1):
+    blocks, run_of_few, asked = model.blocks, passes._of_few, []
+    passes._of_few = lambda count, *arguments: asked.append(count) or run_of_few(count, *arguments)  # type: ignore[method-assign]
+    for rows, runs in ((3, {2, 3, 4}), (1, {3})):
+        asked.clear()
         found = passes.of(rows, "model")
+        assert sorted(asked) == sorted(runs)
         with passes.running():
             assert found == trace(model, made.model, rows, "model")
     assert passes.are_alike
@@ -56,21 +61,39 @@ def test_blocks_that_are_not_alike_are_all_run() -> None:
     assert passes.are_alike is False
 
 
-def test_continued_by_hand() -> None:
-    """Two blocks of 10 elements that keep 100 bytes each, of two gradients; a head of 5 elements, a tail of 7."""
-    head, tail = [Held(30, 0), Held(20, 5)], [Held(4, 42)]
+def by_hand(blocks: int, *, kept: int = 100, peak: int = 100) -> Pass:
+    """Blocks of 10 elements that keep so many bytes each, of two gradients; a head of 5 elements, a tail of 7."""
+    head, tail = [Held(30, 0), Held(20, 5)], [Held(4, 12 + 10 * blocks)]
+    inside = []
+    for number in range(blocks):
+        below, done = kept * (blocks - number), 5 + 10 * number
+        inside += [Held(below + 9, done + 4), Held(below, done + 10)]
+    front = [Held(held.total + kept * blocks, held.complete) for held in head]
+    return Pass(7 + kept * blocks, 11 + peak * blocks, (*front, *inside, *tail))
 
-    def passes(blocks: int) -> Pass:
-        inside = []
-        for number in range(blocks):
-            below, done = 100 * (blocks - number), 5 + 10 * number
-            inside += [Held(below + 9, done + 4), Held(below, done + 10)]
-        front = [Held(held.total + 100 * blocks, held.complete) for held in head]
-        back = [Held(held.total, held.complete + 10 * (blocks - 3)) for held in tail]
-        return Pass(7 + 100 * blocks, 11 + 130 * blocks, (*front, *inside, *back))
 
-    assert continued(passes(2), passes(3), 10, blocks=0) == passes(3)
-    assert continued(passes(2), passes(3), 10, blocks=4) == passes(7)
+@pytest.mark.parametrize("peak", [100, 130])
+def test_continued_by_hand(peak: int) -> None:
+    block = block_between(by_hand(2, peak=peak), by_hand(3, peak=peak), 10)
+    assert continued(by_hand(3, peak=peak), block, blocks=0) == by_hand(3, peak=peak)
+    assert continued(by_hand(3, peak=peak), block, blocks=4) == by_hand(7, peak=peak)
+
+
+def test_one_pass_tells_what_a_block_keeps() -> None:
+    block = block_between(by_hand(2), by_hand(3), 10)
+    assert block.within(by_hand(3)) == block
+    assert block.within(by_hand(3, kept=60, peak=60)) == block_between(
+        by_hand(2, kept=60, peak=60), by_hand(3, kept=60, peak=60), 10
+    )
+
+
+def test_one_pass_does_not_tell_where_blocks_differ_or_forward_is_fullest_elsewhere() -> None:
+    wide = by_hand(3)
+    odd = replace(wide, backward=(*wide.backward[:4], Held(999, wide.backward[4].complete), *wide.backward[5:]))
+    assert block_between(by_hand(2), wide, 10).within(odd) is None
+    uneven = replace(wide, backward=(*wide.backward[:4], Held(wide.backward[4].total, 20), *wide.backward[5:]))
+    assert block_between(by_hand(2), wide, 10).within(uneven) is None
+    assert block_between(by_hand(2, peak=130), by_hand(3, peak=130), 10).within(by_hand(3, peak=130)) is None
 
 
 @pytest.mark.parametrize("variant", ["gpt", "transformer_xl"])
