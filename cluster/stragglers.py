@@ -3,13 +3,15 @@
 Steps end together, so a slow worker shows in nobody's step time; it shows in the phases in which no worker waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
 from cluster.observer import OWN_WORK, Work, WorkerStatus
 
 WINDOW_STEPS = 20
+WINDOW_SECONDS = 1.0
+"""A window lasts for so much of the slowest worker's own work at least: in less, what else its machine does decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class Stragglers:
             self._begin(statuses)
         if any(status.work.step < self.begun[status.rank].step + WINDOW_STEPS for status in statuses):
             return []
-        found = self._compare(statuses)
+        rates = {status.rank: _by_phase(self.begun[status.rank], status.work) for status in statuses}
+        slowest = max(statuses, key=lambda status: sum(rates[status.rank].values()))
+        steps = slowest.work.step - self.begun[slowest.rank].step
+        if steps * sum(rates[slowest.rank].values()) < WINDOW_SECONDS:
+            return []
+        found = self._compare(statuses, rates)
         self._begin(statuses)
         new = [straggler for straggler in found if straggler.worker not in self.known]
         self.known = {straggler.worker for straggler in found}
@@ -52,9 +59,8 @@ class Stragglers:
     def _begin(self, statuses: Sequence[WorkerStatus]) -> None:
         self.begun = {status.rank: status.work for status in statuses}
 
-    def _compare(self, statuses: Sequence[WorkerStatus]) -> list[Straggler]:
+    def _compare(self, statuses: Sequence[WorkerStatus], rates: Mapping[int, dict[str, float]]) -> list[Straggler]:
         """The lower median: of two workers, the faster is the measure."""
-        rates = {status.rank: _by_phase(self.begun[status.rank], status.work) for status in statuses}
         usual = {phase: median_low([rate[phase] for rate in rates.values()]) for phase in OWN_WORK}
         median = median_low([sum(rate.values()) for rate in rates.values()])
         return [
