@@ -17,7 +17,7 @@ from cluster.worker_group import WorkerGroup
 from data_pipeline.config import BadInput, GaveUp, Preempted
 from pretrain.checkpoint import latest
 from pretrain.checkpoint.layout import place_of
-from pretrain.run_directory import read_experiment, record_event
+from pretrain.run_directory import read_events, read_experiment, record_event
 
 GROWTH_LOOK_SECONDS = 5.0
 """Between two looks for nodes that have come back; twice as long after each growth in vain, up to MOST_DOUBLINGS."""
@@ -97,7 +97,9 @@ class Supervisor:
         with StopSignals() as stop, ray_session(self.workers, self.address):
             stop.install()  # Ray has taken SIGTERM
             head = Head()
-            self.resources = bundle(self.device, self.shape, waits=self.may_shrink or self.settings.wait_minutes > 0)
+            waits = self.may_shrink or self.settings.wait_minutes > 0
+            device = device_before(self.job.directory, self.device) if waits else self.device
+            self.resources = bundle(device, self.shape, waits=waits)
             try:
                 while not stop.asked:
                     last_step = self._start(head, stop)
@@ -251,3 +253,9 @@ class Supervisor:
     def _reached(self) -> str:
         newest = latest(self.job.directory)
         return newest.name if newest else "the beginning"
+
+
+def device_before(directory: Path, device: str) -> str:
+    """For "auto" what a run that nobody watches last ran on: where all GPUs are gone it waits for some."""
+    ran = [event.get("device", device) for event in read_events(directory) if event["event"] in ("started", "resumed")]
+    return ran[-1] if ran and device == "auto" else device

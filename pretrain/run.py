@@ -71,7 +71,13 @@ def run(
     with trainer.stopwatch("restore"):
         resumed = restore_newest(trainer, experiment, directory, allowed=allowed) is not None
     redone = max(last_step(directory) - trainer.step, 0) if group.leads else 0
-    life.tell("resumed" if resumed or redone else "started", step=trainer.step, workers=group.world_size, redone=redone)
+    life.tell(
+        "resumed" if resumed or redone else "started",
+        step=trainer.step,
+        workers=group.world_size,
+        device=trainer.engine.device.type,
+        redone=redone,
+    )
     with StopOnSignals(trainer), life.saving:
         life.saving.prepare()
         if experiment.trouble.rolls_back and not resumed:

@@ -6,7 +6,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from cluster.supervise import Failures
+from cluster.supervise import Failures, device_before
 from cluster.train import last_workers, resume, train
 from data_pipeline.config import Corrupt, GaveUp
 from pretrain.run_directory import record_event
@@ -86,3 +86,13 @@ def test_the_next_start_takes_the_size_that_was_asked_for(tmp_path: Path) -> Non
     record_event(tmp_path, "gave_up")
     record_event(tmp_path, "resumed", workers=1)
     assert last_workers(tmp_path) == 1, "asked for after it gave up"
+
+
+def test_a_run_that_waits_stays_on_the_device_it_ran_on(tmp_path: Path) -> None:
+    assert device_before(tmp_path, "auto") == "auto"
+    record_event(tmp_path, "started", step=0, workers=2)  # by a version that did not tell
+    assert device_before(tmp_path, "auto") == "auto"
+    record_event(tmp_path, "resumed", step=5, workers=2, device="cuda")
+    record_event(tmp_path, "lost", next_workers=0)
+    assert device_before(tmp_path, "auto") == "cuda"
+    assert device_before(tmp_path, "cpu") == "cpu"

@@ -185,5 +185,6 @@ def test_asked_to_stop_all_save_and_another_number_goes_on(tmp_path: Path, conso
         "event": "resumed",
         "step": saved,
         "workers": 1,
+        "device": "cpu",
         "redone": 0,
     }
