@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.jobs.commands import (
+from cluster.jobs.commands import add_verbs
+from cluster.jobs.options import (
     Accelerator,
     Join,
     JoinOrSubmit,
@@ -22,12 +23,11 @@ from cluster.jobs.commands import (
     SubmissionFile,
     Workers,
     WorkersPerNode,
-    add_verbs,
     as_job,
     joined,
     shape_of,
-    show_submitted,
 )
+from cluster.jobs.submit_command import show_submitted
 from cluster.terminal import check_writable, console, say, say_error, say_stopped, write_text
 from data_pipeline.redaction import redact_standard_streams
 
