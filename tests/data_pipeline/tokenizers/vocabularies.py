@@ -14,7 +14,8 @@ GPT2_FILES = Path(os.environ.get("SEGUE_BENCHMARK_DATA") or Path(__file__).paren
 
 TRAINING = [
     "the cat sat on the mat; the dog didn't. naïve 東京\n\n    def f(x):\n        return x\n",
-    "It's they're we've aaaaaaaa    ======== 1234 1999 ... <eos> <|endoftext|>\r\n\t\t\u0434\u043e\u043c \u0434\u043e\u043c\u0430 👩‍👩‍👧 é é",
+    "It's they're we've aaaaaaaa    ======== 1234 1999 ... <eos> <|endoftext|>\r\n\t\t"
+    "\u0434\u043e\u043c \u0434\u043e\u043c\u0430 👩‍👩‍👧 é é",
 ] * 40
 
 
