@@ -47,7 +47,7 @@ def decoded(found: Found, policy: TextPolicy, report: Report) -> Document | None
     else:
         text = _whole_characters(found.id, found.content, policy.invalid_utf8, report)
     if text is not None and "\0" in text:
-        text = _without_nul(found.id, text, policy.nul, report)
+        text = without_nul(found.id, text, policy.nul, report)
     if text is None:
         return None
     if not text or text.isspace():
@@ -112,7 +112,8 @@ def _whole_characters(identity: str, text: str, policy: InvalidUtf8, report: Rep
     return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
 
 
-def _without_nul(identity: str, text: str, policy: Nul, report: Report) -> str | None:
+def without_nul(identity: str, text: str, policy: Nul, report: Report) -> str | None:
+    """Text that holds NUL, by policy; None if it is left out, BadInput if the policy is "stop"."""
     if policy == "stop":
         raise BadInput(
             f"{identity}: holds NUL at character {text.index(chr(0))} of the text (UTF-16, or no text at all?); "

@@ -53,6 +53,10 @@ class Document:
     start: int = 0
     stop: int = 0
     """Its bytes [start, stop) in the uncompressed file; of a table, its row."""
+    continues: bool = False
+    """It is a part of a document too long to be held at once, and not the first: it continues the one before it."""
+    more: bool = False
+    """It is such a part, and not the last: the next one continues it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,18 @@ class Span:
     """The documents that start in [start, stop)."""
     size: int
     """About how many bytes that is."""
+    document: tuple[int, int] | None = None
+    """The bytes [start, stop) of a document too long to be held at once: the span is all or a part of it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether the document began before the span."""
+        return self.document is not None and self.start > self.document[0]
+
+    @property
+    def more(self) -> bool:
+        """Whether the document goes on after the span."""
+        return self.document is not None and self.stop < self.document[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,14 @@ class CorpusConfig(Config, abc.ABC):
 
     @abc.abstractmethod
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
-        """The documents of a piece in order, never an empty one; BadInput for a file that cannot be read."""
+        """The documents of a piece in order, never an empty one; BadInput for a file that cannot be read.
+
+        One too long to be held comes in parts, which `continues` and `more` tell, each with an id of its own.
+        """
+
+    def stamp(self, piece: Piece) -> str | None:
+        """Equal stamps: what the piece reads has not changed. None where that cannot be told without reading it."""
+        return None
 
     def located(self) -> Self:
         """The same corpus for a worker with another working directory."""

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -12,11 +12,13 @@ from data_pipeline.redaction import redact
 from data_pipeline.sources.decoding import Found, InvalidUtf8, Nul, TextPolicy, decoded
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, packed, split_of
 from data_pipeline.sources.folder import Folder, folder_at
+from data_pipeline.sources.giants import parts_of
 from data_pipeline.sources.opening import DAMAGE, ExpandsTooFar
 
 Patterns = list[Annotated[str, Field(min_length=1)]]
 
 SkipOrStop = Literal["skip", "stop"]
+Item = TypeVar("Item")
 
 
 class FileCorpus(CorpusConfig):
@@ -56,7 +58,12 @@ class FileCorpus(CorpusConfig):
         pieces: list[Piece] = []
         for split, sizes in self._files(folder).items():
             spans = (span for name in sizes for span in self.spans_of(folder, name, sizes[name], piece_bytes))
-            pieces += packed(None if split == "train" and self.splits_by_hash else split, spans, piece_bytes)
+            try:
+                pieces += packed(None if split == "train" and self.splits_by_hash else split, spans, piece_bytes)
+            except OSError as error:
+                raise BadInput(
+                    f"corpus.directory {folder.shown}: cannot be read ({redact(str(error))}); see that it is there"
+                ) from None
         return pieces
 
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
@@ -65,7 +72,12 @@ class FileCorpus(CorpusConfig):
             if span.stop == 0:
                 report.add("empty_file")
                 continue
-            for found in self._readable(folder, span, report):
+            if span.document is not None:
+                parts = parts_of(folder, span, self.max_document_bytes, policy, report)
+                split = piece.split or split_of(self.identity_of(span.name, span.document[0]), self.held_out)
+                yield from ((split, part) for part in self._readable(folder, span, report, parts))
+                continue
+            for found in self._readable(folder, span, report, self.found_in(folder, span, report)):
                 document = decoded(found, policy, report)
                 if document is not None:
                     yield piece.split or split_of(document.id, self.held_out), document
@@ -75,11 +87,20 @@ class FileCorpus(CorpusConfig):
         """Whether some of the train documents become "valid"."""
         return not self.valid and self.held_out > 0
 
-    def _readable(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
+    def identity_of(self, name: str, offset: int) -> str:
+        """The id of the document that starts there."""
+        return f"{name}:{offset}"
+
+    def stamp(self, piece: Piece) -> str | None:
+        folder = folder_at(self.directory)
+        stamps = [folder.stamp(name) for name in dict.fromkeys(span.name for span in piece.spans)]
+        return None if None in stamps else " ".join(map(str, stamps))
+
+    def _readable(self, folder: Folder, span: Span, report: Report, found: Iterator[Item]) -> Iterator[Item]:
         """What can be read of a span; the rest is counted, or BadInput."""
         file = f"{folder.shown}/{span.name}"
         try:
-            yield from self.found_in(folder, span, report)
+            yield from found
         except ExpandsTooFar:
             report.add("expands_too_far")
         except DAMAGE as error:

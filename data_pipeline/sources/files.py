@@ -1,5 +1,6 @@
 """Text files: plain, .gz or .zst; a document is a whole file, a line, a paragraph, or what a separator ends."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal, Self
 
@@ -11,7 +12,8 @@ from data_pipeline.sources.decoding import Found
 from data_pipeline.sources.document import Piece, Report, Span
 from data_pipeline.sources.file_corpus import FileCorpus
 from data_pipeline.sources.folder import Folder
-from data_pipeline.sources.opening import byte_spans, opened, range_of
+from data_pipeline.sources.giants import END_OF_LINE, END_OF_PARAGRAPH, giants_in, spans_with_giants
+from data_pipeline.sources.opening import byte_spans, is_compressed, opened, range_of
 
 FEWEST_FILES = 10
 """With fewer whole-file documents than this, a held-out share by hash is likely to be empty."""
@@ -38,7 +40,7 @@ class FilesConfig(FileCorpus):
 
     def pieces(self, piece_bytes: int) -> list[Piece]:
         pieces = super().pieces(piece_bytes)
-        hashed = sum(len(piece.spans) for piece in pieces if piece.split is None)
+        hashed = sum(not span.continues for piece in pieces if piece.split is None for span in piece.spans)
         if self.document == "file" and 0 < hashed < FEWEST_FILES:
             raise BadInput(
                 f"corpus.held_out {self.held_out}: {hashed} whole-file documents are too few to hold some out (fewer "
@@ -48,6 +50,11 @@ class FilesConfig(FileCorpus):
         return pieces
 
     def spans_of(self, folder: Folder, name: str, size: int, piece_bytes: int) -> Iterator[Span]:
+        can_be_cut = not is_compressed(name) and (self.document == "file" or self._end is not None)
+        giants = giants_in(folder, name, size, self._end) if can_be_cut else []
+        if giants:
+            yield from spans_with_giants(folder, name, size, piece_bytes, giants, self.max_document_bytes)
+            return
         whole = self.document == "file" or overlaps_itself(self._separator)
         yield from super().spans_of(folder, name, size, piece_bytes) if whole else byte_spans(name, size, piece_bytes)
 
@@ -62,8 +69,18 @@ class FilesConfig(FileCorpus):
                 separator=self._separator,
             )
             for part in parts:
-                identity = span.name if self.document == "file" else f"{span.name}:{part.offset}"
+                identity = self.identity_of(span.name, part.offset)
                 yield Found(identity, part.data, span.name, part.offset, part.offset + len(part.data))
+
+    def identity_of(self, name: str, offset: int) -> str:
+        return name if self.document == "file" else super().identity_of(name, offset)
+
+    @property
+    def _end(self) -> re.Pattern[bytes] | None:
+        """What a document ends with; None for the end of the file, or where only reading from the beginning tells."""
+        if self.separator is not None:
+            return None if overlaps_itself(self._separator) else re.compile(re.escape(self._separator))
+        return {"line": END_OF_LINE, "blank_line": END_OF_PARAGRAPH}.get(self.document)
 
     @property
     def _separator(self) -> bytes:

@@ -6,6 +6,7 @@ environment or in fsspec's own configuration; what an address holds of them is n
 
 import glob
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,9 @@ from data_pipeline.redaction import redact
 READ_AHEAD = 1 << 20
 """Bytes asked for at a time, at the least, where files are not on this machine."""
 
+SETTLED_NS = 2_000_000_000
+"""Coarsest step of the time stamps of file systems in use (FAT's)."""
+
 
 class Unreachable(OSError):
     """What is at an address cannot be had."""
@@ -25,6 +29,10 @@ class Unreachable(OSError):
 
 class Folder(Protocol):
     """Files below one directory."""
+
+    @property
+    def near(self) -> bool:
+        """Whether a little of a file can be read for little."""
 
     @property
     def shown(self) -> str:
@@ -39,6 +47,9 @@ class Folder(Protocol):
     def open(self, name: str) -> io.BufferedReader:
         """For reading, buffered and seekable; OSError."""
 
+    def stamp(self, name: str) -> str | None:
+        """Another one whenever the file has changed; None where that cannot be told, or not yet."""
+
 
 def folder_at(directory: str) -> Folder:
     """Of a path or of an address; BadInput for one of an unknown kind."""
@@ -50,6 +61,8 @@ def folder_at(directory: str) -> Folder:
 
 class LocalFolder:
     """On this machine."""
+
+    near = True
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -69,9 +82,24 @@ class LocalFolder:
     def open(self, name: str) -> io.BufferedReader:
         return (self.base / name).open("rb")
 
+    def stamp(self, name: str) -> str | None:
+        """Size, and times of the last change of content and of anything: no program can set the latter.
+
+        None shortly after a change: the next one might have the same time.
+        """
+        try:
+            found = (self.base / name).stat()
+        except OSError:
+            return None
+        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < SETTLED_NS:
+            return None
+        return f"{found.st_size}/{found.st_mtime_ns}/{found.st_ctime_ns}"
+
 
 class RemoteFolder:
     """At an address."""
+
+    near = False
 
     def __init__(self, address: str) -> None:
         import fsspec  # needed by few
@@ -103,6 +131,9 @@ class RemoteFolder:
         with _plain_errors(self.shown):
             raw = self._files.open(f"{self._root}/{name}", "rb")
         return io.BufferedReader(_Remote(raw, self.shown), READ_AHEAD)
+
+    def stamp(self, name: str) -> str | None:
+        return None
 
     def _name(self, path: str) -> str:
         return PurePosixPath(path).relative_to(PurePosixPath(self._root)).as_posix()
