@@ -32,6 +32,7 @@ class TokenShards:
         self._bytes_D = np.concatenate([self._load(shard, "bytes") for shard in self._shards])
         self._starts_D = np.cumsum(self.lengths) - self.lengths
         self._ends_S = np.cumsum([shard.num_tokens for shard in self._shards])
+        self._firsts_S = self._ends_S - [shard.num_tokens for shard in self._shards]
         self._tokens = lru_cache(maxsize=MOST_MAPS)(self._map)
 
     @classmethod
@@ -70,6 +71,20 @@ class TokenShards:
         """Every document's tokens and bytes, in order."""
         return ((self.document(index), self.document_bytes(index)) for index in range(self.num_documents))
 
+    def read(self, documents_K: np.ndarray, offsets_K: np.ndarray, lengths_K: np.ndarray) -> np.ndarray:
+        """[sum of lengths] int64: stretch after stretch, tokens offset .. offset + length of its document."""
+        starts_K = self._starts_D[documents_K] + offsets_K
+        shard_K = np.searchsorted(self._ends_S, starts_K, side="right")
+        goes_on = (starts_K[1:] == starts_K[:-1] + lengths_K[:-1]) & (shard_K[1:] == shard_K[:-1])
+        heads = np.flatnonzero(np.concatenate([[True], ~goes_on]))  # documents that lie side by side are one stretch
+        begins, numbers = (starts_K - self._firsts_S[shard_K])[heads].tolist(), shard_K[heads].tolist()
+        lengths = np.add.reduceat(lengths_K, heads).tolist()
+        tokens, filled = np.empty(int(lengths_K.sum()), dtype=np.int64), 0
+        for number, begin, length in zip(numbers, begins, lengths, strict=True):
+            tokens[filled : filled + length] = self._tokens(number)[begin : begin + length]
+            filled += length
+        return tokens
+
     def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """int64 of the arguments' common shape: token `offsets[i]` of document `documents[i]`."""
         position = self._starts_D[documents] + offsets
@@ -77,8 +92,7 @@ class TokenShards:
         tokens = np.empty(position.shape, dtype=np.int64)
         for number in np.unique(shard):
             here = shard == number
-            first = self._ends_S[number] - self._shards[number].num_tokens
-            tokens[here] = self._tokens(int(number))[position[here] - first]
+            tokens[here] = self._tokens(int(number))[position[here] - self._firsts_S[number]]
         return tokens
 
     def verify(self) -> None:
@@ -90,7 +104,7 @@ class TokenShards:
                     raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
 
     def _map(self, number: int) -> np.ndarray:
-        return self._load(self._shards[number], "tokens", mapped=True)
+        return np.asarray(self._load(self._shards[number], "tokens", mapped=True))  # a memmap's slices are slow to make
 
     def _load(self, shard: ShardRecord, kind: FileKind, *, mapped: bool = False) -> np.ndarray:
         path = shard.path(self._directory, kind)

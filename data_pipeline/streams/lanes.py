@@ -7,7 +7,8 @@ than G * R + 1 tokens. Labels are the next token of the concatenation, also acro
 """
 
 from data_pipeline.batch import TokenBatch
-from data_pipeline.streams.concatenation import Documents, Epochs
+from data_pipeline.streams.concatenation import Epochs
+from data_pipeline.streams.spans import Documents
 from data_pipeline.streams.stream import Draws, no_whole_draw
 
 
