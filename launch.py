@@ -164,7 +164,7 @@ def prepare(
 ) -> None:
     """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
     from cluster.prepare import prepare as prepare_text
-    from data_pipeline.text import TextConfig
+    from data_pipeline.mixture import texts_to_prepare
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
@@ -175,16 +175,11 @@ def prepare(
             submit_preparation(experiment, Place(str(address), storage, name), workers), str(address), as_json
         )
         return
-    if not isinstance(experiment.data, TextConfig):
+    texts = texts_to_prepare(experiment.data)
+    if not texts:
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
-        return
-    prepare_text(
-        experiment.data,
-        executor=executor.value,
-        workers=workers,
-        address=address,
-        console=console(),
-    )
+    for text in texts:
+        prepare_text(text, executor=executor.value, workers=workers, address=address, console=console())
 
 
 @app.command()

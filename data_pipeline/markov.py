@@ -47,6 +47,14 @@ class MarkovConfig(Config):
         """Symbols of the chain."""
         return self.num_symbols
 
+    def vocabulary(self) -> str:
+        """What tells its tokens from those of a tokenizer."""
+        return f"symbols 0..{self.num_symbols - 1}"
+
+    def splits(self) -> tuple[str, ...]:
+        """Which there are."""
+        return ("train", "valid")
+
     def stream(
         self,
         *,

@@ -5,13 +5,15 @@ Legend: D documents of the split, S shards.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from data_pipeline.atomic import sha256_of
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.manifest import FileKind, Manifest, ShardRecord, read_manifest
+from data_pipeline.verification import problem_of
 
 MOST_MAPS = 1024
 """Shards mapped at a time: the operating system allows a process some 65,000."""
@@ -20,28 +22,47 @@ MOST_MAPS = 1024
 class TokenShards:
     """One split of a prepared directory. It keeps three int64 per document in memory, and no tokens."""
 
-    def __init__(self, directory: Path, split: str, manifest: Manifest) -> None:
-        """Corrupt, naming the file, if a file is missing or is not what was written (by size and shape)."""
-        self._directory, self._shards = directory, manifest.splits[split].shards
-        for shard in self._shards:
-            shard.check_sizes(directory)
-        self.fingerprint = manifest.fingerprint(split)
-        offsets = [self._load(shard, "offsets") for shard in self._shards]
-        self.lengths: np.ndarray = np.concatenate([np.diff(one) for one in offsets])
+    def __init__(
+        self, directory: Path, split: str, manifest: Manifest, *, damaged: Literal["stop", "skip"] = "stop"
+    ) -> None:
+        """Corrupt, naming the file, if a file is missing or is not what was written (by size and form); with
+        `damaged` skip such shards are left out, and it is Corrupt if no other is there."""
+        self._directory, self._split = directory, split
+        self.left_out: dict[str, str] = {}
+        """Shards that are damaged, and how."""
+        opened = [self._open(shard, damaged == "skip") for shard in manifest.splits[split].shards]
+        found = [one for one in opened if one is not None]
+        if not found:
+            raise Corrupt(f"{directory}: every shard of the split {split!r} is damaged; run `launch.py prepare` again")
+        self._left_out_shards = [shard for shard in manifest.splits[split].shards if shard.name in self.left_out]
+        self._shards = [shard for shard, _, _ in found]
+        self.fingerprint = self._fingerprint(manifest)
+        self.lengths: np.ndarray = np.concatenate([np.diff(offsets) for _, offsets, _ in found])
         """[D] int64: tokens of each document, its end included."""
-        self._bytes_D = np.concatenate([self._load(shard, "bytes") for shard in self._shards])
+        self._bytes_D = np.concatenate([sizes for _, _, sizes in found])
         self._starts_D = np.cumsum(self.lengths) - self.lengths
         self._ends_S = np.cumsum([shard.num_tokens for shard in self._shards])
         self._firsts_S = self._ends_S - [shard.num_tokens for shard in self._shards]
         self._tokens = lru_cache(maxsize=MOST_MAPS)(self._map)
 
     @classmethod
-    def open(cls, directory: Path, split: str) -> "TokenShards":
+    def open(cls, directory: Path, split: str, *, damaged: Literal["stop", "skip"] = "stop") -> "TokenShards":
         """BadInput if the directory is not prepared or has no such split; Corrupt as above."""
         manifest = read_manifest(directory)
         if split not in manifest.splits:
             raise BadInput(f"split {split!r}: {directory} has the splits {', '.join(manifest.splits)}")
-        return cls(directory, split, manifest)
+        return cls(directory, split, manifest, damaged=damaged)
+
+    def left_out_lines(self) -> list[str]:
+        """A line for each shard that is left out, then one that counts them."""
+        if not self.left_out:
+            return []
+        documents, tokens = (
+            sum(getattr(shard, name) for shard in self._left_out_shards) for name in ("num_documents", "num_tokens")
+        )
+        shares = f"{documents:,} of {documents + self.num_documents:,} documents, {tokens:,} tokens"
+        count = f"{self._directory}: {len(self.left_out)} damaged shards of the split {self._split!r} are left out"
+        return [*self.left_out.values(), f"{count} ({shares})"]
 
     @property
     def num_tokens(self) -> int:
@@ -96,12 +117,38 @@ class TokenShards:
         return tokens
 
     def verify(self) -> None:
-        """Reads every file and compares its hash; Corrupt naming the first that is not what was written."""
-        for shard in self._shards:
-            for kind, record in shard.files.items():
-                path = shard.path(self._directory, kind)
-                if sha256_of(path) != record.sha256:
-                    raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+        """Reads every file and compares its hash; Corrupt naming each that is not what was written."""
+        problems = [
+            problem
+            for shard in self._shards
+            for kind, record in shard.files.items()
+            if (problem := problem_of(shard.path(self._directory, kind), record))
+        ]
+        if problems:
+            raise Corrupt("\n".join(problems))
+
+    def _fingerprint(self, manifest: Manifest) -> str:
+        """Of the split, and of what is left out of it."""
+        whole = manifest.fingerprint(self._split)
+        return sha256(" without ".join([whole, *self.left_out]).encode()).hexdigest() if self.left_out else whole
+
+    def _open(self, shard: ShardRecord, skip: bool) -> tuple[ShardRecord, np.ndarray, np.ndarray] | None:
+        """The shard, its documents' offsets and bytes; None where it is left out."""
+        try:
+            shard.check_sizes(self._directory)
+            offsets = self._load(shard, "offsets")
+            if offsets[0] != 0 or offsets[-1] != shard.num_tokens or (np.diff(offsets) < 1).any():
+                path = shard.path(self._directory, "offsets")
+                raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+            sizes = self._load(shard, "bytes")
+            if skip:
+                self._load(shard, "tokens", mapped=True)  # its header: whoever reads it later would stop there
+        except Corrupt as damage:
+            if not skip:
+                raise
+            self.left_out[shard.name] = str(damage)
+            return None
+        return shard, offsets, sizes
 
     def _map(self, number: int) -> np.ndarray:
         return np.asarray(self._load(self._shards[number], "tokens", mapped=True))  # a memmap's slices are slow to make

@@ -30,7 +30,7 @@ def token_stream(
     if reads not in ("lanes", "samples"):
         raise cannot_be_read(kind, reads, "lanes", "samples")
     if length is None or length < 1:
-        raise BadInput(f"length {length}: data.kind {kind} is read in segments of tokens; give a length of 1 or more")
+        raise no_length(kind, length)
     if reads == "samples":
         return SampleStream(
             documents,
@@ -51,6 +51,11 @@ def check_lanes(packing: Packing) -> None:
             f"data.packing {packing}: a lane is one stretch of text, and goes on where its last row ended; "
             "use data.packing=cut, or a model that reads samples"
         )
+
+
+def no_length(kind: str, length: int | None) -> BadInput:
+    """The error for a model that does not say how long its segments are."""
+    return BadInput(f"length {length}: data.kind {kind} is read in segments of tokens; give a length of 1 or more")
 
 
 def cannot_be_read(kind: str, reads: Reads, *possible: Reads) -> BadInput:
