@@ -76,6 +76,12 @@ class PreparedText(Config):
         """Of all token shards, each under the name of its source; this has only the one."""
         return {"": Path(self.directory)}
 
+    def left_out(self) -> set[str]:
+        """Names of the shards that runs leave out."""
+        if self.damaged == "stop":
+            return set()
+        return {name for split in self.splits() for name in self.shards(split).left_out}
+
     def warnings(self) -> list[str]:
         """What a run's user is to know of its training data: the shards that are left out."""
         return self.shards("train").left_out_lines()
