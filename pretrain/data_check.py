@@ -14,6 +14,10 @@ from pretrain.run_directory import record_event
 from pretrain.trainer import Trainer
 
 
+LEAVE_SECONDS = 5.0
+"""So long the end of a run waits for a read in hand; one that hangs does not keep it."""
+
+
 class DataCheck:
     """While inside, the leader reads the files in a thread; the first that is damaged makes the run save and stop."""
 
@@ -35,7 +39,7 @@ class DataCheck:
     ) -> None:
         self._ends.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(LEAVE_SECONDS)
 
     def refuse(self) -> None:
         """Raise Corrupt, on every worker as the leader has found it, where a file is damaged. Collective."""

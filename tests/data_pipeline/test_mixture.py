@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from data_pipeline.batch import TokenBatch
 from data_pipeline.config import BadInput, Refused
-from data_pipeline.mixture import MixtureConfig
+from data_pipeline.mixture import MixtureConfig, texts_to_prepare
 from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.streams import Draws, LaneStream, SampleStream, Stream
 from data_pipeline.streams.mixtures import MixtureLanes, MixtureStream, source_of
@@ -150,6 +150,8 @@ def test_texts_are_read_as_their_directories_are(texts: dict[str, dict[str, Any]
     assert config.vocab_size() == 257
     assert config.load_tokenizer().decode([72, 105]) == "Hi"
     assert config.directories() == {name: Path(texts[name]["directory"]) for name in ("one", "two")}
+    assert texts_to_prepare(config) == [config.sources["one"]]
+    assert texts_to_prepare(config.sources["two"]) == []
     stream = opened(config)
     assert isinstance(stream, MixtureStream)
     sources = [source for source, *_ in rows_read(stream, range(8))]
