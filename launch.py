@@ -84,6 +84,8 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(help="List, verify, compare, pin, prune or export checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoints")
+data = typer.Typer(help="Show, count or verify what a run reads.", no_args_is_help=True)
+app.add_typer(data, name="data")
 cluster = typer.Typer(help="Start, stop and show the nodes of a Ray cluster of your own.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
 
@@ -115,6 +117,9 @@ Recipe = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes, such as steps=100 model.num_layers=12.", metavar="[KEY=VALUE]...")
+]
+DataTarget = Annotated[
+    str, typer.Argument(help="Prepared data, a run, or a recipe.", metavar="TARGET", show_default=False)
 ]
 RunDirectory = Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -165,15 +170,16 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
-    from data_pipeline.text import TextConfig
+    from data_pipeline.mixture import texts_to_prepare
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
-    if status and isinstance(experiment.data, TextConfig):
+    texts = texts_to_prepare(experiment.data)
+    if status:
         from data_pipeline.prepare.status import status as status_of
 
-        found = status_of(Path(experiment.data.directory))
-        print(json.dumps(asdict(found), indent=2) if as_json else found)
+        found = [status_of(Path(text.directory)) for text in texts]
+        print(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(map(str, found)))
         return
     if as_job(address, name, storage):
         from cluster.jobs.submit import Place, submit_preparation
@@ -182,18 +188,13 @@ def prepare(
             submit_preparation(experiment, Place(str(address), storage, name), workers), str(address), as_json
         )
         return
-    if not isinstance(experiment.data, TextConfig):
+    if not texts:
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
         return
     from cluster.prepare import prepare as prepare_text
 
-    prepare_text(
-        experiment.data,
-        executor=executor.value,
-        workers=workers,
-        address=address,
-        console=console(),
-    )
+    for text in texts:
+        prepare_text(text, executor=executor.value, workers=workers, address=address, console=console())
 
 
 @app.command()
@@ -575,15 +576,54 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def data(
-    directory: Annotated[Path, typer.Argument(help="Prepared data.", metavar="DIR", show_default=False)],
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its hash.")] = False,
+@data.command("inspect")
+def inspect_data(
+    target: DataTarget,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="Of the batch.")] = "train",
+    draw: Annotated[int, typer.Option(help="Which batch, counted from the run's beginning.", min=0)] = 0,
+    rows: Annotated[int, typer.Option(help="How many of its rows are shown.", min=1)] = 4,
+    png: Annotated[Path | None, typer.Option(help="Draw a batch of images, points or waves.", metavar="FILE")] = None,
+    as_json: Json = False,
 ) -> None:
-    """What prepared data holds."""
-    from data_pipeline.summary import summarize
+    """The tree of sources with fingerprints and counts, and a batch as the model sees it."""
+    from cluster.data_verbs.inspecting import inspect_target
+    from cluster.data_verbs.target import open_target
 
-    print(summarize(directory, verify=verify))
+    inspect_target(
+        open_target(target, tuple(overrides or ())),
+        split=split, draw=draw, rows=rows, picture=png, as_json=as_json, console=console(),
+    )  # fmt: skip
+
+
+@data.command("verify")
+def verify_data(
+    target: DataTarget,
+    overrides: Overrides = None,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Rename damaged files: `prepare` makes them anew, or runs skip them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every file and compare it with its hash. Exit code 4, naming all that are damaged."""
+    from cluster.data_verbs.target import open_target
+    from cluster.data_verbs.verifying import verify_target
+
+    verify_target(open_target(target, tuple(overrides or ())), set_aside=set_aside, as_json=as_json, console=console())
+
+
+@data.command("stats")
+def data_stats(
+    target: DataTarget,
+    overrides: Overrides = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the histograms.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """How long documents are, and how many tokens and bytes there are, by source and split."""
+    from cluster.data_verbs.stats import show_stats
+    from cluster.data_verbs.target import open_target
+
+    show_stats(open_target(target, tuple(overrides or ())), picture=png, as_json=as_json, console=console())
 
 
 @checkpoints.command("list")

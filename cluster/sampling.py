@@ -13,8 +13,9 @@ from torch import Tensor
 from cluster.terminal import refuse_options
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
+from data_pipeline.mixture import MixtureConfig
 from data_pipeline.parallel_text import ParallelTextConfig
-from data_pipeline.text import TextConfig
+from data_pipeline.prepared_text import PreparedText
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from data_pipeline.vector_data import VectorData
@@ -38,8 +39,9 @@ MOST_SEEN = 16
 
 def keep_tokenizer(experiment: Experiment, directory: Path) -> None:
     """Copy the tokenizer of the experiment's data, where it has one, into the run directory."""
-    if isinstance(experiment.data, TextConfig | ParallelTextConfig):
-        experiment.data.load_tokenizer().save(directory / TOKENIZER)
+    data = experiment.data
+    if isinstance(data, PreparedText | ParallelTextConfig) or (isinstance(data, MixtureConfig) and data.texts()):
+        data.load_tokenizer().save(directory / TOKENIZER)
 
 
 def saved_model(directory: Path, step: int | None, kernels: Sequence[str]) -> tuple[Model, Experiment]:

@@ -41,6 +41,7 @@ from pretrain.run_directory import (
     keep_shard_stamps,
     read_events,
     read_experiment,
+    record_damaged_shards,
     record_event,
     refuse_changed_shards,
     refuse_changes,
@@ -196,6 +197,7 @@ def _go_on(
             )
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
+        record_damaged_shards(experiment, directory)
         try:
             return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
@@ -298,6 +300,7 @@ def _new_run(directory: Path, experiment: Experiment) -> Iterator[Claim]:
             try:
                 keep_tokenizer(experiment, directory)
                 keep_shard_stamps(experiment, directory)
+                record_damaged_shards(experiment, directory)
                 yield lease.claim
             except BadInput:
                 if not checkpoint.list_checkpoints(directory):

@@ -10,9 +10,11 @@ from pydantic import Field
 
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.markov import MarkovConfig
+from data_pipeline.mixture import MixtureConfig
 from data_pipeline.mnist import MnistConfig
 from data_pipeline.parallel_text import ParallelTextConfig
 from data_pipeline.points import EightGaussiansConfig
+from data_pipeline.prepared_text import PreparedConfig
 from data_pipeline.spoken_digits import SpokenDigitsConfig
 from data_pipeline.streams.reading import Reads as Reads
 from data_pipeline.swap_pairs import SwapPairsConfig
@@ -21,6 +23,8 @@ from data_pipeline.waves import WavesConfig
 
 DataConfig = Annotated[
     TextConfig
+    | PreparedConfig
+    | MixtureConfig
     | MarkovConfig
     | DigitsConfig
     | MnistConfig

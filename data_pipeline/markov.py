@@ -19,6 +19,7 @@ from pydantic import Field
 from data_pipeline.config import Config
 from data_pipeline.mixing import keys, mix, uniform
 from data_pipeline.streams.reading import Reads, check_split, token_stream
+from data_pipeline.streams.spans import laid_out
 from data_pipeline.streams.stream import Draws, Stream
 
 DECIMALS = 9
@@ -45,6 +46,14 @@ class MarkovConfig(Config):
     def vocab_size(self) -> int:
         """Symbols of the chain."""
         return self.num_symbols
+
+    def vocabulary(self) -> str:
+        """What tells its tokens from those of a tokenizer."""
+        return f"symbols 0..{self.num_symbols - 1}"
+
+    def splits(self) -> tuple[str, ...]:
+        """Which there are."""
+        return ("train", "valid")
 
     def stream(
         self,
@@ -139,6 +148,10 @@ class MarkovDocuments:
         """SHA-256 over all tokens."""
         shape = repr(self.tokens_DT.shape).encode()
         return hashlib.sha256(shape + self.tokens_DT.astype("<i8").tobytes()).hexdigest()
+
+    def read(self, documents_K: np.ndarray, offsets_K: np.ndarray, lengths_K: np.ndarray) -> np.ndarray:
+        flat: np.ndarray = self.tokens_DT.reshape(-1)
+        return flat[laid_out(documents_K * self.tokens_DT.shape[1] + offsets_K, lengths_K)]
 
     def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         tokens: np.ndarray = self.tokens_DT[documents, offsets]

@@ -4,6 +4,7 @@ A file whose size and time stamp are those of the record is taken to be the same
 other, never with a clock); every other one is read, and its hash decides.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,24 @@ class ShardStamps(Config):
     tokenizer: str
     """Its hash."""
     files: dict[str, FileStamp] = Field(default_factory=dict)
-    """By the path below the directory."""
+    """By the path below the directory, behind the source's name where data have several."""
 
     @classmethod
-    def take(cls, directory: Path, known: "ShardStamps | None" = None) -> "ShardStamps":
-        """Of the directory as it is; the files that are not there are left out.
+    def take(cls, directories: Mapping[str, Path], known: "ShardStamps | None" = None) -> "ShardStamps":
+        """Of the directories as they are, by the names of their sources; the files that are not there are left out.
 
-        Without `known`, the manifest is believed where the sizes are as it says.
+        Without `known`, the manifests are believed where the sizes are as they say.
         """
-        manifest = read_manifest(directory)
-        files = {name: _stamp(directory / name, name, written, known) for name, written in _written(manifest).items()}
-        found = {name: stamp for name, stamp in files.items() if stamp is not None}
-        return cls(tokenizer=manifest.tokenizer_hash, files=found)
+        found, tokenizers = dict[str, FileStamp](), dict[str, None]()
+        for source, directory in directories.items():
+            manifest = read_manifest(directory)
+            tokenizers[manifest.tokenizer_hash] = None
+            for path, written in _written(manifest).items():
+                name = f"{source}/{path}" if source else path
+                stamp = _stamp(directory / path, name, written, known)
+                if stamp is not None:
+                    found[name] = stamp
+        return cls(tokenizer=" ".join(tokenizers), files=found)
 
     @classmethod
     def read(cls, run: Path) -> "ShardStamps | None":

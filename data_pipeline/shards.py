@@ -5,12 +5,15 @@ Legend: D documents of the split, S shards.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.manifest import FileKind, Manifest, ShardRecord, read_manifest
+from data_pipeline.verification import problem_of
 
 MOST_MAPS = 1024
 """Shards mapped at a time: the operating system allows a process some 65,000."""
@@ -19,27 +22,47 @@ MOST_MAPS = 1024
 class TokenShards:
     """One split of a prepared directory. It keeps three int64 per document in memory, and no tokens."""
 
-    def __init__(self, directory: Path, split: str, manifest: Manifest) -> None:
-        """Corrupt, naming the file, if a file is missing or is not what was written (by size and shape)."""
-        self._directory, self._shards = directory, manifest.splits[split].shards
-        for shard in self._shards:
-            shard.check_sizes(directory)
-        self.fingerprint = manifest.fingerprint(split)
+    def __init__(
+        self, directory: Path, split: str, manifest: Manifest, *, damaged: Literal["stop", "skip"] = "stop"
+    ) -> None:
+        """Corrupt, naming the file, if a file is missing or is not what was written (by size and form); with
+        `damaged` skip such shards are left out, and it is Corrupt if no other is there. Shards that share a document
+        are left out together."""
+        self._directory, self._split = directory, split
+        self.left_out: dict[str, str] = {}
+        """Shards that are damaged, or share a document with one that is, and why."""
+        self._left_out_shards: list[ShardRecord] = []
+        found = self._open_all(manifest.splits[split].shards, damaged == "skip")
+        if not found:
+            raise Corrupt(f"{directory}: every shard of the split {split!r} is damaged; run `launch.py prepare` again")
+        self._shards = [shard for shard, _, _ in found]
+        self.fingerprint = self._fingerprint(manifest)
         starts = _starts(self._shards)
-        self.lengths: np.ndarray = np.add.reduceat(self._of_all("offsets"), starts)
+        self.lengths: np.ndarray = np.add.reduceat(np.concatenate([np.diff(one) for _, one, _ in found]), starts)
         """[D] int64: tokens of each document, its end included."""
-        self._bytes_D = np.add.reduceat(self._of_all("bytes"), starts)
+        self._bytes_D = np.add.reduceat(np.concatenate([sizes for _, _, sizes in found]), starts)
         self._starts_D = np.cumsum(self.lengths) - self.lengths
         self._ends_S = np.cumsum([shard.num_tokens for shard in self._shards])
+        self._firsts_S = self._ends_S - [shard.num_tokens for shard in self._shards]
         self._tokens = lru_cache(maxsize=MOST_MAPS)(self._map)
 
     @classmethod
-    def open(cls, directory: Path, split: str) -> "TokenShards":
+    def open(cls, directory: Path, split: str, *, damaged: Literal["stop", "skip"] = "stop") -> "TokenShards":
         """BadInput if the directory is not prepared or has no such split; Corrupt as above."""
         manifest = read_manifest(directory)
         if split not in manifest.splits:
             raise BadInput(f"split {split!r}: {directory} has the splits {', '.join(manifest.splits)}")
-        return cls(directory, split, manifest)
+        return cls(directory, split, manifest, damaged=damaged)
+
+    def left_out_lines(self) -> list[str]:
+        """A line for each shard that is left out, then one that counts them."""
+        if not self.left_out:
+            return []
+        documents = sum(shard.num_documents - shard.continues for shard in self._left_out_shards)
+        tokens = sum(shard.num_tokens for shard in self._left_out_shards)
+        shares = f"{documents:,} of {documents + self.num_documents:,} documents, {tokens:,} tokens"
+        count = f"{self._directory}: {len(self.left_out)} damaged shards of the split {self._split!r} are left out"
+        return [*dict.fromkeys(self.left_out.values()), f"{count} ({shares})"]
 
     @property
     def num_tokens(self) -> int:
@@ -69,6 +92,23 @@ class TokenShards:
         """Every document's tokens and bytes, in order."""
         return ((self.document(index), self.document_bytes(index)) for index in range(self.num_documents))
 
+    def read(self, documents_K: np.ndarray, offsets_K: np.ndarray, lengths_K: np.ndarray) -> np.ndarray:
+        """[sum of lengths] int64: stretch after stretch, tokens offset .. offset + length of its document."""
+        starts_K = self._starts_D[documents_K] + offsets_K
+        shard_K = np.searchsorted(self._ends_S, starts_K, side="right")
+        goes_on = (starts_K[1:] == starts_K[:-1] + lengths_K[:-1]) & (shard_K[1:] == shard_K[:-1])
+        heads = np.flatnonzero(np.concatenate([[True], ~goes_on]))  # documents that lie side by side are one stretch
+        begins, numbers = (starts_K - self._firsts_S[shard_K])[heads].tolist(), shard_K[heads].tolist()
+        lengths = np.add.reduceat(lengths_K, heads).tolist()
+        tokens, filled = np.empty(int(lengths_K.sum()), dtype=np.int64), 0
+        for number, begin, length in zip(numbers, begins, lengths, strict=True):
+            while length:
+                part = self._tokens(number)[begin : begin + length]
+                tokens[filled : filled + len(part)] = part
+                filled, length = filled + len(part), length - len(part)
+                number, begin = number + 1, 0  # where the document goes on
+        return tokens
+
     def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """int64 of the arguments' common shape: token `offsets[i]` of document `documents[i]`."""
         position = self._starts_D[documents] + offsets
@@ -76,22 +116,53 @@ class TokenShards:
         tokens = np.empty(position.shape, dtype=np.int64)
         for number in np.unique(shard):
             here = shard == number
-            first = self._ends_S[number] - self._shards[number].num_tokens
-            tokens[here] = self._tokens(int(number))[position[here] - first]
+            tokens[here] = self._tokens(int(number))[position[here] - self._firsts_S[number]]
         return tokens
 
     def verify(self) -> None:
-        """Reads every file and compares its hash; Corrupt naming the first that is not what was written."""
-        for shard in self._shards:
-            shard.check_content(self._directory)
+        """Reads every file and compares its hash; Corrupt naming each that is not what was written."""
+        problems = [
+            problem
+            for shard in self._shards
+            for kind, record in shard.files.items()
+            if (problem := problem_of(shard.path(self._directory, kind), record))
+        ]
+        if problems:
+            raise Corrupt("\n".join(problems))
 
-    def _of_all(self, kind: FileKind) -> np.ndarray:
-        """Tokens ("offsets") or bytes of the documents, and parts of documents, of all shards."""
-        found = [self._load(shard, kind) for shard in self._shards]
-        return np.concatenate([np.diff(one) for one in found] if kind == "offsets" else found)
+    def _fingerprint(self, manifest: Manifest) -> str:
+        """Of the split, and of what is left out of it."""
+        whole = manifest.fingerprint(self._split)
+        return sha256(" without ".join([whole, *self.left_out]).encode()).hexdigest() if self.left_out else whole
+
+    def _open_all(self, shards: Sequence[ShardRecord], skip: bool) -> list[tuple[ShardRecord, np.ndarray, np.ndarray]]:
+        """Each shard that can be read, with its documents' offsets and bytes."""
+        found = []
+        for chain in _chains(shards):
+            try:
+                whole = [(shard, *self._open(shard, skip)) for shard in chain]
+            except Corrupt as damage:
+                if not skip:
+                    raise
+                self.left_out |= {shard.name: str(damage) for shard in chain}
+                self._left_out_shards += chain
+            else:
+                found += whole
+        return found
+
+    def _open(self, shard: ShardRecord, skip: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Its documents' offsets and bytes."""
+        shard.check_sizes(self._directory)
+        offsets = self._load(shard, "offsets")
+        if offsets[0] != 0 or offsets[-1] != shard.num_tokens or (np.diff(offsets) < 1).any():
+            path = shard.path(self._directory, "offsets")
+            raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+        if skip:
+            self._load(shard, "tokens", mapped=True)  # its header: whoever reads it later would stop there
+        return offsets, self._load(shard, "bytes")
 
     def _map(self, number: int) -> np.ndarray:
-        return self._load(self._shards[number], "tokens", mapped=True)
+        return np.asarray(self._load(self._shards[number], "tokens", mapped=True))  # a memmap's slices are slow to make
 
     def _load(self, shard: ShardRecord, kind: FileKind, *, mapped: bool = False) -> np.ndarray:
         path = shard.path(self._directory, kind)
@@ -111,3 +182,14 @@ def _starts(shards: Sequence[ShardRecord]) -> np.ndarray:
     firsts = np.cumsum([0, *(shard.num_documents for shard in shards)])[:-1]
     begins[firsts[[shard.continues for shard in shards]]] = False
     return np.flatnonzero(begins)
+
+
+def _chains(shards: Sequence[ShardRecord]) -> list[list[ShardRecord]]:
+    """Shards in a row that share documents, together."""
+    chains: list[list[ShardRecord]] = []
+    for shard in shards:
+        if shard.continues:
+            chains[-1].append(shard)
+        else:
+            chains.append([shard])
+    return chains

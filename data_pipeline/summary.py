@@ -1,7 +1,8 @@
 """What a prepared directory holds, for people to look at."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from data_pipeline.manifest import read_manifest
 from data_pipeline.shards import TokenShards
@@ -27,64 +28,64 @@ class SplitSummary:
         """How much the tokenizer compresses, ends of documents included."""
         return self.num_bytes / self.num_tokens
 
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.num_documents:,} documents, {self.num_tokens:,} tokens, {self.num_bytes:,} bytes "
+            f"({self.bytes_per_token:.2f} bytes/token), {self.num_shards} shards"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of a directory."""
+    """All of a directory, whose files have the right sizes."""
 
     directory: str
     tokenizer: str
+    tokenizer_hash: str
     vocab_size: int
     fingerprint: str
+    source: str
+    """SHA-256 over the ids and texts of all documents."""
     left_out: dict[str, int]
     """Documents left out or altered, by reason."""
     splits: tuple[SplitSummary, ...]
-    verified: bool
-    """Whether every file's hash was compared (and found right); otherwise only sizes were."""
 
-    def __str__(self) -> str:
-        """A few lines for a terminal."""
-        left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()) or "none"
-        lines = [
-            f"{self.directory}: tokenizer {self.tokenizer}, vocabulary {self.vocab_size}",
+    def lines(self) -> list[str]:
+        """A few for a terminal; of each split one, and its sample."""
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()) or "none"
+        return [
             f"fingerprint {self.fingerprint}",
-            f"left out or altered: {left_out}",
-            f"files: {'every hash is right' if self.verified else 'sizes are right (hashes not compared)'}",
+            f"tokenizer {self.tokenizer} {self.tokenizer_hash}, vocabulary {self.vocab_size:,}",
+            f"documents {self.source}, left out or altered: {left_out}",
         ]
-        for split in self.splits:
-            lines.append(
-                f"{split.name}: {split.num_documents:,} documents, {split.num_tokens:,} tokens, "
-                f"{split.num_bytes:,} bytes ({split.bytes_per_token:.2f} bytes/token), {split.num_shards} shards"
-            )
-            lines.append(f"  {split.sample!r}")
-        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def summarize(directory: Path, *, verify: bool = False) -> Summary:
-    """BadInput if the directory is not prepared; Corrupt if a file is not what was written."""
+def summarize(directory: Path, *, damaged: Literal["stop", "skip"] = "stop") -> Summary:
+    """BadInput if the directory is not prepared; Corrupt if a file's size is not what was written, unless such shards
+    are skipped: counts are then those of the manifest."""
     manifest = read_manifest(directory)
     tokenizer = load_tokenizer(directory, manifest.tokenizer_hash)
-    splits = []
-    for name, record in manifest.splits.items():
-        shards = TokenShards.open(directory, name)
-        if verify:
-            shards.verify()
-        splits.append(
-            SplitSummary(
-                name=name,
-                num_shards=len(record.shards),
-                num_documents=record.num_documents,
-                num_tokens=record.num_tokens,
-                num_bytes=record.num_bytes,
-                sample=tokenizer.decode(shards.document(0)[:SAMPLE_TOKENS]),
-            )
+    splits = [
+        SplitSummary(
+            name=name,
+            num_shards=len(record.shards),
+            num_documents=record.num_documents,
+            num_tokens=record.num_tokens,
+            num_bytes=record.num_bytes,
+            sample=tokenizer.decode(TokenShards.open(directory, name, damaged=damaged).document(0)[:SAMPLE_TOKENS]),
         )
+        for name, record in manifest.splits.items()
+    ]
     return Summary(
         directory=str(directory),
         tokenizer=tokenizer.kind,
+        tokenizer_hash=manifest.tokenizer_hash,
         vocab_size=manifest.vocab_size,
         fingerprint=manifest.fingerprint(),
+        source=manifest.source,
         left_out=manifest.report,
         splits=tuple(splits),
-        verified=verify,
     )

@@ -1,5 +1,7 @@
 """A split of a run's data as text to score: its documents, and what stands before the first token of each."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +9,9 @@ import numpy as np
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
 from data_pipeline.markov import MarkovConfig, MarkovDocuments
+from data_pipeline.mixture import MixtureConfig
+from data_pipeline.prepared_text import PreparedText
 from data_pipeline.shards import TokenShards
-from data_pipeline.text import TextConfig
 from evals.language_model import Documents
 
 
@@ -29,7 +32,9 @@ class HeldOut:
 
 def open_split(data: DataConfig, split: str) -> HeldOut:
     """BadInput for data that is no text, or has no such split."""
-    if isinstance(data, TextConfig):
+    if isinstance(data, MixtureConfig):
+        return _open_mixture(data, split)
+    if isinstance(data, PreparedText):
         shards, tokenizer = data.shards(split), data.load_tokenizer()
         texts: Documents = shards if tokenizer.lossless else WithoutBytes(shards)
         return HeldOut(
@@ -51,6 +56,45 @@ def open_split(data: DataConfig, split: str) -> HeldOut:
             tokenizer=None,
         )
     raise BadInput(f"data.kind {data.kind} is no text, so it has no score per token")
+
+
+def _open_mixture(data: MixtureConfig, split: str) -> HeldOut:
+    """The documents of all sources that have the split, one source after the other, each document counted alike."""
+    data.check_vocabularies()
+    parts = [open_split(source, split) for source in data.with_split(split).values()]
+    return HeldOut(
+        documents=Chained([part.documents for part in parts]),
+        start_token=parts[0].start_token,
+        starts_from=parts[0].starts_from,
+        joined=parts[0].joined,
+        fingerprint=hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest(),
+        tokenizer=parts[0].tokenizer,
+    )
+
+
+class Chained:
+    """The documents of several sources, in their order."""
+
+    def __init__(self, parts: Sequence[Documents]) -> None:
+        self._parts = parts
+        self._ends_P = np.cumsum([len(part.lengths) for part in parts])
+        self.lengths = np.concatenate([part.lengths for part in parts])
+
+    def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        documents, offsets = np.broadcast_arrays(documents, offsets)
+        place = np.searchsorted(self._ends_P, documents, side="right")
+        tokens = np.empty(documents.shape, dtype=np.int64)
+        for number in np.unique(place):
+            here = place == number
+            tokens[here] = self._parts[number].tokens_at(documents[here] - self._first(number), offsets[here])
+        return tokens
+
+    def document_bytes(self, number: int) -> int:
+        place = int(np.searchsorted(self._ends_P, number, side="right"))
+        return self._parts[place].document_bytes(number - self._first(place))
+
+    def _first(self, part: int) -> int:
+        return int(self._ends_P[part]) - len(self._parts[part].lengths)
 
 
 class WithoutBytes:

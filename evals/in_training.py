@@ -10,7 +10,8 @@ import torch
 
 from data_pipeline.batch import Batch
 from data_pipeline.config import BadInput
-from data_pipeline.text import TextConfig
+from data_pipeline.mixture import MixtureConfig
+from data_pipeline.prepared_text import PreparedText
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from evals.backends.segue import token_model
 from evals.evaluate_tasks import find_task, of_batch
@@ -179,7 +180,7 @@ def _plan(name: str, experiment: Experiment, model: Model) -> Work:
 
 def text_tokenizer(experiment: Experiment) -> Tokenizer:
     """The data's; BadInput where it is no text."""
-    if not isinstance(experiment.data, TextConfig):
+    if not isinstance(experiment.data, PreparedText | MixtureConfig):
         raise BadInput(f"{FIELD}: data.kind {experiment.data.kind} is no text, so no task can be asked")
     return experiment.data.load_tokenizer()
 

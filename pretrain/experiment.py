@@ -4,7 +4,7 @@ Which workers compute it, with which engine and how often it logs or saves, may 
 `identity` is what may not.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -37,6 +37,10 @@ EXECUTION_KEYS = (
     "supervision",
     "data.directory",
     "data.corpus.directory",
+    "data.verify",
+    "data.sources.*.directory",
+    "data.sources.*.corpus.directory",
+    "data.sources.*.verify",
 )
 """Keys whose change makes no other run of it: how it is computed and watched, not what is computed."""
 
@@ -202,11 +206,7 @@ class Experiment(Config):
         """All that the run's numbers depend on, as plain JSON values."""
         values = self.model_dump(mode="json")
         for key in EXECUTION_KEYS:
-            *parents, last = key.split(".")
-            holder = values
-            for parent in parents:
-                holder = holder.get(parent, {})
-            holder.pop(last, None)
+            _leave_out(values, key.split("."))
         return values | {"precision": self.engine.precision}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
@@ -257,6 +257,18 @@ class Experiment(Config):
         engine = self.engine.build(self.model.build(), self.optimizers(), group, micro_batches=self.batch.micro_batches)
         self.kernels.tell(engine.model, engine.device, getattr(torch, self.engine.precision))
         return Trainer(engine=engine, stream=self.stream(), plan=self.plan(), learning_rate=self.learning_rate())
+
+
+def _leave_out(values: dict[str, Any], path: Sequence[str]) -> None:
+    """Remove what lies at a path of keys; `*` stands for every key."""
+    first, *rest = path
+    if not rest:
+        values.pop(first, None)
+        return
+    for name in list(values) if first == "*" else [first]:
+        inside = values.get(name)
+        if isinstance(inside, dict):
+            _leave_out(inside, rest)
 
 
 def load_experiment(recipe: str, overrides: Iterable[str] = ()) -> Experiment:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_pipeline.batch import Batch
 from data_pipeline.config import BadInput, Corrupt, Refused
+from data_pipeline.mixture import MixtureConfig
 from pretrain import checkpoint, config
 from pretrain.checkpoint.export import whole
 from pretrain.checkpoint.layout import Place, place_of, places, pointer_of
@@ -82,6 +83,8 @@ def _restore(
     saved = _saved(reader)
     refuse_changes(saved.identity(), experiment.identity(), allowed, "experiment")
     changed = changes(saved.identity(), experiment.identity())  # all allowed; some show in the data as well
+    if isinstance(experiment.data, MixtureConfig) and isinstance(saved.data, MixtureConfig):
+        experiment.data.check_past(saved.data, manifest.counters["draws"], experiment.model.reads)
     data_allowed = (*allowed, *(key.rpartition(".")[2] for key in changed))
     refuse_changes(manifest.data_fingerprint, trainer.stream.fingerprint(), data_allowed, "data")
     probe = trainer.stream.micro_batch(0, 0)

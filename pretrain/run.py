@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from data_pipeline.config import GaveUp, Preempted
+from pretrain.data_check import DataCheck
 from pretrain.experiment import Experiment
 from pretrain.group import Group
 from pretrain.hardware import peak_flops, resident_bytes
@@ -78,7 +79,7 @@ def run(
         device=trainer.engine.device.type,
         redone=redone,
     )
-    with StopOnSignals(trainer), life.saving:
+    with StopOnSignals(trainer), life.saving, life.data_check:
         life.saving.prepare()
         if experiment.trouble.rolls_back and not resumed:
             life.saving.save()
@@ -88,6 +89,7 @@ def run(
                 break
             except InTroubleError as error:
                 life.leave(error.trouble)
+        life.data_check.refuse()
     life.tell("finished", step=trainer.step)
     return trainer.step
 
@@ -113,6 +115,7 @@ class Life:
             moment=lambda name: watch.moment(name, trainer),
             may_write=watch.may_write,
         )
+        self.data_check = DataCheck(trainer, experiment, directory)
         self.skips = 0
         """Turns in a row that moved nothing."""
 
@@ -134,6 +137,7 @@ class Life:
                 self._compare_replicas(report)
                 stops = self.saving.after_step(report)
                 if stops and report.step != experiment.steps:
+                    self.data_check.refuse()
                     raise Preempted(
                         f"stopped as asked after step {report.step}; `resume {self.directory}` goes on from there"
                     )

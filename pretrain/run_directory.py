@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import BadInput, Refused
+from data_pipeline.mixture import MixtureConfig
+from data_pipeline.prepared_text import PreparedText
 from data_pipeline.redaction import redact_values, redacted_keys, same_but_for_secrets
 from data_pipeline.shard_stamps import ShardStamps
-from data_pipeline.text import TextConfig
 from pretrain import config
 from pretrain.checkpoint.manifest import versions
 from pretrain.experiment import Experiment
@@ -116,17 +117,32 @@ def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def refuse_changed_shards(experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> None:
     """Raise Refused, naming each file, where token shards are not those that the run last started with."""
-    if isinstance(experiment.data, TextConfig):
-        known, shards = ShardStamps.read(directory), Path(experiment.data.directory)
-        if known is not None:
-            refuse_changes(known.hashes(), ShardStamps.take(shards, known).hashes(), allowed, f"data in {shards}")
+    directories = _shard_directories(experiment)
+    known = ShardStamps.read(directory) if directories else None
+    if known is not None:
+        what = f"data in {', '.join(map(str, directories.values()))}"
+        refuse_changes(known.hashes(), ShardStamps.take(directories, known).hashes(), allowed, what)
 
 
 def keep_shard_stamps(experiment: Experiment, directory: Path) -> None:
     """Record the token shards, where the data are such, for `refuse_changed_shards` of later starts."""
-    if isinstance(experiment.data, TextConfig):
+    directories = _shard_directories(experiment)
+    if directories:
         known = ShardStamps.read(directory)
-        ShardStamps.take(Path(experiment.data.directory), known).write(directory)
+        ShardStamps.take(directories, known).write(directory)
+
+
+def _shard_directories(experiment: Experiment) -> dict[str, Path]:
+    """By the name of the source; none where the data are no token shards."""
+    data = experiment.data
+    return data.directories() if isinstance(data, PreparedText | MixtureConfig) else {}
+
+
+def record_damaged_shards(experiment: Experiment, directory: Path) -> None:
+    """A warning for each shard that the run leaves out, and for their number."""
+    if isinstance(experiment.data, PreparedText | MixtureConfig):
+        for line in experiment.data.warnings():
+            record_event(directory, "warning", message=line)
 
 
 def record_changes(directory: Path, step: int, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,31 +1,16 @@
-"""The documents of an epoch end to end: from a position to its token, its document, and its age.
+"""The documents of an epoch end to end: from a stretch of positions to its tokens and their ages.
 
-Legend: D documents, R rows, L positions of a segment.
+Legend: D documents, R rows, L positions of a segment, K stretches of documents within the rows.
 """
 
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from data_pipeline.batch import TokenBatch
 from data_pipeline.streams.permutation import Permutation
-
-
-class Documents(Protocol):
-    """Tokenized documents in a fixed order; each is at least one token long."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """[D] int64: tokens of each document."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any token does."""
-
-    def tokens_at(self, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """int64 of the arguments' common shape: token `offsets[i]` of document `documents[i]`."""
+from data_pipeline.streams.spans import Documents
 
 
 class Concatenation:
@@ -35,12 +20,19 @@ class Concatenation:
         self._documents, self._order_D = documents, order_D
         self._ends_D = np.cumsum(documents.lengths[order_D])
 
-    def read(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each position: its token, and the position at which its document starts; int64 of the same shape."""
-        place = np.searchsorted(self._ends_D, position, side="right")
-        document = self._order_D[place]
-        start = self._ends_D[place] - self._documents.lengths[document]
-        return self._documents.tokens_at(document, position - start), start
+    def read(self, starts_R: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The tokens [R, length] from each start on, and the stretches that they are of: [K] their row, the position
+        at which their document starts, and their tokens in the row."""
+        first_R = np.searchsorted(self._ends_D, starts_R, side="right")
+        counts_R = np.searchsorted(self._ends_D, starts_R + (length - 1), side="right") - first_R + 1
+        row_K = np.repeat(np.arange(len(starts_R)), counts_R)
+        place_K = np.arange(len(row_K)) + np.repeat(first_R - (np.cumsum(counts_R) - counts_R), counts_R)
+        document_K, end_K, row_start_K = self._order_D[place_K], self._ends_D[place_K], starts_R[row_K]
+        document_start_K = end_K - self._documents.lengths[document_K]
+        begin_K = np.maximum(document_start_K, row_start_K)
+        length_K = np.minimum(end_K, row_start_K + length) - begin_K
+        tokens = self._documents.read(document_K, begin_K - document_start_K, length_K)
+        return tokens.reshape(len(starts_R), length), row_K, document_start_K, length_K
 
 
 class Epochs:
@@ -58,15 +50,18 @@ class Epochs:
 
         A row's id is epoch * num_tokens + its start.
         """
-        position_RL = starts_R[:, None] + np.arange(length + 1)
-        token_RL, document_start_RL = self._concatenation(epoch).read(position_RL)
-        since_RL = np.maximum(document_start_RL, age_from_R[:, None]) if self._separate else age_from_R[:, None]
-        age_RL = (position_RL - since_RL)[:, :-1]
+        token_RL, row_K, document_start_K, length_K = self._concatenation(epoch).read(starts_R, length + 1)
+        age_RL = starts_R[:, None] + np.arange(length)
+        if self._separate:
+            since_K = np.maximum(document_start_K, age_from_R[row_K])
+            age_RL -= np.repeat(since_K, length_K).reshape(len(starts_R), length + 1)[:, :-1]
+        else:
+            age_RL -= age_from_R[:, None]
         whole_RL = torch.from_numpy(token_RL)
         return TokenBatch(
             inputs=whole_RL[:, :-1].contiguous(),
             labels=whole_RL[:, 1:].contiguous(),
-            age=torch.from_numpy(age_RL).contiguous(),
+            age=torch.from_numpy(age_RL),
             sample_ids=torch.from_numpy(epoch * self.num_tokens + starts_R),
         )
 

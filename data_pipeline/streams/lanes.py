@@ -6,8 +6,11 @@ comes just before it. What is left out each epoch: of each lane the tail shorter
 than G * R + 1 tokens. Labels are the next token of the concatenation, also across the ends of lanes.
 """
 
+import numpy as np
+
 from data_pipeline.batch import TokenBatch
-from data_pipeline.streams.concatenation import Documents, Epochs
+from data_pipeline.streams.concatenation import Epochs
+from data_pipeline.streams.spans import Documents
 from data_pipeline.streams.stream import Draws, no_whole_draw
 
 
@@ -33,10 +36,13 @@ class LaneStream:
         return self._lane_length // self._length
 
     def micro_batch(self, draw: int, micro_batch: int) -> TokenBatch:
-        row_R = self._draws.rows_of(draw, micro_batch)
+        return self.lanes(draw, self._draws.rows_of(draw, micro_batch))
+
+    def lanes(self, draw: int, lane_R: np.ndarray) -> TokenBatch:
+        """What some lanes read in one draw."""
         epoch, number = divmod(draw, self.draws_per_epoch)
-        lane_R = row_R * self._lane_length
-        return self._epochs.batch(epoch, lane_R + number * self._length, self._length, age_from_R=lane_R)
+        begin_R = lane_R * self._lane_length
+        return self._epochs.batch(epoch, begin_R + number * self._length, self._length, age_from_R=begin_R)
 
     def fingerprint(self) -> dict[str, str | int]:
         return {"reads": "lanes", "length": self._length, **self._draws.model_dump(), **self._epochs.fingerprint()}

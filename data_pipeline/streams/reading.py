@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from data_pipeline.config import BadInput
-from data_pipeline.streams.concatenation import Documents
 from data_pipeline.streams.lanes import LaneStream
+from data_pipeline.streams.packing import Packing
 from data_pipeline.streams.samples import SampleStream
+from data_pipeline.streams.spans import Documents
 from data_pipeline.streams.stream import Draws, Stream
 
 Reads = Literal["lanes", "samples", "vectors", "pairs"]
@@ -23,14 +24,38 @@ def token_stream(
     draws: Draws,
     shuffle: bool,
     separate_documents: bool,
+    packing: Packing = "cut",
 ) -> Stream:
     """A stream of tokens; BadInput if the model reads something else, gives no length, or wants more than there is."""
     if reads not in ("lanes", "samples"):
         raise cannot_be_read(kind, reads, "lanes", "samples")
     if length is None or length < 1:
-        raise BadInput(f"length {length}: data.kind {kind} is read in segments of tokens; give a length of 1 or more")
-    stream = LaneStream if reads == "lanes" else SampleStream
-    return stream(documents, length=length, draws=draws, shuffle=shuffle, separate_documents=separate_documents)
+        raise no_length(kind, length)
+    if reads == "samples":
+        return SampleStream(
+            documents,
+            length=length,
+            draws=draws,
+            shuffle=shuffle,
+            separate_documents=separate_documents,
+            packing=packing,
+        )
+    check_lanes(packing)
+    return LaneStream(documents, length=length, draws=draws, shuffle=shuffle, separate_documents=separate_documents)
+
+
+def check_lanes(packing: Packing) -> None:
+    """BadInput for packed documents: a lane goes on from row to row."""
+    if packing != "cut":
+        raise BadInput(
+            f"data.packing {packing}: a lane is one stretch of text, and goes on where its last row ended; "
+            "use data.packing=cut, or a model that reads samples"
+        )
+
+
+def no_length(kind: str, length: int | None) -> BadInput:
+    """The error for a model that does not say how long its segments are."""
+    return BadInput(f"length {length}: data.kind {kind} is read in segments of tokens; give a length of 1 or more")
 
 
 def cannot_be_read(kind: str, reads: Reads, *possible: Reads) -> BadInput:

@@ -118,7 +118,11 @@ def test_prepare(segue: Forks, place: Path, corpus: str, phrases: list[str], exe
         (["checkpoints", "list", "missing"], "missing"),
         (["checkpoints", "verify", "other"], "other has no checkpoint"),
         (["checkpoints", "compare", "other", "missing"], "other has no checkpoint"),
-        (["data", "other"], "launch.py prepare"),
+        (["data", "inspect", "other"], "launch.py prepare"),
+        (["data", "verify", "missing"], "missing: is no directory of prepared data, and no run"),
+        (["data", "verify", "tiny_vae"], "data.kind digits has no directory of token shards"),
+        (["data", "stats", "tiny_vae"], "data.kind digits has no documents of tokens"),
+        (["data", "inspect", "tiny_gpt", "--png", "x.png"], "tiny_gpt holds no images, points or waves"),
         (["plan", "tiny_gpt", "--workers", "5"], "workers=5"),
         (
             ["plan", "tiny_gpt", "--accelerator", "h10"],

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.streams.spans import laid_out
+
 
 class RaggedDocuments:
     """Token i of all documents together is the number i, so that a token says where it comes from."""
@@ -22,6 +24,11 @@ class RaggedDocuments:
         assert (offsets < self.lengths[documents]).all()
         tokens: np.ndarray = self._starts[documents] + offsets
         return tokens
+
+    def read(self, documents_K: np.ndarray, offsets_K: np.ndarray, lengths_K: np.ndarray) -> np.ndarray:
+        assert (lengths_K > 0).all()
+        assert (offsets_K + lengths_K <= self.lengths[documents_K]).all()
+        return laid_out(self._starts[documents_K] + offsets_K, lengths_K)
 
     def document_of(self, tokens: np.ndarray) -> np.ndarray:
         """Which document each token is in."""

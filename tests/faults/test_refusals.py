@@ -244,7 +244,8 @@ READERS = (
     ("checkpoints", "list", "run"),
     ("checkpoints", "verify", "run"),
     ("compare", "run", "run"),
-    ("data", "prepared", "--verify"),
+    ("data", "verify", "prepared"),
+    ("data", "inspect", "prepared"),
     ("prepare", "own.yaml", "--workers", "1"),
 )
 
