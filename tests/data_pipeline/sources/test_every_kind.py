@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from warcio.warcwriter import WARCWriter
 
 from data_pipeline.config import BadInput
+from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.sources.document import CorpusConfig, Report
+from tests.data_pipeline.corpora import text_config
 from tests.data_pipeline.sources.reading import corpus_of
 
 Writer = Callable[[list[str]], bytes]
@@ -161,3 +164,24 @@ def test_new_fields_leave_the_record_of_what_was_prepared_as_it_was(name: str, t
     assert ("separator" in corpus.model_dump()) == ("separator" in name)
     changed = corpus.model_copy(update={"nul": "skip", "damaged_file": "skip"}).model_dump()
     assert (changed["nul"], changed["damaged_file"]) == ("skip", "skip")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_corpus_of_nothing_is_a_clear_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"")
+    (tmp_path / "files" / "b").write_bytes(KINDS[name][0]([" ", "\n"]))
+    corpus = {"directory": str(tmp_path / "files"), "train": ["*"], "held_out": 0.0} | KINDS[name][1]
+    config = text_config(tmp_path / "out", tmp_path, corpus=corpus, tokenizer={"kind": "byte"})
+    with pytest.raises(BadInput, match=r"no document for the split train.*left out: .*[1-9] empty"):
+        prepare(config, executor=LocalExecutor(1), report=lambda progress: None)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_corpus_travels_to_other_processes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(KINDS[name][0](["one", "two"]))
+    corpus = corpus_of(place=tmp_path, **KINDS[name][1])
+    copy, pieces = pickle.loads(pickle.dumps((corpus, corpus.pieces(9))))
+    assert copy == corpus
+    found = [one for piece in pieces for one in copy.read(piece, Report())]
+    assert found == everything(corpus, 9)[0]
