@@ -27,6 +27,10 @@ class FilesConfig(FileCorpus):
     separator: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
     """With `document: separator`, the text that parts documents and belongs to none, such as <|endoftext|>."""
 
+    @property
+    def file_is_document(self) -> bool:
+        return self.document == "file"
+
     @model_validator(mode="after")
     def _check_separator(self) -> Self:
         if (self.document == "separator") != (self.separator is not None):
@@ -39,7 +43,7 @@ class FilesConfig(FileCorpus):
     def pieces(self, piece_bytes: int) -> list[Piece]:
         pieces = super().pieces(piece_bytes)
         hashed = sum(len(piece.spans) for piece in pieces if piece.split is None)
-        if self.file_is_document and 0 < hashed < FEWEST_FILES:
+        if self.document == "file" and 0 < hashed < FEWEST_FILES:
             raise BadInput(
                 f"corpus.held_out {self.held_out}: {hashed} whole-file documents are too few to hold some out (fewer "
                 f"than {FEWEST_FILES}); set corpus.document to blank_line or line, or name corpus.valid files, or set "
@@ -48,7 +52,7 @@ class FilesConfig(FileCorpus):
         return pieces
 
     def spans_of(self, folder: Folder, name: str, size: int, piece_bytes: int) -> Iterator[Span]:
-        whole = self.file_is_document or overlaps_itself(self._separator)
+        whole = self.document == "file" or overlaps_itself(self._separator)
         yield from super().spans_of(folder, name, size, piece_bytes) if whole else byte_spans(name, size, piece_bytes)
 
     def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
@@ -62,12 +66,8 @@ class FilesConfig(FileCorpus):
                 separator=self._separator,
             )
             for part in parts:
-                identity = span.name if self.file_is_document else f"{span.name}:{part.offset}"
+                identity = span.name if self.document == "file" else f"{span.name}:{part.offset}"
                 yield Found(identity, part.data, span.name, part.offset, part.offset + len(part.data))
-
-    @property
-    def file_is_document(self) -> bool:
-        return self.document == "file"
 
     @property
     def _separator(self) -> bytes:
