@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import typer
 
-from cluster.jobs import commands, submit
+from cluster.jobs import follow, submit
 from cluster.jobs.job_state import JobState, State, Submission
 from data_pipeline.config import GaveUp
 
@@ -28,9 +28,9 @@ class OneJob:
 
 def exit_code_of(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(submit, "open_jobs", lambda _: jobs)
-    monkeypatch.setattr(commands, "END_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "END_SECONDS", 0.0)
     try:
-        commands.follow_to_end("local", "mine-1")
+        follow.follow_to_end("local", "mine-1")
     except typer.Exit as ended:
         return ended.exit_code
     return 0
