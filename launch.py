@@ -162,9 +162,8 @@ def prepare(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
-    from cluster.prepare import prepare as prepare_text
-    from data_pipeline.text import TextConfig
+    """Make the token shards or tars that a recipe trains on. Goes on where it was interrupted, keeps what is there."""
+    from cluster.prepare import is_prepared, prepare_any
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
@@ -175,10 +174,10 @@ def prepare(
             submit_preparation(experiment, Place(str(address), storage, name), workers), str(address), as_json
         )
         return
-    if not isinstance(experiment.data, TextConfig):
+    if not is_prepared(experiment.data):
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
         return
-    prepare_text(
+    prepare_any(
         experiment.data,
         executor=executor.value,
         workers=workers,
