@@ -89,6 +89,8 @@ class AudioConverter(Config):
             raise Unfit("wrong_channels", f"{file.channels} channels, more than {most}")
         if file.frames > caps.seconds * file.samplerate:
             raise Unfit("too_long", f"{file.frames / file.samplerate:,.0f} seconds, more than {caps.seconds:,g}")
+        if file.frames * file.channels > caps.samples:
+            raise Unfit("too_long", f"{file.frames * file.channels:,} samples, more than {caps.samples:,}")
 
 
 def at_rate(samples_TC: np.ndarray, rate: int, wanted: int) -> np.ndarray:

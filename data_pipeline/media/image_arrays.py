@@ -20,7 +20,7 @@ from data_pipeline.media.tar_members import UNREADABLE, decompressed, unreadable
 ENDINGS = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz", ".npz")
 IMAGE_DIMENSIONS = (3, 4)
 MOST_PIECES = 16
-"""Of a compressed array, each of which is read from the file's beginning."""
+"""Of a compressed file, each of which is read from the file's beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ def is_array(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
-def row_starts(path: Path, array: str, piece_bytes: int, caps: Caps) -> list[int]:
-    """The rows at which pieces begin, and their number; [0, 1] of a file that cannot be read, which the reader tells.
+def row_starts(path: Path, array: str, piece_bytes: int, caps: Caps) -> tuple[list[int], int]:
+    """The rows at which pieces begin, with the number of all, and the bytes of a row.
 
-    BadInput for an array that would have to be unpickled.
+    Of a file that cannot be read [0, 1], which the reader tells. BadInput for an array that would have to be unpickled.
     """
     try:
         with _opened(path, array, caps) as (_, layout):
@@ -52,11 +52,11 @@ def row_starts(path: Path, array: str, piece_bytes: int, caps: Caps) -> list[int
     except BadInput:
         raise
     except (Unfit, *UNREADABLE):
-        return [0, 1]
+        return [0, 1], 1
     step = max(1, piece_bytes // max(1, row_bytes))
     if path.suffix in (".gz", ".npz"):
         step = max(step, -(-count // MOST_PIECES))
-    return [*range(0, count, step), count] if count else [0, 1]
+    return ([*range(0, count, step), count] if count else [0, 1]), row_bytes
 
 
 def rows(

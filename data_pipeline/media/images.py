@@ -4,7 +4,9 @@ Legend: H, W pixels, C channels.
 """
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -87,7 +89,7 @@ def opened(content: bytes, caps: Caps) -> Iterator[Any]:
             yield image
     except Image.DecompressionBombError as error:
         raise Unfit("too_many_pixels", str(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error, zlib.error) as error:
         raise Unfit("cut_off" if "truncated" in str(error) else "broken", str(error)) from error
 
 

@@ -53,6 +53,8 @@ class Caps(Config):
     """Of an image, before it is resized."""
     seconds: float = Field(default=3600.0, gt=0)
     """Of audio."""
+    samples: int = Field(default=1 << 28, ge=1)
+    """Of audio, of all its channels: a header may name any rate."""
     notes: int = Field(default=100_000, ge=1)
     steps: int = Field(default=100_000, ge=1)
     """Of the time grid, in one piece of music."""

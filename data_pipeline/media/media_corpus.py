@@ -27,11 +27,12 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A file, or a part of it: bytes of a tar, rows of an array."""
+    """A file, or a part of it."""
 
     name: str
     start: int
     stop: int
+    """Bytes of a plain tar, rows of an array; of a compressed tar which share of how many."""
     size: int
     """About how many bytes that is."""
     changed: int
@@ -126,7 +127,9 @@ class MediaCorpus(Config):
     def _entries(self, span: Span) -> Iterator[Entry]:
         path = Path(self.directory, span.name)
         if span.name.lower().endswith(tar_members.ENDINGS):
-            yield from tar_members.members(path, span.name, span.start, span.stop, self.caps)
+            plain = span.name.lower().endswith(".tar")
+            read = tar_members.members if plain else tar_members.packed_members
+            yield from read(path, span.name, span.start, span.stop, self.caps)
         elif image_arrays.is_array(span.name):
             labels = self.labels.array if isinstance(self.labels, ArrayLabels) else None
             yield from image_arrays.rows(
@@ -147,14 +150,19 @@ class MediaCorpus(Config):
 
     def _spans(self, path: Path, piece_bytes: int) -> Iterator[Span]:
         name, status = self._name(path), path.stat()
-        ends = [0, 1]
-        if name.lower().endswith(tar_members.ENDINGS):
-            ends = [*tar_members.starts(path, piece_bytes, self.caps), max(1, status.st_size)]
-        elif image_arrays.is_array(name):
-            ends = image_arrays.row_starts(path, self.array, piece_bytes, self.caps)
-        share = status.st_size // (len(ends) - 1)
-        for start, stop in pairwise(ends):
-            yield Span(name, start, stop, share, status.st_mtime_ns)
+        size = max(1, status.st_size)
+        parts = [(0, 1, size)]
+        if image_arrays.is_array(name):
+            ends, row_bytes = image_arrays.row_starts(path, self.array, piece_bytes, self.caps)
+            parts = [(start, stop, (stop - start) * row_bytes) for start, stop in pairwise(ends)]
+        elif name.lower().endswith(".tar"):
+            ends = [*tar_members.starts(path, piece_bytes), size]
+            parts = [(start, stop, stop - start) for start, stop in pairwise(ends)]
+        elif name.lower().endswith(tar_members.ENDINGS):
+            shares = min(image_arrays.MOST_PIECES, -(-size // piece_bytes))
+            parts = [(share, shares, size // shares) for share in range(shares)]
+        for start, stop, part_bytes in parts:
+            yield Span(name, start, stop, part_bytes, status.st_mtime_ns)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.directory).as_posix()

@@ -6,6 +6,7 @@ DIRECTORY/shards/NAME.index.npy   [items, 6] int64, see `tar_writer.COLUMNS`
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,13 @@ class MediaManifest(Config):
     splits: dict[str, MediaSplitRecord] = Field(min_length=1)
     report: dict[str, int]
     """How many items were left out, by reason."""
+
+    def files(self, directory: Path) -> Iterator[tuple[Path, FileRecord]]:
+        """Every file of the shards, and what was written of it."""
+        for split in self.splits.values():
+            for shard in split.shards:
+                for kind, record in shard.files.items():
+                    yield shard.path(directory, kind), record
 
     def fingerprint(self, *splits: str) -> str:
         """SHA-256 over the hashes of all files of the splits (none named: of all)."""

@@ -148,8 +148,7 @@ def _splits(converted: Sequence[Converted]) -> dict[str, MediaSplitRecord]:
 
 def _sweep(directory: Path, manifest: MediaManifest) -> None:
     """Removes what interrupted runs left behind."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    wanted = {shard.path(directory, kind) for shard in shards for kind in shard.files}
+    wanted = {path for path, _ in manifest.files(directory)}
     for path in (directory / SHARD_FOLDER).iterdir():
         if path not in wanted and path.suffix in (".npy", ".tar", ".tmp"):
             path.unlink()

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -120,7 +121,7 @@ def json_pieces(content: bytes, caps: Caps) -> Iterator[tuple[str, bytes]]:
             if len(content) > limit:
                 raise Unfit("expands_too_far", f"more than {limit:,} bytes")
         whole: Any = json.loads(content)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise Unfit("cut_off" if isinstance(error, EOFError) else "broken", f"no JSON ({error})") from error
     groups = whole if isinstance(whole, dict) else {"": whole}
     if not all(isinstance(pieces, list) for pieces in groups.values()):

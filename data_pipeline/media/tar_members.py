@@ -89,11 +89,9 @@ def unreadable(error: Exception) -> Unfit:
     return Unfit("expands_too_far" if isinstance(error, _ExpandedError) else reason, str(error))
 
 
-def starts(path: Path, piece_bytes: int, caps: Caps) -> list[int]:
-    """Where pieces of about `piece_bytes` begin in a tar; 0 only in one that is compressed."""
+def starts(path: Path, piece_bytes: int) -> list[int]:
+    """Where pieces of about `piece_bytes` begin in a plain tar."""
     found = [0]
-    if path.suffix != ".tar":
-        return found
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
             for member in archive:
@@ -106,20 +104,38 @@ def starts(path: Path, piece_bytes: int, caps: Caps) -> list[int]:
 
 
 def members(path: Path, name: str, start: int, stop: int, caps: Caps) -> Iterator[Entry]:
-    """Those whose headers begin in [start, stop) of a tar; `name` goes before theirs. All of a compressed one."""
+    """Those of a plain tar whose headers begin in [start, stop); `name` goes before theirs."""
     try:
-        with decompressed(path, caps) as stream:
-            if start:
-                stream.seek(start)
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
-                for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]
-                    if path.suffix == ".tar" and start + member.offset >= stop:
-                        return
-                    if not member.isdir():
-                        yield _entry(archive, member, name, caps)
+        with path.open("rb") as stream:
+            stream.seek(start)
+            for member, archive in _headers(stream):
+                if start + member.offset >= stop:
+                    return
+                if not member.isdir():
+                    yield _entry(archive, member, name, caps)
     except UNREADABLE as error:
         yield Entry(name, problem=unreadable(error))
+
+
+def packed_members(path: Path, name: str, share: int, shares: int, caps: Caps) -> Iterator[Entry]:
+    """Every `shares`-th member of a compressed tar, from the number `share` on. All of it is decompressed, since its
+    length is not known before; what is wrong with all of it is told in the share 0."""
+    try:
+        with decompressed(path, caps) as stream:
+            for number, (member, archive) in enumerate(_headers(stream)):
+                if number % shares == share and not member.isdir():
+                    yield _entry(archive, member, name, caps)
+    except UNREADABLE as error:
+        problem = unreadable(error)
+        if share == 0:
+            yield Entry(name, problem=problem)
+
+
+def _headers(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
+            yield member, archive
 
 
 def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, caps: Caps) -> Entry:

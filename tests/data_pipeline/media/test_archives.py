@@ -27,9 +27,14 @@ PACKED = {
 @pytest.mark.parametrize("name", PACKED)
 def test_members_are_items(name: str, tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus", {name: PACKED[name]})
-    data = config("images", tmp_path / "out", corpus, ["a.*"], shard_bytes=4096)
+    data = config("images", tmp_path / "out", corpus, ["a.*"])
     assert prepared(data).report == {}
     assert [about["source"] for about in abouts(tmp_path / "out")] == [f"{name}/{member}" for member in IMAGES]
+    parts = config("images", tmp_path / "parts", corpus, ["a.*"], shard_bytes=200)
+    assert len(parts.corpus.pieces(200)) > 2
+    assert prepared(parts).report == {}
+    names = sorted(about["source"] for about in abouts(tmp_path / "parts"))
+    assert names == sorted(f"{name}/{member}" for member in IMAGES)
 
 
 def _header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
@@ -84,9 +89,10 @@ def test_what_is_before_the_damage_is_kept_and_the_damage_told(cut: str, packed:
     content, reason, whole = CUTS[cut]
     name, content = ("a.tar.gz", gzip.compress(content)) if packed else ("a.tar", content)
     corpus = write(tmp_path / "corpus", {name: content, "z.png": png(random_images(1, 4, 3)[0])})
-    data = config("images", tmp_path / "out", corpus, ["*"])
-    assert prepared(data).report == {reason: 1}
-    assert len(data.vectors("train").labels) == whole + 1
+    for number, piece_bytes in enumerate((1 << 20, 150)):
+        data = config("images", tmp_path / f"{number}", corpus, ["*"], shard_bytes=piece_bytes)
+        assert prepared(data).report == {reason: 1}
+        assert len(data.vectors("train").labels) == whole + 1
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.zst"])
@@ -106,7 +112,7 @@ def test_a_packed_tar_that_is_cut_off_or_a_bomb_ends_there(name: str, tmp_path: 
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 3000, 1 << 20])
 def test_pieces_of_a_tar_have_each_member_once(piece_bytes: int, tmp_path: Path) -> None:
     path = write(tmp_path, {"a.tar": PLAIN}) / "a.tar"
-    ends = [*starts(path, piece_bytes, Caps()), len(PLAIN)]
+    ends = [*starts(path, piece_bytes), len(PLAIN)]
     assert len(ends) > 2 or piece_bytes > len(PLAIN) - 10_240
     found = [entry for start, stop in itertools.pairwise(ends) for entry in members(path, "a.tar", start, stop, Caps())]
     assert {entry.name.removeprefix("a.tar/"): entry.content for entry in found} == IMAGES

@@ -129,6 +129,12 @@ def test_bad_recordings_are_counted_or_end_it(reason: str, tmp_path: Path) -> No
         prepared(config("audio", tmp_path / "strict", corpus, ["*.wav"], corpus_broken="stop", **options))
 
 
+def test_samples_are_capped_whatever_the_rate(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus", {"a.wav": sound(FEW), "b.flac": sound(random_samples(900), 600_000, "FLAC")})
+    data = config("audio", tmp_path / "out", corpus, ["*"], corpus_caps={"seconds": 0.1, "samples": 800})
+    assert prepared(data).report == {"too_long": 1}
+
+
 def test_a_flac_that_is_cut_off_is_found(tmp_path: Path) -> None:
     whole = sound(random_samples(20_000), format="FLAC")
     corpus = write(tmp_path / "corpus", {"a.wav": sound(FEW), "b.flac": whole[: len(whole) // 2]})

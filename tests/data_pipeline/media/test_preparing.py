@@ -11,10 +11,13 @@ import psutil
 import pytest
 import webdataset
 
+from cluster.ray_session import ray_session
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.media.media_data import MediaData
 from data_pipeline.media.media_manifest import read_media_manifest
+from data_pipeline.media.media_pipeline import prepare_media
 from data_pipeline.mixing import fraction_of
+from data_pipeline.prepare.ray_executor import RayExecutor
 from tests.data_pipeline.corpora import content_of
 from tests.data_pipeline.media.media_files import abouts, config, png, prepared, random_images, tar_of, tars_of, write
 
@@ -77,6 +80,15 @@ def test_all_worker_counts_give_the_same_bytes(tmp_path: Path) -> None:
     assert len([path for path in contents[0] if path.endswith(".tar")]) > 8
     for path in (tmp_path / "1" / "shards").glob("*.tar"):
         assert path.stat().st_size <= 7 * 2048 + 1024
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    prepared(many(tmp_path / "one", corpus))
+    with ray_session(2), RayExecutor(2) as executor:
+        prepare_media(many(tmp_path / "ray", corpus), executor=executor, report=lambda _: None)
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "ray")
 
 
 def test_items_are_divided_by_their_own_names(tmp_path: Path) -> None:
