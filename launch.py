@@ -169,16 +169,20 @@ def prepare(
     status: Annotated[bool, typer.Option("--status", help="Tell how far it is, and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
-    from data_pipeline.mixture import texts_to_prepare
+    """Make the token shards or tars that a recipe trains on. Goes on where it was interrupted, keeps what is there."""
+    from cluster.prepare import prepare_any, to_prepare
+    from data_pipeline.config import BadInput
+    from data_pipeline.text import TextConfig
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
-    texts = texts_to_prepare(experiment.data)
+    wanted = to_prepare(experiment.data)
     if status:
         from data_pipeline.prepare.status import status as status_of
 
-        found = [status_of(Path(text.directory)) for text in texts]
+        if not all(isinstance(one, TextConfig) for one in wanted):
+            raise BadInput(f"--status: tells of token shards, not of data.kind {experiment.data.kind}")
+        found = [status_of(Path(one.directory)) for one in wanted if isinstance(one, TextConfig)]
         print(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(map(str, found)))
         return
     if as_job(address, name, storage):
@@ -188,13 +192,10 @@ def prepare(
             submit_preparation(experiment, Place(str(address), storage, name), workers), str(address), as_json
         )
         return
-    if not texts:
+    if not wanted:
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
-        return
-    from cluster.prepare import prepare as prepare_text
-
-    for text in texts:
-        prepare_text(text, executor=executor.value, workers=workers, address=address, console=console())
+    for one in wanted:
+        prepare_any(one, executor=executor.value, workers=workers, address=address, console=console())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Preparing text from the driver's side: where it is computed, and what a person sees of it."""
+"""Preparing text and media from the driver's side: where it is computed, and what a person sees of it."""
 
 import os
 import shutil
@@ -18,7 +18,12 @@ from cluster.progress import duration, short
 from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
 from data_pipeline.config import BadInput, Preempted
+from data_pipeline.data import DataConfig
 from data_pipeline.manifest import Manifest
+from data_pipeline.media.media_data import MediaData
+from data_pipeline.media.media_manifest import MediaManifest
+from data_pipeline.media.media_pipeline import prepare_media
+from data_pipeline.mixture import texts_to_prepare
 from data_pipeline.text import TextConfig
 
 ExecutorName = Literal["local", "ray"]
@@ -30,6 +35,26 @@ PACE_SECONDS = 60.0
 """Of which the pace is told."""
 
 
+def to_prepare(config: DataConfig) -> list[TextConfig | MediaData]:
+    """What of this data is made before it can be trained on: of a mixture, its texts."""
+    return [config] if isinstance(config, MediaData) else [*texts_to_prepare(config)]
+
+
+def prepare_any(
+    config: TextConfig | MediaData,
+    *,
+    executor: ExecutorName,
+    workers: int | None,
+    address: str | None = None,
+    console: Console,
+) -> None:
+    """Token shards or tars of media, whichever the kind of data is of."""
+    if isinstance(config, MediaData):
+        prepare_tars(config, executor=executor, workers=workers, address=address, console=console)
+    else:
+        prepare(config, executor=executor, workers=workers, address=address, console=console)
+
+
 def prepare(
     config: TextConfig, *, executor: ExecutorName, workers: int | None, address: str | None = None, console: Console
 ) -> Manifest:
@@ -37,13 +62,7 @@ def prepare(
 
     `address` is that of a Ray cluster whose nodes compute, by Ray's executor; `workers` None: as many as processors.
     """
-    if address is not None and executor != "ray":
-        raise BadInput(f"--address {address}: the nodes of a cluster need --executor ray")
-    with ExitStack() as stack:
-        shown = stack.enter_context(Stages(console))
-        stack.enter_context(_nothing_left_of_bad_input(Path(config.directory)))
-        work = stack.enter_context(_executor(executor, workers, address, stack))
-        stack.enter_context(_ended_by_signals())  # after Ray, which takes them, too
+    with _working(Path(config.directory), executor, workers, address, console) as (work, shown):
         manifest = pipeline.prepare(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
         _say(
@@ -55,6 +74,34 @@ def prepare(
         console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
     )
     return manifest
+
+
+def prepare_tars(
+    config: MediaData, *, executor: ExecutorName, workers: int | None, address: str | None = None, console: Console
+) -> MediaManifest:
+    """As `prepare`, for media."""
+    with _working(Path(config.directory), executor, workers, address, console) as (work, shown):
+        manifest = prepare_media(config, executor=work, report=shown.see)
+    for name, split in manifest.splits.items():
+        _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tars")
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
+    _say(console, f"left out: {left_out}; prepared in {config.directory}")
+    return manifest
+
+
+@contextmanager
+def _working(
+    directory: Path, executor: ExecutorName, workers: int | None, address: str | None, console: Console
+) -> Iterator[tuple[pipeline.Executor, "Stages"]]:
+    """Who computes, and who shows how far it is."""
+    if address is not None and executor != "ray":
+        raise BadInput(f"--address {address}: the nodes of a cluster need --executor ray")
+    with ExitStack() as stack:
+        shown = stack.enter_context(Stages(console))
+        stack.enter_context(_nothing_left_of_bad_input(directory))
+        work = stack.enter_context(_executor(executor, workers, address, stack))
+        stack.enter_context(_ended_by_signals())  # after Ray, which takes them, too
+        yield work, shown
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from pydantic import Field
 
 from data_pipeline.digits import DigitsConfig
 from data_pipeline.markov import MarkovConfig
+from data_pipeline.media.audio_data import AudioConfig
+from data_pipeline.media.image_data import ImagesConfig
+from data_pipeline.media.music_data import MusicConfig
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.mnist import MnistConfig
 from data_pipeline.parallel_text import ParallelTextConfig
@@ -31,6 +34,9 @@ DataConfig = Annotated[
     | EightGaussiansConfig
     | WavesConfig
     | SpokenDigitsConfig
+    | ImagesConfig
+    | AudioConfig
+    | MusicConfig
     | SwapPairsConfig
     | ParallelTextConfig,
     Field(discriminator="kind"),

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from cluster.jobs.job_state import Jobs, JobState, Submission
 from cluster.jobs.package import Package, pack
+from cluster.prepare import to_prepare
 from cluster.run_name import RUN_NAME
 from cluster.topology import Shape, lacks, room_on, worker_resources
 from cluster.train import as_shape, check, last_workers
 from data_pipeline.config import BadInput, Refused
-from data_pipeline.mixture import texts_to_prepare
 from data_pipeline.redaction import redact, redact_values, redacted_keys
 from pretrain import config
 from pretrain.experiment import Experiment
@@ -115,8 +115,8 @@ def submit_training(experiment: Experiment, place: Place) -> Submitted:
 
 
 def submit_preparation(experiment: Experiment, place: Place, workers: int | None) -> Submitted:
-    """Have the token shards of a recipe made on the cluster, in its storage."""
-    if not texts_to_prepare(experiment.data):
+    """Have the token shards, or the tars of media, of a recipe made on the cluster, in its storage."""
+    if not to_prepare(experiment.data):
         raise BadInput(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
     name, storage = _checked_name(place.name or experiment.name), place.storage_path()
     refuse_secrets(experiment)

@@ -1,0 +1,197 @@
+"""The files of a corpus of media: which they are, what is told of them, and the pieces in which workers read them.
+
+An item's name is its path below `directory`; of a row of an array `FILE#ROW`, of an archive's member `FILE/MEMBER`, of
+one of many in a file `FILE#NUMBER`. It decides the split, by itself.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from data_pipeline.config import BadInput, Config
+from data_pipeline.media import image_arrays, tar_members
+from data_pipeline.media.item import Caps, Converter, Entry, Unfit
+from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
+from data_pipeline.mixing import fraction_of
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A file, or a part of it."""
+
+    name: str
+    start: int
+    stop: int
+    """Bytes of a plain tar, rows of an array; of a compressed tar which share of how many."""
+    size: int
+    """About how many bytes that is."""
+    changed: int
+    """When the file last was, in nanoseconds."""
+
+
+class MediaCorpus(Config):
+    """Media files and archives of them below `directory`, in the order of their paths."""
+
+    directory: str
+    files: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Paths or globs of media files, IDX files, .npz and tars (.tar, .tar.gz, .tgz, .tar.zst)."""
+    valid: str | None = None
+    """A regular expression: items whose whole name matches are of this split."""
+    test: str | None = None
+    held_out: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The share of the other items, by hash of the name, that becomes "valid"."""
+    labels: Labels | None = None
+    classes: tuple[str, ...] = ()
+    """What the labels can be, in the order of their numbers; none: labels are stored, and no class is told of."""
+    array: str = "images"
+    """Of an .npz."""
+    broken: Literal["skip", "stop"] = "skip"
+    """What to do with an item that cannot be used: leave it out and count why, or end with an error."""
+    caps: Caps = Caps()
+
+    @field_validator("valid", "test")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        return None if pattern is None else checked_pattern(pattern)
+
+    @model_validator(mode="after")
+    def _classes_have_labels(self) -> Self:
+        if self.classes and self.labels is None:
+            raise ValueError("classes are given, but no labels; say in labels where they come from")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must differ from each other")
+        return self
+
+    def located(self) -> Self:
+        """The same corpus for a worker with another working directory."""
+        return self.model_copy(update={"directory": str(Path(self.directory).resolve())})
+
+    def split_of(self, name: str) -> Split:
+        if self.test is not None and re.fullmatch(self.test, name):
+            return "test"
+        if self.valid is not None and re.fullmatch(self.valid, name):
+            return "valid"
+        return "valid" if fraction_of(name) < self.held_out else "train"
+
+    @property
+    def expected(self) -> tuple[Split, ...]:
+        """The splits that must not be empty."""
+        has = {"train": True, "valid": self.valid is not None or self.held_out > 0, "test": self.test is not None}
+        return tuple(split for split in SPLITS if has[split])
+
+    def listing(self) -> str:
+        """SHA-256 over the names and sizes of the files, and over the table of labels."""
+        files = [(self._name(path), path.stat().st_size) for path in self._files()]
+        digest = hashlib.sha256(json.dumps(files).encode())
+        if isinstance(self.labels, TableLabels):
+            try:
+                digest.update(Path(self.directory, self.labels.file).read_bytes())
+            except OSError as error:
+                raise BadInput(f"corpus.labels.file {self.labels.file}: cannot be read ({error.strerror})") from error
+        return digest.hexdigest()
+
+    def pieces(self, piece_bytes: int) -> list[tuple[Span, ...]]:
+        """The corpus in pieces of about `piece_bytes`; BadInput if there is nothing to read."""
+        return list(_packed((span for path in self._files() for span in self._spans(path, piece_bytes)), piece_bytes))
+
+    def items(self, spans: Iterable[Span], converter: Converter) -> Iterator[Entry]:
+        """Every item of a piece, in order; an entry with a `problem` where there should be one."""
+        for span in spans:
+            for entry in self._entries(span):
+                yield from self._parts(entry, converter)
+
+    def _parts(self, entry: Entry, converter: Converter) -> Iterator[Entry]:
+        if entry.problem is not None or not isinstance(entry.content, bytes):
+            yield entry
+        elif not entry.name.lower().endswith(converter.endings):
+            kinds = ", ".join(converter.endings)
+            yield Entry(entry.name, entry.content, problem=Unfit("other_kind", f"its name ends in none of {kinds}"))
+        elif not entry.content:
+            yield Entry(entry.name, problem=Unfit("empty", "it has no bytes"))
+        else:
+            try:
+                yield from converter.parts(entry, self.caps)
+            except Unfit as problem:
+                yield Entry(entry.name, entry.content, problem=problem)
+
+    def _entries(self, span: Span) -> Iterator[Entry]:
+        path = Path(self.directory, span.name)
+        if span.name.lower().endswith(tar_members.ENDINGS):
+            plain = span.name.lower().endswith(".tar")
+            read = tar_members.members if plain else tar_members.packed_members
+            yield from read(path, span.name, span.start, span.stop, self.caps)
+        elif image_arrays.is_array(span.name):
+            labels = self.labels.array if isinstance(self.labels, ArrayLabels) else None
+            yield from image_arrays.rows(
+                path, span.name, span.start, span.stop, array=self.array, labels=labels, caps=self.caps
+            )
+        else:
+            yield self._file(path, span)
+
+    def _file(self, path: Path, span: Span) -> Entry:
+        try:
+            if path.stat().st_size > self.caps.item_bytes:
+                return Entry(span.name, problem=Unfit("too_large", f"more than {self.caps.item_bytes:,} bytes"))
+            return Entry(span.name, path.read_bytes())
+        except OSError as error:
+            raise BadInput(
+                f"{path}: cannot be read ({error.strerror}); repair it, or leave it out of corpus.files"
+            ) from error
+
+    def _spans(self, path: Path, piece_bytes: int) -> Iterator[Span]:
+        name, status = self._name(path), path.stat()
+        size = max(1, status.st_size)
+        parts = [(0, 1, size)]
+        if image_arrays.is_array(name):
+            ends, row_bytes = image_arrays.row_starts(path, self.array, piece_bytes, self.caps)
+            parts = [(start, stop, (stop - start) * row_bytes) for start, stop in pairwise(ends)]
+        elif name.lower().endswith(".tar"):
+            ends = [*tar_members.starts(path, piece_bytes), size]
+            parts = [(start, stop, stop - start) for start, stop in pairwise(ends)]
+        elif name.lower().endswith(tar_members.ENDINGS):
+            shares = min(image_arrays.MOST_PIECES, -(-size // piece_bytes))
+            parts = [(share, shares, size // shares) for share in range(shares)]
+        for start, stop, part_bytes in parts:
+            yield Span(name, start, stop, part_bytes, status.st_mtime_ns)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.directory).as_posix()
+
+    def _files(self) -> list[Path]:
+        base = Path(self.directory)
+        if not base.is_dir():
+            raise BadInput(f"corpus.directory {base}: no such directory; give the one that holds the files")
+        chosen = set[Path]()
+        for pattern in self.files:
+            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+                raise BadInput(f"corpus.files {pattern}: must be relative to corpus.directory, and within it")
+            literal = base / pattern
+            found = [literal] if literal.is_file() else [path for path in base.glob(pattern) if path.is_file()]
+            if not found:
+                raise BadInput(f"corpus.files {pattern}: no such file in {base}; correct the path or glob")
+            chosen.update(found)
+        return sorted(chosen, key=self._name)
+
+
+def _packed(spans: Iterable[Span], piece_bytes: int) -> Iterator[tuple[Span, ...]]:
+    """Consecutive spans together as long as they stay within `piece_bytes`; a larger span is a piece of its own."""
+    group: list[Span] = []
+    size = 0
+    for span in spans:
+        if group and size + span.size > piece_bytes:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(span)
+        size += span.size
+    if group:
+        yield tuple(group)
