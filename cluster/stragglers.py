@@ -3,7 +3,7 @@
 Steps end together, so a slow worker shows in nobody's step time; it shows in the phases in which no worker waits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -11,7 +11,7 @@ from cluster.observer import OWN_WORK, Work, WorkerStatus
 
 WINDOW_STEPS = 20
 WINDOW_SECONDS = 1.0
-"""A window lasts for so much of the slowest worker's own work at least: in less, what else its machine does decides."""
+"""A window lasts for so much of the slowest worker's own work at least: in less, any pause of its machine decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,9 @@ class Stragglers:
             self._begin(statuses)
         if any(status.work.step < self.begun[status.rank].step + WINDOW_STEPS for status in statuses):
             return []
-        rates = {status.rank: _by_phase(self.begun[status.rank], status.work) for status in statuses}
-        slowest = max(statuses, key=lambda status: sum(rates[status.rank].values()))
-        steps = slowest.work.step - self.begun[slowest.rank].step
-        if steps * sum(rates[slowest.rank].values()) < WINDOW_SECONDS:
+        if max(_seconds(status.work) - _seconds(self.begun[status.rank]) for status in statuses) < WINDOW_SECONDS:
             return []
-        found = self._compare(statuses, rates)
+        found = self._compare(statuses)
         self._begin(statuses)
         new = [straggler for straggler in found if straggler.worker not in self.known]
         self.known = {straggler.worker for straggler in found}
@@ -59,8 +56,9 @@ class Stragglers:
     def _begin(self, statuses: Sequence[WorkerStatus]) -> None:
         self.begun = {status.rank: status.work for status in statuses}
 
-    def _compare(self, statuses: Sequence[WorkerStatus], rates: Mapping[int, dict[str, float]]) -> list[Straggler]:
+    def _compare(self, statuses: Sequence[WorkerStatus]) -> list[Straggler]:
         """The lower median: of two workers, the faster is the measure."""
+        rates = {status.rank: _by_phase(self.begun[status.rank], status.work) for status in statuses}
         usual = {phase: median_low([rate[phase] for rate in rates.values()]) for phase in OWN_WORK}
         median = median_low([sum(rate.values()) for rate in rates.values()])
         return [
@@ -79,3 +77,8 @@ class Stragglers:
 def _by_phase(begun: Work, now: Work) -> dict[str, float]:
     """Seconds a step."""
     return {phase: (now.seconds[phase] - begun.seconds[phase]) / (now.step - begun.step) for phase in OWN_WORK}
+
+
+def _seconds(work: Work) -> float:
+    """Of own work."""
+    return sum(work.seconds[phase] for phase in OWN_WORK)

@@ -74,6 +74,8 @@ class Supervisor:
         self.on_status, self.on_loss = on_status, on_loss
         self.resources: dict[str, float] = {}
         """Of one worker."""
+        self.kept_on = ""
+        """Why it wants no processors, where it is so."""
         self.size = self.workers
         """How many work now: as many as asked for, or as the cluster still has room for."""
         self.larger = 0
@@ -99,6 +101,8 @@ class Supervisor:
             head = Head()
             waits = self.may_shrink or self.settings.wait_minutes > 0
             device = device_before(self.job.directory, self.device) if waits else self.device
+            if device != self.device:
+                self.kept_on = "; it ran on GPUs, and engine.device=auto keeps it there (engine.device=cpu would not)"
             self.resources = bundle(device, self.shape, waits=waits)
             try:
                 while not stop.asked:
@@ -204,8 +208,8 @@ class Supervisor:
         record_event(self.job.directory, "no room", message=why, asked_workers=self.workers, next_workers=self.size)
         if self.size == 0:
             raise GaveUp(
-                f"{why}; no node of the cluster has room for a worker; `resume {self.job.directory}` tries again once "
-                "there is one"
+                f"{why}; no node of the cluster has room for a worker{self.kept_on}; `resume {self.job.directory}` "
+                "tries again once there is one"
             )
         self.on_loss(f"{why}; {self._next()} from {self._reached()}")
 
@@ -233,7 +237,9 @@ class Supervisor:
             )
         resume = f"`resume {self.job.directory}` tries again"
         if self.size == 0:
-            raise GaveUp(f"{lost}; no node of the cluster has room for a worker; {resume} once there is one") from lost
+            raise GaveUp(
+                f"{lost}; no node of the cluster has room for a worker{self.kept_on}; {resume} once there is one"
+            ) from lost
         if self.failures.in_a_row >= self.settings.max_failures:
             raise GaveUp(
                 f"gave up after {self.failures.in_a_row} failures in a row without a checkpoint further on "
@@ -256,6 +262,7 @@ class Supervisor:
 
 
 def device_before(directory: Path, device: str) -> str:
-    """For "auto" what a run that nobody watches last ran on: where all GPUs are gone it waits for some."""
-    ran = [event.get("device", device) for event in read_events(directory) if event["event"] in ("started", "resumed")]
-    return ran[-1] if ran and device == "auto" else device
+    """What "auto" is for a run that waits for nodes or may go on with fewer: "cuda" once it has run on GPUs. Where all
+    are gone, it does not go on with processors, for days, with other numbers."""
+    ran = [event.get("device") for event in read_events(directory) if event["event"] in ("started", "resumed")]
+    return "cuda" if device == "auto" and ran and ran[-1] == "cuda" else device

@@ -34,10 +34,17 @@ class Pass:
 
     kept: int
     """Bytes that forward keeps for backward, the micro-batch itself among them; weights left out."""
-    forward: int
-    """Bytes at its fullest moment."""
+    early: int
+    """Bytes at the fullest moment of forward before a second block begins; 0 for a model without blocks."""
+    late: int
+    """Of the rest of forward."""
     backward: tuple[Held, ...]
     """For every number of complete gradients, in order, the moment at which most was held."""
+
+    @property
+    def forward(self) -> int:
+        """Bytes at its fullest moment."""
+        return max(self.early, self.late)
 
     def most(self, bytes_of_gradients: int) -> Held:
         """The moment with most, where each element of a complete gradient takes so many bytes from then on."""
@@ -94,6 +101,11 @@ class Ledger(TorchDispatchMode):
             self._take(storage._cdata)
             self._put(storage, 0)
         return before - self.total
+
+    def restart(self) -> int:
+        """Bytes at the fullest moment so far, which is forgotten."""
+        before, self.most = self.most[self.complete], {self.complete: self.total}
+        return before
 
     def save(self, tensor: Tensor) -> Tensor:
         """A hook for what autograd saves."""

@@ -41,14 +41,14 @@ class Passes:
     def __init__(self, model: Model, config: ModelConfig, *, on_gpu: bool = False) -> None:
         self.model, self.config = model, config
         self.running = dry_run if on_gpu else nullcontext
-        blocks = getattr(model, "blocks", None)
-        self.blocks = blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 2 * FEW_BLOCKS[-1] else None
+        blocks = blocks_of(model)
+        self.blocks = blocks if blocks is not None and len(blocks) > 2 * FEW_BLOCKS[-1] else None
         self.elements = sum(weight.numel() for weight in self.blocks[0].parameters()) if self.blocks else 0
         """Of a block."""
-        self.are_alike: bool | None = None
-        """Whether blocks are, so that a pass of more of them follows from those of few; None: not looked at yet."""
-        self.block: Block | None = None
-        """What the last one does, where one pass tells that."""
+        self.are_alike: dict[str, bool] = {}
+        """By player, once looked at: whether a pass of more blocks follows from those of few."""
+        self.block: dict[str, Block] = {}
+        """By player: what a block adds, where one pass tells that."""
 
     def of(self, rows: int, player: str) -> Pass:
         """What `trace` finds."""
@@ -56,16 +56,17 @@ class Passes:
             return self._of(rows, player)
 
     def _of(self, rows: int, player: str) -> Pass:
-        if self.blocks is None or self.are_alike is False:
+        if self.blocks is None or self.are_alike.get(player) is False:
             return trace(self.model, self.config, rows, player)
         more = self._of_few(FEW_BLOCKS[1], rows, player)
-        block = self.block and self.block.within(more)
+        block = self.block[player].within(more) if player in self.block else None
         if block is None:
             block = block_between(self._of_few(FEW_BLOCKS[0], rows, player), more, self.elements)
-        if self.are_alike is None:
-            self.are_alike = continued(more, block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
-            self.block = block if block == block.within(more) else None
-        if not self.are_alike:
+        if player not in self.are_alike:
+            self.are_alike[player] = continued(more, block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
+            if block == block.within(more):
+                self.block[player] = block
+        if not self.are_alike[player]:
             return trace(self.model, self.config, rows, player)
         return continued(more, block, blocks=len(self.blocks) - FEW_BLOCKS[1])
 
@@ -115,36 +116,37 @@ class Block:
 
     kept: int
     """Bytes that forward keeps for its backward."""
-    forward: int
-    """Bytes by which the fullest moment of forward grows."""
+    late: int
+    """Bytes by which the fullest moment of forward grows, from the second block on."""
     elements: int
     ends: int
-    """Moments of backward before and in it."""
+    """Moments of backward up to where passes of more and fewer blocks are alike no more."""
     moments: int
-    """Moments in it."""
+    """Of backward, of one block."""
 
     def within(self, found: Pass) -> "Block | None":
         """The block of another pass of as many blocks, of which only the bytes differ; None where it does not tell.
 
-        It tells them by the two last blocks, of which the one that is later in backward holds less by what it keeps,
-        and where the fullest moment of forward grows by that too.
+        It tells them by two blocks that follow each other: the one that is later in backward holds less by what it
+        keeps, and from the second block on forward is fullest in the last one or after it, so that it grows by that.
         """
-        last = found.backward[self.ends - self.moments : self.ends]
-        before = found.backward[self.ends : self.ends + self.moments]
-        kept = {a.total - b.total for a, b in zip(last, before, strict=False)}
-        grown = {b.complete - a.complete for a, b in zip(last, before, strict=False)}
-        if self.forward != self.kept or len(kept) != 1 or grown != {self.elements} or len(before) != self.moments:
+        one = found.backward[max(self.ends - self.moments, 0) : self.ends]
+        next_one = found.backward[self.ends : self.ends + self.moments]
+        if not len(one) == len(next_one) == self.moments:
             return None
-        return replace(self, kept=min(kept), forward=min(kept))
+        kept = {a.total - b.total for a, b in zip(one, next_one, strict=True)}
+        grown = {b.complete - a.complete for a, b in zip(one, next_one, strict=True)}
+        if self.late != self.kept or len(kept) != 1 or grown != {self.elements}:
+            return None
+        return replace(self, kept=min(kept), late=min(kept))
 
 
 def block_between(less: Pass, more: Pass, elements: int) -> Block:
-    """The last block, of so many elements, by passes without and with it."""
+    """The block, of so many elements, that `more` has and `less` has not."""
     kept = more.kept - less.kept
     pairs = enumerate(zip(less.backward, more.backward, strict=False))
     ends = next((moment for moment, (a, b) in pairs if _shift(a, kept, 0) != b), 0)
-    """As far as the two are alike."""
-    return Block(kept, more.forward - less.forward, elements, ends, len(more.backward) - len(less.backward))
+    return Block(kept, more.late - less.late, elements, ends, len(more.backward) - len(less.backward))
 
 
 def continued(found: Pass, block: Block, *, blocks: int) -> Pass:
@@ -159,7 +161,7 @@ def continued(found: Pass, block: Block, *, blocks: int) -> Pass:
     for number in range(1, blocks + 1):
         backward += [_shift(held, (blocks - number) * kept, number * block.elements) for held in one]
     backward += [_shift(held, 0, blocks * block.elements) for held in found.backward[ends:]]
-    return Pass(found.kept + blocks * kept, found.forward + blocks * block.forward, tuple(backward))
+    return Pass(found.kept + blocks * kept, found.early, found.late + blocks * block.late, tuple(backward))
 
 
 def _shift(held: Held, total: int, complete: int) -> Held:
@@ -181,13 +183,32 @@ def trace(model: Model, config: ModelConfig, rows: int, player: str) -> Pass:
         ledger.leave_out([*model.parameters(), *model.buffers(), *(carry or {}).values()])
         ledger.enter(batch_tensors(batch))
         stack.enter_context(ledger)
+        early: list[int] = []
+        blocks = blocks_of(model)
+        if blocks is not None and len(blocks) > 1:
+            begins = blocks[1].register_forward_pre_hook(
+                lambda *_: early.append(ledger.restart()) if not early else None
+            )
+            stack.callback(begins.remove)
         with saved_tensors_hooks(ledger.save, lambda tensor: tensor):
             loss = model(batch, carry, player=player, step=0)
-        forward = ledger.most[0] - ledger.leave_out((loss.carry or {}).values())
+        late = ledger.restart() - ledger.leave_out((loss.carry or {}).values())
         kept = ledger.saved_bytes()
-        ledger.most = {0: ledger.total}
+        ledger.restart()
         loss.total.backward()
-    return Pass(kept, forward, tuple(Held(total, complete) for complete, total in ledger.most.items()))
+    backward = tuple(Held(total, complete) for complete, total in ledger.most.items())
+    return Pass(kept, early[0] if early else 0, late, backward)
+
+
+def _once(found: list[int], ask: Callable[[], int]) -> Callable[[nn.Module, Any], None]:
+    """The first time alone: a block that is computed again in backward begins again."""
+    return lambda module, arguments: None if found else found.append(ask())
+
+
+def blocks_of(model: Model) -> nn.ModuleList | None:
+    """The blocks of a model that has some, one after the other."""
+    blocks = getattr(model, "blocks", None)
+    return blocks if isinstance(blocks, nn.ModuleList) else None
 
 
 def fake_model(experiment: Experiment, *, on_gpu: bool = False) -> Model:

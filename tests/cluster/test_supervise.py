@@ -6,9 +6,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from cluster.supervise import Failures, device_before
+from cluster import supervise
+from cluster.job import Job
+from cluster.supervise import Failures, Supervisor, device_before
+from cluster.topology import Shape
 from cluster.train import last_workers, resume, train
 from data_pipeline.config import Corrupt, GaveUp
+from pretrain import run_directory
 from pretrain.run_directory import record_event
 from tests.faults.injector import Fault, Faults
 from tests.faults.workers import events, experiment, kinds
@@ -88,7 +92,7 @@ def test_the_next_start_takes_the_size_that_was_asked_for(tmp_path: Path) -> Non
     assert last_workers(tmp_path) == 1, "asked for after it gave up"
 
 
-def test_a_run_that_waits_stays_on_the_device_it_ran_on(tmp_path: Path) -> None:
+def test_a_run_that_waits_stays_on_gpus(tmp_path: Path) -> None:
     assert device_before(tmp_path, "auto") == "auto"
     record_event(tmp_path, "started", step=0, workers=2)  # by a version that did not tell
     assert device_before(tmp_path, "auto") == "auto"
@@ -96,3 +100,24 @@ def test_a_run_that_waits_stays_on_the_device_it_ran_on(tmp_path: Path) -> None:
     record_event(tmp_path, "lost", next_workers=0)
     assert device_before(tmp_path, "auto") == "cuda"
     assert device_before(tmp_path, "cpu") == "cpu"
+    record_event(tmp_path, "resumed", step=5, workers=2, device="cpu")
+    assert device_before(tmp_path, "auto") == "auto", "a run of processors takes GPUs once there are some"
+
+
+@pytest.mark.parametrize(("minutes", "asked"), [(0.0, "auto"), (1.0, "cuda")])
+def test_who_waits_asks_for_the_device_it_ran_on(
+    minutes: float, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    run_directory.create(directory, experiment(f"supervision.wait_minutes={minutes}"))
+    record_event(directory, "started", step=0, workers=1, device="cuda")
+    found = []
+
+    def bundle(device: str, shape: Shape, *, waits: bool) -> dict[str, float]:
+        found.append((device, waits))
+        raise Corrupt("seen enough")
+
+    monkeypatch.setattr(supervise, "bundle", bundle)
+    with pytest.raises(Corrupt, match="seen enough"):
+        Supervisor(Job(directory, Path.cwd()), Shape(1)).run()
+    assert found == [(asked, minutes > 0)]

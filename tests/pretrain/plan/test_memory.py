@@ -26,12 +26,12 @@ NOTHING = WorkerMemory(0, 0, 0, 0, 0, 0, 0, 0)
 PLAYER = Player(
     in_order=(600, 300, 90, 10),
     groups=((600, 300), (90, 10)),
-    passes=Pass(kept=50_000, forward=50_100, backward=(Held(50_200, 0), Held(2500, 600), Held(300, 1000))),
+    passes=Pass(kept=50_000, early=0, late=50_100, backward=(Held(50_200, 0), Held(2500, 600), Held(300, 1000))),
     gathering=Gathering(gathered=1500, most_whole=700, small=10),
 )
 """n = 1000. Backward holds most at its beginning."""
 
-LIGHT = replace(PLAYER, passes=Pass(kept=50, forward=60, backward=(Held(70, 0), Held(25, 600), Held(3, 1000))))
+LIGHT = replace(PLAYER, passes=Pass(kept=50, early=0, late=60, backward=(Held(70, 0), Held(25, 600), Held(3, 1000))))
 """A pass that is small beside the weights."""
 
 

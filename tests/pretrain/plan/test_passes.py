@@ -45,7 +45,7 @@ def test_a_pass_is_continued_exactly(variant: str, on_gpu: bool) -> None:
         assert sorted(asked) == sorted(runs)
         with passes.running():
             assert found == trace(model, made.model, rows, "model")
-    assert passes.are_alike
+    assert passes.are_alike == {"model": True}
     assert model.blocks is blocks
 
 
@@ -58,7 +58,22 @@ def test_blocks_that_are_not_alike_are_all_run() -> None:
     blocks[2].feed_forward = wider.blocks[2].feed_forward
     passes = Passes(model, made.model)
     assert passes.of(2, "model") == trace(model, made.model, 2, "model")
-    assert passes.are_alike is False
+    assert passes.are_alike == {"model": False}
+
+
+@pytest.mark.parametrize("recompute", ["false", "true"])
+def test_a_forward_that_is_fullest_before_the_blocks_is_continued_too(recompute: str) -> None:
+    """The positions' encoding, which does not grow with the rows, decides where there are few; not with many blocks."""
+    sizes = ("width=512", "memory_length=1000", "segment_length=2", "num_heads=1", "head_width=4", "inner_width=4")
+    changes = (*(f"model.{size}" for size in sizes), "model.memory_of=keys_and_values", MANY)
+    recipe = config.recipe_path("tiny_transformer_xl")
+    made = config.load(Experiment, recipe, (*changes, f"engine.activation_checkpointing={recompute}"))
+    model = fake_model(made)
+    passes = Passes(model, made.model)
+    found = {rows: passes.of(rows, "model") for rows in (64, 1, 4)}
+    assert found == {rows: trace(model, made.model, rows, "model") for rows in found}
+    assert found[1].early > found[1].late
+    assert found[64].early < found[64].late
 
 
 def by_hand(blocks: int, *, kept: int = 100, peak: int = 100) -> Pass:
@@ -69,7 +84,7 @@ def by_hand(blocks: int, *, kept: int = 100, peak: int = 100) -> Pass:
         below, done = kept * (blocks - number), 5 + 10 * number
         inside += [Held(below + 9, done + 4), Held(below, done + 10)]
     front = [Held(held.total + kept * blocks, held.complete) for held in head]
-    return Pass(7 + kept * blocks, 11 + peak * blocks, (*front, *inside, *tail))
+    return Pass(7 + kept * blocks, 500, 11 + peak * blocks, (*front, *inside, *tail))
 
 
 @pytest.mark.parametrize("peak", [100, 130])
@@ -94,6 +109,7 @@ def test_one_pass_does_not_tell_where_blocks_differ_or_forward_is_fullest_elsewh
     uneven = replace(wide, backward=(*wide.backward[:4], Held(wide.backward[4].total, 20), *wide.backward[5:]))
     assert block_between(by_hand(2), wide, 10).within(uneven) is None
     assert block_between(by_hand(2, peak=130), by_hand(3, peak=130), 10).within(by_hand(3, peak=130)) is None
+    assert block_between(by_hand(2), wide, 10).within(replace(wide, backward=wide.backward[:5])) is None
 
 
 @pytest.mark.parametrize("variant", ["gpt", "transformer_xl"])
