@@ -13,7 +13,6 @@ from pretrain.experiment import Experiment
 from pretrain.run_directory import record_event
 from pretrain.trainer import Trainer
 
-
 LEAVE_SECONDS = 5.0
 """So long the end of a run waits for a read in hand; one that hangs does not keep it."""
 
