@@ -197,7 +197,6 @@ def _go_on(
             )
         write_experiment(directory, experiment)
         keep_shard_stamps(experiment, directory)
-        record_damaged_shards(experiment, directory)
         try:
             return _execute(experiment, directory, lease.claim, start, allowed)
         except (BadInput, Refused, Corrupt):
@@ -300,7 +299,6 @@ def _new_run(directory: Path, experiment: Experiment) -> Iterator[Claim]:
             try:
                 keep_tokenizer(experiment, directory)
                 keep_shard_stamps(experiment, directory)
-                record_damaged_shards(experiment, directory)
                 yield lease.claim
             except BadInput:
                 if not checkpoint.list_checkpoints(directory):
@@ -336,6 +334,7 @@ def _execute(experiment: Experiment, directory: Path, claim: Claim, start: Start
     if start.record is not None:
         start.record.keep(directory)
     with Display(experiment, directory, start.console) as display:
+        record_damaged_shards(experiment, directory)
 
         def see(statuses: list[WorkerStatus]) -> None:
             display.update(statuses)

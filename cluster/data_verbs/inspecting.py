@@ -25,7 +25,7 @@ from data_pipeline.text import TextConfig
 from data_pipeline.vector_data import VectorData
 
 LENGTH = 128
-"""Tokens of a row, where no model says how many it reads."""
+"""Tokens of a row, where no model says how many it reads, and there are so many."""
 
 
 def inspect_target(
@@ -55,14 +55,17 @@ def inspect_target(
     if picture is not None:
         assert isinstance(target.data, VectorData)
         _draw(batch, target.data, picture)
-        console.print(f"{picture} and {picture.with_suffix('.npy')}: the batch", soft_wrap=True, highlight=False)
+        if not as_json:
+            console.print(f"{picture} and {picture.with_suffix('.npy')}: the batch", soft_wrap=True, highlight=False)
 
 
 def _stream(target: Target, split: str, rows: int) -> Stream:
     """The experiment's own, whose batches its model sees; of a directory samples of some tokens."""
     if target.experiment is not None:
         return target.experiment.stream(split)
-    return target.data.stream(reads="samples", length=LENGTH, micro_batches=1, rows=rows, seed=0, split=split)
+    assert isinstance(target.data, PreparedText)
+    length = max(1, min(LENGTH, (target.data.shards(split).num_tokens - 1) // rows))
+    return target.data.stream(reads="samples", length=length, micro_batches=1, rows=rows, seed=0, split=split)
 
 
 def _head(data: DataConfig) -> dict[str, Any]:

@@ -138,7 +138,9 @@ def test_16_skip_leaves_the_shard_out_counts_and_tells_it(
     assert segue.run("prepare", "own.yaml", "--workers", "1", cwd=place).code == 0
     repaired = segue.run("resume", "run", "steps=8", "--allow", "steps", cwd=place)
     assert repaired.code == 3, "with the shard, the data are others than the run has read"
-    assert f"data.shards/{path.name.replace('.', '_')}: was " in repaired.one_message()
+    by_file = harm is not say_another_form  # whose size was right, so that the manifest was believed
+    named = f"data.shards/{path.name.replace('.', '_')}: was " if by_file else "data: was "
+    assert named in repaired.one_message()
 
 
 def test_16_where_every_shard_is_damaged_there_is_nothing_to_skip_to(place: Path) -> None:
