@@ -1,7 +1,7 @@
 """All workers of one start of a run: placed together, watched together, ended together."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.job import Job
-from cluster.losses import LostWorker, WorkersLostError, first_line, lost_worker, workers_lost
+from cluster.losses import WorkersLostError, first_line, lost_worker, workers_lost
 from cluster.observer import WorkerStatus
 from cluster.out_of_memory import REMEDIES
 from cluster.ray_session import Head
@@ -44,6 +44,10 @@ FINAL = (BadInput, Refused, Corrupt, GaveUp, NotSaved)
 
 class WorkerDiedError(Exception):
     """The worker's process is gone."""
+
+
+class MemoryFullError(WorkerDiedError):
+    """It was ended, for its machine's memory was nearly full."""
 
 
 @dataclass
@@ -254,40 +258,40 @@ class WorkerGroup:
             if not full:
                 return WorkerDiedError("died")
             held = bytes_text(member.watched.status.memory_bytes)
-            return WorkerDiedError(
+            return MemoryFullError(
                 f"was ended by Ray, for its machine's memory is nearly full; it held {held} when last seen; {REMEDIES}"
             )
         return None
 
     def _raise_failures(self) -> None:
         """A stop that was saved, else the dead (they make others fail), else what a user can mend, else the rest."""
-        failures = [(member, error) for member in self.members if (error := self._failure(member)) is not None]
-        errors = [error for _, error in failures]
-        for error in errors:
+        failures = [(member, self._failure(member)) for member in self.members]
+        for _, error in failures:
             if isinstance(error, Preempted):
                 raise error
-        dead = [
-            lost_worker(m.watched.status, str(error)) for m, error in failures if isinstance(error, WorkerDiedError)
-        ] + self._gone([member for member, _ in failures])
+        lost_nodes = self._lost_nodes()
+        dead = []
+        for member, error in failures:
+            if member.node_id in lost_nodes and (error is None or type(error) is WorkerDiedError):
+                dead.append(lost_worker(member.watched.status, "is gone with its node"))
+            elif isinstance(error, WorkerDiedError):
+                dead.append(lost_worker(member.watched.status, str(error)))
         if dead:
             raise workers_lost(dead)
-        for error in errors:
+        for _, error in failures:
             if isinstance(error, FINAL):
                 raise error
-        raise workers_lost([lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures])
+        raise workers_lost(
+            [lost_worker(m.watched.status, f"raised {first_line(error)}") for m, error in failures if error is not None]
+        )
 
-    def _gone(self, failed: Sequence[Member]) -> list[LostWorker]:
-        """Of those that have not failed yet, who is gone with its node: Ray takes up to half a minute to say so, and
-        the others fail at once, for they wait for it."""
+    def _lost_nodes(self) -> set[str]:
+        """Nodes of workers that do not answer: Ray takes up to half a minute to say so, and the workers of others
+        fail at once, for they wait for theirs."""
         if not self.head.answers():
-            return []
-        used, told = {member.node_id for member in self.members}, {member.seat.rank for member in failed}
-        reached = {node["NodeID"] for node in answering([node for node in ray.nodes() if node["NodeID"] in used])}
-        return [
-            lost_worker(member.watched.status, "is gone with its node")
-            for member in self.members
-            if member.seat.rank not in told and member.node_id not in reached
-        ]
+            return set()
+        used = {member.node_id for member in self.members}
+        return used - {node["NodeID"] for node in answering([node for node in ray.nodes() if node["NodeID"] in used])}
 
 
 def local_process(location: Location) -> psutil.Process | None:
