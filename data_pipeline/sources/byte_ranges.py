@@ -5,10 +5,10 @@ A document belongs to the range of bytes in which it starts; for `blank_line`, i
 A byte order mark at the beginning of the file is no part of the first document.
 """
 
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from data_pipeline.sources.decoding import without_mark
 from data_pipeline.sources.document import Report
@@ -16,16 +16,14 @@ from data_pipeline.sources.document import Report
 DocumentUnit = Literal["file", "line", "blank_line", "separator"]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """Bytes [start, stop) of a file's uncompressed content."""
 
     start: int
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A document's bytes, without what ends it."""
 
     offset: int
@@ -56,7 +54,8 @@ def documents_in(
     if unit == "file":
         yield from _whole(stream, max_bytes, report)
     elif unit == "blank_line":
-        yield from _paragraphs(_lines(stream, place.start, max_bytes), place, max_bytes, report)
+        paragraphs = _paragraphs(_lines(stream, place.start, max_bytes), place, max_bytes)
+        yield from _each(paragraphs, Range(place.start, sys.maxsize), max_bytes, report)
     elif unit == "line":
         lines = _lines(stream, place.start, max_bytes)
         yield from _each(((at, line and _without_newline(line)) for at, line in lines), place, max_bytes, report)
@@ -75,7 +74,9 @@ def overlaps_itself(separator: bytes) -> bool:
 
 
 def _whole(stream: BinaryIO, max_bytes: int, report: Report) -> Iterator[Part]:
-    yield from _finished(0, stream.read(max_bytes + 1 + len(BOM_UTF8)), max_bytes, report)
+    part = _finished(0, stream.read(max_bytes + 1 + len(BOM_UTF8)), max_bytes, report)
+    if part is not None:
+        yield part
 
 
 def _lines(stream: BinaryIO, start: int, max_bytes: int) -> Pieces:
@@ -142,17 +143,20 @@ def _each(pieces: Pieces, place: Range, max_bytes: int, report: Report) -> Itera
     for offset, data in pieces:
         if offset >= place.stop:
             return
-        yield from _finished(offset, data, max_bytes, report)
+        part = _finished(offset, data, max_bytes, report)
+        if part is not None:
+            yield part
 
 
-def _paragraphs(lines: Pieces, place: Range, max_bytes: int, report: Report) -> Iterator[Part]:
+def _paragraphs(lines: Pieces, place: Range, max_bytes: int) -> Pieces:
+    """Runs of lines that are not blank, of those that belong to the range."""
     ours = place.start == 0
     paragraph: bytearray | None = bytearray()
     first: int | None = None
     for offset, line in lines:
         if line is not None and not line.strip():
             if first is not None:
-                yield from _finished(first, _text_of(paragraph), max_bytes, report)
+                yield first, _text_of(paragraph)
             paragraph, first, ours = bytearray(), None, offset < place.stop
             if not ours:
                 return
@@ -162,7 +166,7 @@ def _paragraphs(lines: Pieces, place: Range, max_bytes: int, report: Report) -> 
         elif offset >= place.stop:
             return
     if first is not None:
-        yield from _finished(first, _text_of(paragraph), max_bytes, report)
+        yield first, _text_of(paragraph)
 
 
 def _longer(paragraph: bytearray | None, line: bytes | None, max_bytes: int) -> bytearray | None:
@@ -177,14 +181,14 @@ def _text_of(paragraph: bytearray | None) -> bytes | None:
     return None if paragraph is None else _without_newline(bytes(paragraph))
 
 
-def _finished(first: int, data: bytes | None, max_bytes: int, report: Report) -> Iterator[Part]:
+def _finished(first: int, data: bytes | None, max_bytes: int, report: Report) -> Part | None:
     stop = first + len(data or b"")
     if data is not None and first == 0:
         data = without_mark(data, report)
     if data is None or len(data) > max_bytes:
         report.add("too_long")
-    else:
-        yield Part(stop - len(data), data)
+        return None
+    return Part(stop - len(data), data)
 
 
 def _without_newline(line: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 import codecs
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import Document, Report
@@ -20,8 +20,7 @@ Nul = Literal["keep", "remove", "skip", "stop"]
 error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A document as a reader found it: not yet decoded, perhaps empty."""
 
     id: str

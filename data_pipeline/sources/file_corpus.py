@@ -70,7 +70,7 @@ class FileCorpus(CorpusConfig):
         folder, policy = folder_at(self.directory), TextPolicy(self.invalid_utf8, self.nul)
         for span in piece.spans:
             if span.stop == 0:
-                report.add("empty_file")
+                report.add("empty" if self.file_is_document else "empty_file")
                 continue
             if span.document is not None:
                 parts = parts_of(folder, span, self.max_document_bytes, policy, report)
@@ -81,6 +81,11 @@ class FileCorpus(CorpusConfig):
                 document = decoded(found, policy, report)
                 if document is not None:
                     yield piece.split or split_of(document.id, self.held_out), document
+
+    @property
+    def file_is_document(self) -> bool:
+        """Whether a file is one document."""
+        return False
 
     @property
     def splits_by_hash(self) -> bool:

@@ -29,6 +29,10 @@ class FilesConfig(FileCorpus):
     separator: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
     """With `document: separator`, the text that parts documents and belongs to none, such as <|endoftext|>."""
 
+    @property
+    def file_is_document(self) -> bool:
+        return self.document == "file"
+
     @model_validator(mode="after")
     def _check_separator(self) -> Self:
         if (self.document == "separator") != (self.separator is not None):

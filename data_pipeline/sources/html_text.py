@@ -49,7 +49,7 @@ class _Seen(HTMLParser):
             self._unseen, self._depth = tag, 1
         elif tag == self._unseen:
             self._depth += 1
-        elif tag in BLOCKS:
+        elif self._unseen is None and tag in BLOCKS:
             self.parts.append("\0")
 
     def handle_endtag(self, tag: str) -> None:
@@ -57,7 +57,7 @@ class _Seen(HTMLParser):
             self._depth -= 1
             if self._depth == 0:
                 self._unseen = None
-        elif tag in BLOCKS:
+        elif self._unseen is None and tag in BLOCKS:
             self.parts.append("\0")
 
     def handle_data(self, data: str) -> None:

@@ -88,7 +88,10 @@ class _Limited(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        data = self._stream.read(len(view))
+        try:
+            data = self._stream.read(len(view))
+        except EOFError as error:  # which readers of archives may take for a good end
+            raise Damaged(str(error)) from error
         self._given += len(data)
         if self._given > self._limit:
             raise ExpandsTooFar(f"more than {self._limit} bytes come out of it")

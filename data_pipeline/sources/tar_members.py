@@ -5,10 +5,10 @@ leaves the folder, a link, and a device are refused, and nothing is ever written
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import IO, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from data_pipeline.config import BadInput
 from data_pipeline.sources.opening import Damaged
@@ -29,12 +29,15 @@ class Member:
     offset: int
     """Of its content, in the uncompressed archive."""
     size: int
-    content: IO[bytes]
-    """To be read before the next member is asked for."""
+    data: bytes | None
+    """None: not wanted."""
 
 
-def members_of(stream: BinaryIO, shown: str) -> Iterator[Member]:
-    """Damaged where the archive is; BadInput, naming the member, for one that is refused."""
+def members_of(stream: BinaryIO, shown: str, wanted: Callable[[str, int], bool]) -> Iterator[Member]:
+    """With the content of those whose name and size are wanted.
+
+    Damaged where the archive is; BadInput, naming the member, for one that is refused.
+    """
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER, tarinfo=_Header) as archive:
             while (header := archive.next()) is not None:
@@ -42,9 +45,8 @@ def members_of(stream: BinaryIO, shown: str) -> Iterator[Member]:
                 if header.isdir():
                     continue
                 _check(header, shown)
-                content = archive.extractfile(header)
-                assert content is not None
-                yield Member(header.name, header.offset_data, header.size, content)
+                content = archive.extractfile(header) if wanted(header.name, header.size) else None
+                yield Member(header.name, header.offset_data, header.size, None if content is None else content.read())
             _check_end(archive)
     except tarfile.TarError as error:
         raise Damaged(f"no whole tar file: {error}") from error

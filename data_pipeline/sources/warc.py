@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from data_pipeline.redaction import redact
-from data_pipeline.sources.decoding import Found, text_of
+from data_pipeline.sources.decoding import Found, text_of, without_mark
 from data_pipeline.sources.document import Report, Span
 from data_pipeline.sources.file_corpus import FileCorpus
 from data_pipeline.sources.folder import Folder
@@ -37,5 +37,5 @@ class WarcConfig(FileCorpus):
 
     def _content(self, page: Page, report: Report) -> str | None:
         charset = page.charset or (charset_of_html(page.data) if page.is_html else None)
-        text = text_of(page.id, page.data, self.invalid_utf8, report, charset=charset)
+        text = text_of(page.id, without_mark(page.data, report), self.invalid_utf8, report, charset=charset)
         return text_of_html(text) if text is not None and page.is_html else text

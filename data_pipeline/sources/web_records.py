@@ -80,8 +80,9 @@ def _warcio() -> tuple[Any, type[Exception]]:
 
 
 def _page_or_reason(record: Any, max_bytes: int) -> Page | Reason:
-    if record.length is None or record.format != "warc":
-        raise Damaged("a record without its length, or of the older format ARC; `warcio recompress` converts that")
+    length = record.rec_headers.get_header("Content-Length")
+    if record.format != "warc" or length is None or not length.isdecimal():
+        raise Damaged(f"a record without a length ({length!r})")
     try:
         return _page(record, max_bytes)
     except LeftOut as left_out:

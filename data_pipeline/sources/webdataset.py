@@ -1,5 +1,6 @@
 """Text in tar files (plain, .gz, .zst), as WebDataset (https://github.com/webdataset/webdataset) packs it."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ PICKLED = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "npy", "npz"))
 
 
 def _of_text(extension: str) -> str:
-    if not extension or not extension.replace(".", "").replace("-", "").replace("_", "").isalnum():
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", extension):
         raise ValueError(f"{extension!r}: write an extension without its first dot, such as txt")
     if extension.rpartition(".")[2].lower() in PICKLED:
         raise ValueError(f"{extension!r}: can hold pickled objects, which run code when they are read; choose text")
@@ -39,17 +40,20 @@ class WebDatasetConfig(FileCorpus):
 
     def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
         with opened(folder, span.name) as stream:
-            for member in members_of(stream, f"{folder.shown}/{span.name}"):
-                if not f".{member.name.rpartition('/')[2].partition('.')[2]}".endswith(f".{self.extension}"):
-                    report.add("other_member")
-                elif member.size > self.max_document_bytes:
-                    report.add("too_long")
+            for member in members_of(stream, f"{folder.shown}/{span.name}", self._is_wanted):
+                if member.data is not None:
+                    yield from self._found(span.name, member, without_mark(member.data, report), report)
                 else:
-                    yield from self._found(span.name, member, report)
+                    report.add("too_long" if self._is_text(member.name) else "other_member")
 
-    def _found(self, tar: str, member: Member, report: Report) -> Iterator[Found]:
+    def _is_wanted(self, name: str, size: int) -> bool:
+        return size <= self.max_document_bytes and self._is_text(name)
+
+    def _is_text(self, name: str) -> bool:
+        return f".{name.rpartition('/')[2].partition('.')[2]}".endswith(f".{self.extension}")
+
+    def _found(self, tar: str, member: Member, data: bytes, report: Report) -> Iterator[Found]:
         identity = f"{tar}:{member.name}"
-        data = without_mark(member.content.read(), report)
         content: bytes | str = data
         if self.extension.rpartition(".")[2] == "json" and data:
             record = JsonFields(self.text_field, None, self.bad_record, self.invalid_utf8).read(identity, data, report)

@@ -87,7 +87,7 @@ def test_train(segue: Forks, place: Path, case: str, dry: bool) -> None:
 
 @pytest.mark.parametrize(
     ("corpus", "phrases"),
-    [("missing", ["missing"]), ("empty", ["empty"]), ("blank", ["corpus: its files are empty"])],
+    [("missing", ["missing"]), ("empty", ["empty"]), ("blank", ["left out: 1 empty_file"])],
 )
 @pytest.mark.parametrize("executor", ["local"])
 def test_prepare(segue: Forks, place: Path, corpus: str, phrases: list[str], executor: str) -> None:

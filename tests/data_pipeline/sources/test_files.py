@@ -1,5 +1,6 @@
 """Corpora of the user's own files: what is chosen, in which order, in which split, and what is refused."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,65 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(fields: dict[str, Any], 
 def test_values_out_of_range_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         files(tmp_path, **fields)
+
+
+def test_what_a_separator_parts(tmp_path: Path) -> None:
+    text = "one\n<|end|>two\n\nstill two<|end|><|end|> \n<|end|>"
+    (tmp_path / "a.txt").write_text(text)
+    corpus = files(tmp_path, document="separator", separator="<|end|>")
+    report = Report()
+    documents = [one for piece in corpus.pieces(9) for _, one in corpus.read(piece, report)]
+    assert [(one.id, one.text) for one in documents] == [("a.txt:0", "one\n"), ("a.txt:11", "two\n\nstill two")]
+    assert [text[one.start : one.stop] for one in documents] == [one.text for one in documents]
+    assert report.counts == {"empty": 2}
+    assert len(corpus.pieces(9)) > 1
+    assert len(files(tmp_path, document="separator", separator="\n\n").pieces(9)) == 1, "overlaps itself: cannot be cut"
+
+
+@pytest.mark.parametrize("fields", [{"document": "separator"}, {"document": "line", "separator": "x"}])
+def test_a_separator_goes_with_its_unit(fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="a separator is given with document: separator, and only then"):
+        files(tmp_path, **fields)
+
+
+def test_sources_and_byte_spans(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + "é one\r\ntwo\n\nthree é".encode()
+    (tmp_path / "a.txt").write_bytes(content)
+    for unit in ("file", "line", "blank_line"):
+        documents = list(files(tmp_path, document=unit).documents("train"))
+        assert [content[one.start : one.stop].decode() for one in documents] == [one.text for one in documents]
+        assert {one.source for one in documents} == {"a.txt"}
+
+
+def test_all_lines_of_a_compressed_file_are_read(tmp_path: Path) -> None:
+    """More of them than the file has bytes."""
+    lines = b"".join(b"%d\n" % (number % 10) for number in range(30_000))
+    (tmp_path / "a.txt").write_bytes(gzip.compress(lines))
+    (tmp_path / "a.txt").rename(tmp_path / "a.gz")
+    corpus = files(tmp_path, train=["*.gz"], document="line")
+    assert sum(1 for _ in corpus.documents("train")) == 30_000
+
+
+def test_nul_and_byte_order_marks_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\ntw\0o\n\xef\xbb\xbfthree\n")
+    for policy, second in (("keep", ["tw\0o"]), ("remove", ["two"]), ("skip", [])):
+        report = Report()
+        corpus = files(tmp_path, document="line", nul=policy)
+        found = [one.text for piece in corpus.pieces(99) for _, one in corpus.read(piece, report)]
+        assert found == ["one", *second, "\ufeffthree"]
+        reason = {"keep": "kept_nul", "remove": "removed_nul", "skip": "nul"}[policy]
+        assert report.counts == {"removed_byte_order_mark": 1, reason: 1}
+    with pytest.raises(BadInput, match=r"a\.txt:7: holds NUL.*corpus\.nul"):
+        texts(files(tmp_path, document="line", nul="stop"))
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.zst"])
+def test_a_damaged_file_stops_or_is_counted(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"neither gzip nor Zstandard")
+    (tmp_path / "b.txt").write_bytes(b"text\n")
+    with pytest.raises(BadInput, match=rf"{name}: cannot be read .*repair the file.*corpus\.damaged_file to skip"):
+        texts(files(tmp_path, train=["*"], document="line"))
+    report = Report()
+    corpus = files(tmp_path, train=["*"], document="line", damaged_file="skip")
+    assert [one.text for piece in corpus.pieces(9) for _, one in corpus.read(piece, report)] == ["text"]
+    assert report.counts == {"damaged_file": 1}
