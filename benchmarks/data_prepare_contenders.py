@@ -27,7 +27,14 @@ def ours(workspace: Path, out: Path) -> None:
 
     corpus = {"kind": "jsonl", "directory": str(workspace / "text"), "train": ["*.jsonl"], "held_out": 0}
     tokenizer = {"kind": "file", "path": str(workspace / "tokenizer.json"), "end_of_document": END}
-    fields = {"kind": "text", "directory": str(out), "corpus": corpus, "tokenizer": tokenizer}
+    piece = min(path.stat().st_size for path in (workspace / "text").iterdir())  # of few documents, one a process
+    fields = {
+        "kind": "text",
+        "directory": str(out),
+        "corpus": corpus,
+        "tokenizer": tokenizer,
+        "shard_bytes": min(piece, 1 << 23),
+    }
     with LocalExecutor(PROCESSES) as executor:
         prepare(TextConfig.model_validate(fields), executor=executor, report=lambda _: None)
 
