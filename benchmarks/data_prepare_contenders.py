@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ def ours(workspace: Path, out: Path) -> None:
 
     corpus = {"kind": "jsonl", "directory": str(workspace / "text"), "train": ["*.jsonl"], "held_out": 0}
     tokenizer = {"kind": "file", "path": str(workspace / "tokenizer.json"), "end_of_document": END}
-    fields = {"kind": "text", "directory": str(out), "corpus": corpus, "tokenizer": tokenizer}
+    piece = min(path.stat().st_size for path in (workspace / "text").iterdir())  # of few documents, one a process
+    fields = {
+        "kind": "text",
+        "directory": str(out),
+        "corpus": corpus,
+        "tokenizer": tokenizer,
+        "shard_bytes": min(piece, 1 << 23),
+    }
     with LocalExecutor(PROCESSES) as executor:
         prepare(TextConfig.model_validate(fields), executor=executor, report=lambda _: None)
 
@@ -64,14 +72,23 @@ def of_datasets(out: Path) -> Iterator[np.ndarray]:
         yield chunk.flatten().to_numpy(zero_copy_only=False)
 
 
+def _documents(text: Path, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+    """What datatrove's own reader of JSON lines does, which needs another package: a file for each worker."""
+    from datatrove.data import Document
+
+    for path in sorted(text.glob("*.jsonl"))[rank::world_size]:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                yield Document(text=json.loads(line)["text"], id=f"{path.name}/{number}")
+
+
 def datatrove(workspace: Path, out: Path) -> None:
-    """Its reader and tokenizer, a file for each of two workers."""
+    """Its tokenizer in its executor, with two workers."""
     from datatrove.executor import LocalPipelineExecutor
-    from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
 
     steps = [
-        JsonlReader(str(workspace / "text"), glob_pattern="*.jsonl"),
+        partial(_documents, workspace / "text"),
         DocumentTokenizer(
             str(out / "tokens"), str(workspace / "tokenizer.json"), eos_token=END, shuffle_documents=False
         ),

@@ -54,13 +54,13 @@ def documents_in(
     if unit == "file":
         yield from _whole(stream, max_bytes, report)
     elif unit == "blank_line":
-        paragraphs = _paragraphs(_lines(stream, place.start, max_bytes), place, max_bytes)
+        paragraphs = _paragraphs(_lines(stream, place.start, sys.maxsize, max_bytes), place, max_bytes)
         yield from _each(paragraphs, Range(place.start, sys.maxsize), max_bytes, report)
     elif unit == "line":
-        lines = _lines(stream, place.start, max_bytes)
+        lines = _lines(stream, place.start, place.stop, max_bytes)
         yield from _each(((at, line and _without_newline(line)) for at, line in lines), place, max_bytes, report)
     else:
-        parts = _separated(stream, place.start, separator, max_bytes)
+        parts = _separated(stream, place, separator, max_bytes)
         yield from _each(parts, place, max_bytes, report)
 
 
@@ -79,11 +79,11 @@ def _whole(stream: BinaryIO, max_bytes: int, report: Report) -> Iterator[Part]:
         yield part
 
 
-def _lines(stream: BinaryIO, start: int, max_bytes: int) -> Pieces:
-    """The lines that start at `start` or after, each with its newline."""
+def _lines(stream: BinaryIO, start: int, stop: int, max_bytes: int) -> Pieces:
+    """The lines that start in [start, stop), each with its newline; nothing is read of one that starts after."""
     position = _line_start(stream, start)
     longest = max_bytes + len(b"\r\n") + len(BOM_UTF8)
-    while line := stream.readline(longest):
+    while position < stop and (line := stream.readline(longest)):
         offset, position = position, position + len(line)
         if len(line) == longest and not line.endswith(b"\n"):
             position += _rest_of_line(stream)
@@ -110,18 +110,18 @@ def _rest_of_line(stream: BinaryIO) -> int:
     return length
 
 
-def _separated(stream: BinaryIO, start: int, separator: bytes, max_bytes: int) -> Pieces:
-    """What lies between separators, from the first that starts at `start` or after."""
-    position = max(0, start - len(separator))
+def _separated(stream: BinaryIO, place: Range, separator: bytes, max_bytes: int) -> Pieces:
+    """What lies between separators, from the first that starts in the range."""
+    position = max(0, place.start - len(separator))
     if position:
         stream.seek(position)
-    found = _between(stream, position, separator, max_bytes)
-    if start:
+    found = _between(stream, position, place.stop, separator, max_bytes)
+    if place.start:
         next(found, None)  # the rest of one that starts before
     return found
 
 
-def _between(stream: BinaryIO, position: int, separator: bytes, max_bytes: int) -> Pieces:
+def _between(stream: BinaryIO, position: int, stop: int, separator: bytes, max_bytes: int) -> Pieces:
     held, held_from, first, too_long = bytearray(), position, position, False
     while chunk := stream.read(STEP):
         search, begin = max(0, len(held) - len(separator) + 1), 0
@@ -130,6 +130,8 @@ def _between(stream: BinaryIO, position: int, separator: bytes, max_bytes: int) 
             yield first, None if too_long else bytes(held[begin:end])
             begin = search = end + len(separator)
             first, too_long = held_from + begin, False
+        if first >= stop:
+            return
         unneeded = begin
         if len(held) - begin > max_bytes + len(BOM_UTF8) + len(separator):
             too_long, unneeded = True, len(held) - len(separator) + 1

@@ -5,6 +5,9 @@ The bytes that Latin-1 shows as a visible character are that character, all othe
 
 VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
+NOT_ONE = 0x2603
+"""Some character that stands for no byte."""
+
 
 def _byte_of() -> dict[str, int]:
     hidden = (byte for byte in range(256) if byte not in VISIBLE)
@@ -14,6 +17,11 @@ def _byte_of() -> dict[str, int]:
 BYTE_OF: dict[str, int] = _byte_of()
 """Character -> byte."""
 
+_LATIN = {byte: NOT_ONE for byte in range(256) if byte not in VISIBLE} | {
+    ord(character): byte for character, byte in BYTE_OF.items()
+}
+"""For `str.translate`: each of them to the character of Latin-1 that is that byte; others of Latin-1 to none."""
+
 
 def spelled(token: str) -> bytes | None:
     """The bytes of a token; None if it holds another character.
@@ -22,6 +30,6 @@ def spelled(token: str) -> bytes | None:
     (b' the', None)
     """
     try:
-        return bytes(BYTE_OF[character] for character in token)
-    except KeyError:
+        return token.translate(_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
         return None

@@ -189,6 +189,10 @@ class BytePairTokenizer(Tokenizer):
         return str(self._library.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def vocabulary_json(self) -> str:
+        return self._written
+
+    @cached_property
+    def _written(self) -> str:
         return self._library.to_str()
 
     def settings(self) -> dict[str, str | int | bool]:

@@ -39,16 +39,21 @@ class Engine:
 
     def __init__(self, library: LibraryTokenizer, end_of_document: int, dtype: np.dtype) -> None:
         """ValueError, saying why, if this tokenizer is one that the engine cannot be sure to reproduce."""
-        reason = unsupported(library)
+        content = json.loads(library.to_str())
+        reason = next(_structure(content), None)
         if reason:
             raise ValueError(reason)
-        names = _by_rank(json.loads(library.to_str())["model"])
-        ranks = {spelling: rank for rank, spelling in enumerate(map(spelled, names)) if spelling is not None}
+        names = _by_rank(content["model"])
+        spellings = [spelled(name) for name in names]
+        reason = next(_vocabulary(library, content["model"], names, spellings), None)
+        if reason:
+            raise ValueError(reason)
+        ranks = {spelling: rank for rank, spelling in enumerate(spellings) if spelling is not None}
         self._core = tiktoken.Encoding(
             "byte pairs", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={SEPARATOR: len(ranks)}
         )
         self._end_rank = len(ranks)
-        self._ids = np.array([*map(library.token_to_id, names), end_of_document]).astype(dtype)
+        self._ids = np.array([*map(content["model"]["vocab"].get, names), end_of_document]).astype(dtype)
         self._ranks_are_ids = np.array_equal(self._ids, np.arange(len(self._ids)))
 
     def can_encode(self, text: str) -> bool:
@@ -67,17 +72,6 @@ class Engine:
         return [ids[start : end + with_end] for start, end in zip(starts, ends, strict=False)]
 
 
-def unsupported(library: LibraryTokenizer) -> str | None:
-    """Why the engine cannot be sure of this tokenizer's ids; None if it can."""
-    content = json.loads(library.to_str())
-    reasons = (*_structure(content), *(_vocabulary(library, content["model"]) if _is_plain(content) else ()))
-    return next(iter(reasons), None)
-
-
-def _is_plain(content: dict[str, Any]) -> bool:
-    return not list(_structure(content))
-
-
 def _structure(content: dict[str, Any]) -> Iterator[str]:
     before, model = content["pre_tokenizer"] or {}, content["model"]
     if content["normalizer"] is not None:
@@ -93,13 +87,15 @@ def _structure(content: dict[str, Any]) -> Iterator[str]:
             yield f"its model has {name}"
 
 
-def _vocabulary(library: LibraryTokenizer, model: dict[str, Any]) -> Iterator[str]:
-    names = _by_rank(model)
-    if any(spelled(name) is None or name not in model["vocab"] for name in names):
+def _vocabulary(
+    library: LibraryTokenizer, model: dict[str, Any], names: list[str], spellings: list[bytes | None]
+) -> Iterator[str]:
+    tokenize = library.model.tokenize
+    if None in spellings or not model["vocab"].keys() >= set(names):
         yield "a byte or a merged token is missing in its vocabulary"
     elif len(set(names)) != len(names):
         yield "two merges make the same token"
-    elif any([token.value for token in library.model.tokenize(name)] != [name] for name in names):
+    elif any(len(tokens := tokenize(name)) != 1 or tokens[0].value != name for name in names):
         yield "a token's own text is not merged to it"
 
 

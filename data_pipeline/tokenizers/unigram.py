@@ -1,11 +1,12 @@
-"""A unigram language model of pieces (Kudo 2018, https://arxiv.org/abs/1804.10959), by the `tokenizers` library.
+"""A unigram language model of pieces (Kudo 2018, https://arxiv.org/abs/1804.10959).
 
 The pieces are of UTF-8 bytes, within the words of GPT-2's pattern: every byte is one, so that it is lossless.
 
-The library's training chooses the pieces. Its probabilities differ from run to run in the second decimal (it sums in
-the order of a hash table with a random seed), so they are estimated anew, from whole numbers alone: by how often each
-piece is in the most likely division of the words, a few times over (Viterbi training). Starting from counts of all
-occurrences, equal pieces give equal probabilities.
+Training, after Kudo: from many pieces, those that make up the most of the words' characters, the probabilities are
+estimated by how often each is in the most likely division of the words (by the library's model), and the pieces are
+left out without which the words would lose the least likelihood; and so on, until there are as few as are wanted. All
+sums are of whole numbers, in a fixed order, so that equal text gives equal probabilities: those of the library's own
+trainer differ from run to run.
 """
 
 import math
@@ -14,16 +15,21 @@ from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
-from tokenizers import Tokenizer as LibraryTokenizer
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers
 
 from data_pipeline.tokenizers.byte_pairs import BytePairTokenizer, byte_level
 from data_pipeline.tokenizers.tokenizer import END_OF_DOCUMENT, TokenizerTraining
 
-ESTIMATIONS = 4
+SEEDS, KEPT, ESTIMATIONS = 4, 0.75, 2
+"""Times as many pieces to begin with; the share that is kept each time; and how often probabilities are estimated
+before."""
 
+LONGEST_PIECE = 16
 LONGEST_WORD = 1 << 10
 """Characters of one word that are looked at."""
+
+Words = list[tuple[str, int]]
+Counts = dict[str, int]
 
 
 class UnigramConfig(TokenizerTraining):
@@ -40,52 +46,78 @@ class UnigramConfig(TokenizerTraining):
         return self.sample_bytes
 
     def build(self, texts: Iterable[str], counts: Counter[str]) -> BytePairTokenizer:
-        trainer = trainers.UnigramTrainer(
-            vocab_size=self.vocab_size,
-            special_tokens=[END_OF_DOCUMENT],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        )
-        sample = list(texts)
-        library = byte_level(models.Unigram())
-        library.train_from_iterator(sample, trainer)
-        pieces = sorted(library.get_vocab(with_added_tokens=False).keys() - {END_OF_DOCUMENT})
-        library = byte_level(_estimated(pieces, _words(library, sample)))
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        library = byte_level(_trained(alphabet, _words(texts), self.vocab_size - 1))
         library.add_special_tokens([END_OF_DOCUMENT])
         return BytePairTokenizer(library, kind="unigram", end_of_document=END_OF_DOCUMENT)
 
 
-def _words(library: LibraryTokenizer, texts: Iterable[str]) -> list[tuple[str, int]]:
+def _words(texts: Iterable[str]) -> Words:
     """The texts' words as the pre-tokenizer spells them, with their counts, in alphabetical order."""
-    split = library.pre_tokenizer.pre_tokenize_str
-    return sorted(Counter(word for text in texts for word, _ in split(text)).items())
+    split = byte_level(models.Unigram()).pre_tokenizer.pre_tokenize_str
+    return sorted(Counter(word[:LONGEST_WORD] for text in texts for word, _ in split(text)).items())
 
 
-def _estimated(pieces: list[str], words: list[tuple[str, int]]) -> models.Unigram:
-    """The model of these pieces whose probabilities fit the words."""
-    counts = _occurrences(pieces, words)
-    for _ in range(ESTIMATIONS):
-        model, counts = _model(pieces, counts), Counter[str]()
-        for word, count in words:
-            for token in model.tokenize(word[:LONGEST_WORD]):
-                counts[token.value] += count
-    return _model(pieces, counts)
+def _trained(alphabet: list[str], words: Words, size: int) -> models.Unigram:
+    """The model of `size` pieces at most, the alphabet among them."""
+    counts = _seeds(alphabet, words, SEEDS * size)
+    while True:
+        for _ in range(ESTIMATIONS):
+            counts = _divided(_model(counts), counts, words)
+        if len(counts) <= size:
+            return _model(counts)
+        counts = _pruned(alphabet, counts, max(size, int(KEPT * len(counts))))
 
 
-def _occurrences(pieces: list[str], words: list[tuple[str, int]]) -> Counter[str]:
-    """How often each piece is in the words, wherever it begins."""
-    counts, known, longest = Counter[str](), set(pieces), max(map(len, pieces))
+def _seeds(alphabet: list[str], words: Words, size: int) -> Counts:
+    """How often each piece is in the words, wherever it begins, of those that cover the most characters."""
+    found: Counter[str] = Counter()
     for word, count in words:
-        short = word[:LONGEST_WORD]
-        for start in range(len(short)):
-            for stop in range(start + 1, min(start + longest, len(short)) + 1):
-                if short[start:stop] in known:
-                    counts[short[start:stop]] += count
+        for start in range(len(word)):
+            for stop in range(start + 1, min(start + LONGEST_PIECE, len(word)) + 1):
+                found[word[start:stop]] += count
+    longer = [piece for piece, count in found.items() if len(piece) > 1 and count > 1]
+    longer.sort(key=lambda piece: (-found[piece] * len(piece), piece))
+    return {piece: found[piece] for piece in [*alphabet, *longer[:size]]}
+
+
+def _divided(model: models.Unigram, pieces: Counts, words: Words) -> Counts:
+    """How often each piece is in the most likely divisions."""
+    counts = dict.fromkeys(pieces, 0)
+    for word, count in words:
+        for token in model.tokenize(word):
+            counts[token.value] += count
     return counts
 
 
-def _model(pieces: list[str], counts: Counter[str]) -> models.Unigram:
-    """log((count + 1/2) / sum), the likeliest first; `<eos>` has the id 0."""
-    total = counts.total() + len(pieces) / 2
-    scored = sorted((-math.log((counts[piece] + 0.5) / total), piece) for piece in pieces)
-    return models.Unigram([(END_OF_DOCUMENT, 0.0), *((piece, -score) for score, piece in scored)], unk_id=0)
+def _pruned(alphabet: list[str], counts: Counts, size: int) -> Counts:
+    """The alphabet, and the pieces without which the most likelihood would be lost."""
+    scores = _scores(counts)
+    losses = {
+        piece: count * (scores[piece] - _score_without(piece, scores)) if count else 0.0
+        for piece, count in counts.items()
+        if len(piece) > 1
+    }
+    kept = sorted(losses, key=lambda piece: (-losses[piece], piece))[: size - len(alphabet)]
+    return {piece: counts[piece] for piece in [*alphabet, *kept]}
+
+
+def _score_without(piece: str, scores: dict[str, float]) -> float:
+    """Log-probability of the likeliest division of a piece in others."""
+    best = [0.0]
+    for stop in range(1, len(piece) + 1):
+        ways = (best[start] + scores.get(piece[start:stop], -math.inf) for start in range(stop == len(piece), stop))
+        best.append(max(ways))
+    return best[-1]
+
+
+def _scores(counts: Counts) -> dict[str, float]:
+    """log((count + 1/2) / sum), with as few digits as the library reads back exactly."""
+    total = sum(counts.values()) + len(counts) / 2
+    return {piece: round(math.log((count + 0.5) / total), 6) for piece, count in counts.items()}
+
+
+def _model(counts: Counts) -> models.Unigram:
+    """The likeliest first; `<eos>` has the id 0."""
+    scored = sorted(_scores(counts).items(), key=lambda one: (-one[1], one[0]))
+    return models.Unigram([(END_OF_DOCUMENT, 0.0), *scored], unk_id=0)

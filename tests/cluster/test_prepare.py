@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster.prepare import prepare
+from cluster.prepare import Pace, prepare
 from data_pipeline.config import BadInput
+from data_pipeline.prepare import Progress
 from data_pipeline.text import TextConfig
 
 
@@ -33,6 +34,14 @@ def test_ray_and_local_are_equal(tmp_path: Path, console: Console) -> None:
     ]
     assert made[0].fingerprint() == made[1].fingerprint()
     assert len(made[0].splits["train"].shards) > 5
+
+
+def test_the_pace_is_that_of_late() -> None:
+    pace = Pace()
+    assert pace.of(Progress("encode", 5, 10, 50, 5_000_000, 500, 1000), 10.0) == ""
+    told = pace.of(Progress("encode", 7, 10, 70, 9_000_000, 700, 1000), 12.0)
+    assert told == "10 documents/s, 2 MB/s, 0:00:03 left"
+    assert pace.of(Progress("encode", 10, 10, 100, 12_000_000, 1000, 1000), 14.0) == "12.5 documents/s, 1.75 MB/s"
 
 
 def test_bad_input_leaves_a_directory_that_was_there(tmp_path: Path, console: Console) -> None:

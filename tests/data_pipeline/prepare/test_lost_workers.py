@@ -41,9 +41,9 @@ def held_up(item: tuple[Path, int]) -> int:
 
 
 def test_each_item_of_a_lost_worker_is_done_again(tmp_path: Path) -> None:
-    marks = [tmp_path / str(number) for number in range(3)]
+    marks = [tmp_path / str(number) for number in range(2)]
     with LocalExecutor(2) as executor:
-        assert list(executor.map(killed_once, marks)) == ["0", "1", "2"]
+        assert list(executor.map(killed_once, marks)) == ["0", "1"]
 
 
 def test_an_item_that_loses_every_worker_ends_it(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_preparing_survives_kills_of_its_workers(kills: int, tmp_path: Path) -> 
     corpus = write_files(tmp_path / "corpus", count=60)
     with LocalExecutor(1) as executor:
         prepare(text_config(tmp_path / "whole", corpus), executor=executor, report=lambda _: None)
-    random, left, mine = np.random.default_rng(kills), kills, psutil.Process()
+    random, left, mine, rounds = np.random.default_rng(kills), kills, psutil.Process(), 0
 
     def kill_one(event: Progress) -> None:
         nonlocal left
@@ -87,7 +87,8 @@ def test_preparing_survives_kills_of_its_workers(kills: int, tmp_path: Path) -> 
                 workers[int(random.integers(len(workers)))].kill()
                 left -= 1
 
-    with LocalExecutor(2) as executor:
-        prepare(text_config(tmp_path / "out", corpus), executor=executor, report=kill_one)
-    assert left == 0
-    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+    while left:
+        rounds += 1
+        with LocalExecutor(2) as executor:
+            prepare(text_config(tmp_path / str(rounds), corpus), executor=executor, report=kill_one)
+        assert content_of(tmp_path / str(rounds)) == content_of(tmp_path / "whole")

@@ -27,13 +27,13 @@ with LocalExecutor(1) as executor:
 
 def config_of(out: Path, corpus: Path) -> TextConfig:
     fields = {"kind": "files", "directory": str(corpus), "train": ["*.gz"], "document": "line"}
-    return text_config(out, corpus, corpus=fields, tokenizer={"kind": "char"}, shard_bytes=1 << 20)
+    return text_config(out, corpus, corpus=fields, tokenizer={"kind": "byte"}, shard_bytes=1 << 20)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("corpus")
-    lines = (f"line {number} of {number * number}" for number in range(400_000))
+    lines = (f"line {number} of {number * number}; " * 100 for number in range(10_000))
     (directory / "a.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
     return directory
 

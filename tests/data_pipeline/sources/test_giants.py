@@ -1,5 +1,6 @@
 """Giant documents are found, cut for several workers, and are still themselves when put together."""
 
+import io
 import re
 from pathlib import Path
 
@@ -96,6 +97,38 @@ def giant_line(directory: Path, bad: bytes = b"") -> int:
 def corpus(directory: Path, **fields: object) -> FilesConfig:
     given = {"kind": "files", "directory": str(directory), "train": ["*.txt"], "document": "line", **fields}
     return FilesConfig.model_validate(given)
+
+
+class Counting(io.BufferedReader):
+    """A file that knows how much was asked for."""
+
+    given = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().read(size))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().readline(size))
+
+    def _counted(self, data: bytes) -> bytes:
+        self.given += len(data)
+        return data
+
+
+@pytest.mark.parametrize(
+    ("unit", "end"), [("line", "\n"), ("blank_line", "\n\n"), ("separator", "<end>")], ids=["line", "blank_line", "sep"]
+)
+def test_nothing_is_held_of_a_giant_that_begins_after_the_range(unit: DocumentUnit, end: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("first" + end + "words " * 2_000_000)
+    pattern = re.compile(end.encode())
+    size = (tmp_path / "a.txt").stat().st_size
+    (giant,) = giants_in(LocalFolder(tmp_path), "a.txt", size, pattern, giant=1 << 21)
+    with Counting(io.FileIO(tmp_path / "a.txt")) as stream:
+        place = Range(0, giant.others_stop)
+        separator = end.encode() if unit == "separator" else b""
+        found = documents_in(stream, place, unit=unit, max_bytes=1 << 30, report=Report(), separator=separator)
+        assert [part.data for part in found] == [b"first"]
+        assert stream.given <= 1 << 20
 
 
 def test_all_parts_of_a_document_are_in_its_split(tmp_path: Path) -> None:
