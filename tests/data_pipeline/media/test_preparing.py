@@ -11,13 +11,11 @@ import psutil
 import pytest
 import webdataset
 
-from cluster.ray_session import ray_session
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.media.media_data import MediaData
 from data_pipeline.media.media_manifest import read_media_manifest
 from data_pipeline.media.media_pipeline import prepare_media
 from data_pipeline.mixing import fraction_of
-from data_pipeline.prepare.ray_executor import RayExecutor
 from tests.data_pipeline.corpora import content_of
 from tests.data_pipeline.media.media_files import abouts, config, png, prepared, random_images, tar_of, tars_of, write
 
@@ -84,6 +82,9 @@ def test_all_worker_counts_give_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
+    from cluster.ray_session import ray_session  # not at the top: the processes that are killed import this file
+    from data_pipeline.prepare.ray_executor import RayExecutor
+
     corpus = corpus_in(tmp_path / "corpus")
     prepared(many(tmp_path / "one", corpus))
     with ray_session(2), RayExecutor(2) as executor:
@@ -107,7 +108,13 @@ def test_items_are_divided_by_their_own_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "workers"), [("wrote piece-00000.json", 1), ("encode 1", 1), ("encode 3", 1), ("encode 2", 2)]
+    ("line", "workers"),
+    [
+        ("wrote piece-00000.json", 1),
+        pytest.param("encode 1", 1, marks=pytest.mark.slow),
+        pytest.param("encode 3", 1, marks=pytest.mark.slow),
+        pytest.param("encode 2", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_can_be_finished_and_gives_the_same_bytes(line: str, workers: int, tmp_path: Path) -> None:
     corpus = corpus_in(tmp_path / "corpus")
