@@ -11,6 +11,8 @@ from data_pipeline.config import Config
 from data_pipeline.manifest import Manifest, check_unchanged, read_manifest
 from data_pipeline.shards import TokenShards
 from data_pipeline.sources import Corpus
+from data_pipeline.steps import Step
+from data_pipeline.steps.cleaning import identity_of
 from data_pipeline.streams.reading import Reads, token_stream
 from data_pipeline.streams.stream import Draws, Stream
 from data_pipeline.tokenizers import TokenizerConfig
@@ -25,6 +27,8 @@ class TextConfig(Config):
     directory: str
     """Of the token shards, such as data/quickstart."""
     corpus: Corpus
+    steps: list[Step] = Field(default=[])
+    """What cleans the documents, in this order."""
     tokenizer: TokenizerConfig
     shard_bytes: int = Field(default=1 << 23, ge=1)
     """Text in one shard, and in one piece of work: some 2**28 for a corpus of terabytes. A larger document has a shard
@@ -38,6 +42,8 @@ class TextConfig(Config):
         """What decides the shards' bytes, but for where the corpus lies."""
         fields = self.model_dump(mode="json", include={"corpus", "tokenizer", "shard_bytes"})
         fields["corpus"].pop("directory", None)
+        if self.steps:
+            fields["steps"] = identity_of(self.steps)
         return fields
 
     def manifest(self) -> Manifest:

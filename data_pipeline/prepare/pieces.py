@@ -20,6 +20,7 @@ from data_pipeline.mixing import fraction_of
 from data_pipeline.prepare.shard_writer import ShardWriter
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Document, Piece, Report, Split
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -34,7 +35,7 @@ CALL_BYTES = 1 << 20
 class ScanTask:
     """What of a piece is wanted."""
 
-    corpus: Corpus
+    corpus: Corpus | CleanedCorpus
     piece: Piece
     sample_bytes: int
     count_words: bool
@@ -58,7 +59,7 @@ class Scan:
 class SampleTask:
     """Which documents to sample: those whose priority is at most `highest`."""
 
-    corpus: Corpus
+    corpus: Corpus | CleanedCorpus
     piece: Piece
     highest: float
 
@@ -67,7 +68,7 @@ class SampleTask:
 class EncodeTask:
     """What to encode, and where to."""
 
-    corpus: Corpus
+    corpus: Corpus | CleanedCorpus
     piece: Piece
     number: int
     content: str

@@ -37,7 +37,10 @@ from data_pipeline.prepare.pieces import (
     scan,
 )
 from data_pipeline.prepare.progress import Progress
+from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
+from data_pipeline.steps.cleaning import cleaned, files_of, forget
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -64,17 +67,19 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     """
     directory = Path(config.directory).resolve()
     pieces = config.corpus.pieces(config.shard_bytes)
-    listing = _sha256(json.dumps([[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]))
+    listed: list[Any] = [[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]
+    listing = _sha256(json.dumps(listed + files_of(config.steps)))
     report(Progress("list", len(pieces), len(pieces)))
     finished = _finished(config, directory, listing)
     if finished is not None:
         report(Progress("finished", len(pieces), len(pieces)))
         return finished
     _start(directory, config.identity())
-    scans = _scan(config, pieces, executor, report)
+    corpus = _cleaned(config, directory, pieces, executor, report)
+    scans = _scan(config, corpus, pieces, executor, report)
     source = _sha256("".join(one.content for one in scans))
-    tokenizer = _tokenizer(config, directory, pieces, scans, source, executor, report)
-    encoded = _encode(config, directory, pieces, scans, tokenizer, executor, report)
+    tokenizer = _tokenizer(config, corpus, directory, pieces, scans, source, executor, report)
+    encoded = _encode(config, corpus, directory, pieces, scans, tokenizer, executor, report)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         config=config.identity(),
@@ -87,6 +92,7 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     _sweep(directory, manifest)
+    forget(directory / WORK_FOLDER)
     report(Progress("finished", len(pieces), len(pieces)))
     return manifest
 
@@ -129,8 +135,30 @@ def _start(directory: Path, identity: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
-def _scan(config: "TextConfig", pieces: Sequence[Piece], executor: Executor, report: Listener) -> list[Scan]:
-    corpus, tokenizer = config.corpus.located(), config.tokenizer
+def _cleaned(
+    config: "TextConfig", directory: Path, pieces: Sequence[Piece], executor: Executor, report: Listener
+) -> Corpus | CleanedCorpus:
+    """The corpus after its steps."""
+    if not config.steps:
+        return config.corpus.located()
+    return cleaned(
+        config.corpus,
+        config.steps,
+        pieces,
+        work_folder=directory / WORK_FOLDER,
+        executor=executor,
+        told=lambda *numbers: report(Progress("clean", *numbers)),
+    )
+
+
+def _scan(
+    config: "TextConfig",
+    corpus: Corpus | CleanedCorpus,
+    pieces: Sequence[Piece],
+    executor: Executor,
+    report: Listener,
+) -> list[Scan]:
+    tokenizer = config.tokenizer
     tasks = [ScanTask(corpus, piece, tokenizer.wanted_sample_bytes, tokenizer.counts_words) for piece in pieces]
     scans: list[Scan] = []
     documents = num_bytes = 0
@@ -159,6 +187,7 @@ def _check_no_split_is_empty(pieces: Sequence[Piece], scans: Sequence[Scan]) -> 
 
 def _tokenizer(
     config: "TextConfig",
+    corpus: Corpus | CleanedCorpus,
     directory: Path,
     pieces: Sequence[Piece],
     scans: Sequence[Scan],
@@ -174,7 +203,7 @@ def _tokenizer(
             return load_tokenizer(directory, trained.tokenizer_hash)
     except (OSError, ValueError, Corrupt):
         record.unlink(missing_ok=True)
-    texts = _sample(config, pieces, scans, executor, report)
+    texts = _sample(config, corpus, pieces, scans, executor, report)
     report(Progress("tokenizer", 0, 1))
     tokenizer = config.tokenizer.build(texts, sum((one.words for one in scans), Counter[str]()))
     tokenizer.save(directory)
@@ -184,14 +213,18 @@ def _tokenizer(
 
 
 def _sample(
-    config: "TextConfig", pieces: Sequence[Piece], scans: Sequence[Scan], executor: Executor, report: Listener
+    config: "TextConfig",
+    corpus: Corpus | CleanedCorpus,
+    pieces: Sequence[Piece],
+    scans: Sequence[Scan],
+    executor: Executor,
+    report: Listener,
 ) -> Iterable[str]:
     """The texts to train on, in the corpus's order."""
     chosen = first_of([one for scan in scans for one in scan.sample], config.tokenizer.wanted_sample_bytes)
     if not chosen:
         return []
     highest = chosen[-1][0]
-    corpus = config.corpus.located()
     wanted = [piece for piece, scan in zip(pieces, scans, strict=True) if any(p <= highest for p, _ in scan.sample)]
     texts: list[str] = []
     num_bytes = 0
@@ -204,6 +237,7 @@ def _sample(
 
 def _encode(
     config: "TextConfig",
+    corpus: Corpus | CleanedCorpus,
     directory: Path,
     pieces: Sequence[Piece],
     scans: Sequence[Scan],
@@ -211,7 +245,6 @@ def _encode(
     executor: Executor,
     report: Listener,
 ) -> list[Encoded]:
-    corpus = config.corpus.located()
     tasks = [
         EncodeTask(corpus, piece, number, one.content, directory, tokenizer.hash, config.shard_bytes)
         for number, (piece, one) in enumerate(zip(pieces, scans, strict=True))

@@ -50,9 +50,12 @@ Told = Callable[[int, int, int, int], None]
 """How far it is: pieces done, of how many (each counts once a pass); documents and bytes of text read so far."""
 
 
-def identity_of(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """What decides the outcome, but for where evaluation files lie."""
-    return [step.model_dump(mode="json", exclude={"directory"}) for step in steps]
+def identity_of(steps: Sequence[Step]) -> dict[str, Any]:
+    """What decides the outcome, by place and kind, but for where evaluation files lie."""
+    return {
+        f"{place} {step.kind}": step.model_dump(mode="json", exclude={"directory", "kind"})
+        for place, step in enumerate(steps)
+    }
 
 
 def files_of(steps: Sequence[Step]) -> list[tuple[str, int]]:

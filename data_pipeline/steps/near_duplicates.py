@@ -28,6 +28,9 @@ SCHEME = "affine32"
 BATCH = 1 << 12
 """Shingles that are permuted at a time: with 128 permutations that is 2 MiB."""
 
+TOGETHER = 1 << 12
+"""Documents whose values are held before they become hashes of bands."""
+
 
 class NearDuplicatesConfig(CorpusStep):
     """Documents without a word are never duplicates; those of fewer words than a shingle are one shingle."""
@@ -65,12 +68,15 @@ class BandHashes:
         )
         self._positions: list[int] = []
         self._values: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
 
     def add(self, position: int, text: str) -> None:
         values = self.values(text)
         if values is not None:
             self._positions.append(position)
             self._values.append(values[: self._bands * self._rows])
+        if len(self._values) == TOGETHER:
+            self._mix()
 
     def values(self, text: str) -> np.ndarray | None:
         """[num_perm] uint32, the least value of each permutation; None for a text without words."""
@@ -87,9 +93,14 @@ class BandHashes:
         return values
 
     def arrays(self) -> dict[str, np.ndarray]:
+        self._mix()
+        return sorted_keys(np.concatenate(self._keys)[:, :, None], self._positions)
+
+    def _mix(self) -> None:
+        """The values so far become one hash for each band."""
         values = np.array(self._values, dtype=np.uint64).reshape(-1, self._bands, self._rows)
-        keys = np.stack([_mixed(values[:, band]) for band in range(self._bands)], axis=1)
-        return sorted_keys(keys[:, :, None], self._positions)
+        self._keys.append(np.stack([_mixed(values[:, band]) for band in range(self._bands)], axis=1))
+        self._values.clear()
 
 
 @lru_cache(maxsize=16)

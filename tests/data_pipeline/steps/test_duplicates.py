@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.config import BadInput
-from data_pipeline.steps import NearDuplicatesConfig
+from data_pipeline.steps import NearDuplicatesConfig, near_duplicates
 from data_pipeline.steps.near_duplicates import BandHashes, bands_and_rows
 from data_pipeline.steps.words import plain_words
 from tests.data_pipeline.steps.corpus import clean, files_of_lines, steps
@@ -77,6 +77,17 @@ def test_of_a_chain_of_near_duplicates_the_first_stays(tmp_path: Path) -> None:
     texts, report = clean(corpus, steps(NEAR), tmp_path / "work", piece_bytes=1500)
     assert texts == ["something else", chain[-1], "last of all"]
     assert report == {"near_duplicates/near_duplicate": len(chain) - 1}
+
+
+def test_signatures_do_not_depend_on_what_is_mixed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for together in (1, 3, 1 << 12):
+        monkeypatch.setattr(near_duplicates, "TOGETHER", together)
+        collector = BandHashes(NearDuplicatesConfig(kind="near_duplicates"))
+        for number in range(10):
+            collector.add(number, pair_of(0.5, number)[0])
+        found.append({kind: array.tolist() for kind, array in collector.arrays().items()})
+    assert found[0] == found[1] == found[2]
 
 
 def test_equal_texts_are_found_and_only_those(tmp_path: Path) -> None:
