@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,14 +161,20 @@ def prepare(
     address: JoinOrSubmit = None,
     name: Name = None,
     storage: Storage = None,
+    status: Annotated[bool, typer.Option("--status", help="Tell how far it is, and start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make the token shards that a recipe trains on. Goes on where it was interrupted and keeps what is there."""
-    from cluster.prepare import prepare as prepare_text
     from data_pipeline.text import TextConfig
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
+    if status and isinstance(experiment.data, TextConfig):
+        from data_pipeline.prepare.status import status as status_of
+
+        found = status_of(Path(experiment.data.directory))
+        print(json.dumps(asdict(found), indent=2) if as_json else found)
+        return
     if as_job(address, name, storage):
         from cluster.jobs.submit import Place, submit_preparation
 
@@ -178,6 +185,8 @@ def prepare(
     if not isinstance(experiment.data, TextConfig):
         say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
         return
+    from cluster.prepare import prepare as prepare_text
+
     prepare_text(
         experiment.data,
         executor=executor.value,

@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cluster.progress import duration, short
 from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
 from data_pipeline.config import BadInput, Preempted
@@ -23,6 +25,9 @@ ExecutorName = Literal["local", "ray"]
 
 LINE_SECONDS = 10.0
 """Between two lines of one stage, where there is no terminal."""
+
+PACE_SECONDS = 60.0
+"""Of which the pace is told."""
 
 
 def prepare(
@@ -95,12 +100,42 @@ def _executor(name: ExecutorName, workers: int | None, address: str | None, stac
     return RayExecutor(workers or int(ray.cluster_resources().get("CPU", 1)))
 
 
+class Pace:
+    """How fast a stage goes, by what was done of late: what was found done comes at once, and is no measure."""
+
+    def __init__(self) -> None:
+        self.seen: deque[tuple[float, pipeline.Progress]] = deque()
+
+    def of(self, progress: pipeline.Progress, now: float) -> str:
+        """Documents and text per second, and the time that is left; nothing before there is a second to go by.
+
+        >>> pace = Pace()
+        >>> pace.of(pipeline.Progress("encode", 1, 4, 10, 1_000_000, 1, 4), 0.0)
+        ''
+        >>> pace.of(pipeline.Progress("encode", 2, 4, 20, 9_000_000, 2, 4), 4.0)
+        '2.5 documents/s, 2 MB/s, 0:00:08 left'
+        """
+        self.seen.append((now, progress))
+        while len(self.seen) > 2 and self.seen[0][0] < now - PACE_SECONDS:
+            self.seen.popleft()
+        began, first = self.seen[0]
+        seconds = now - began
+        if seconds < 1:
+            return ""
+        documents, num_bytes = progress.documents - first.documents, progress.num_bytes - first.num_bytes
+        told = f"{short(documents / seconds)} documents/s, {num_bytes / seconds / 1e6:.3g} MB/s"
+        size = progress.size_done - first.size_done
+        left = (progress.size - progress.size_done) * seconds / size if size else 0.0
+        return f"{told}, {duration(left)} left" if left else told
+
+
 class Stages:
     """A bar for each stage on a terminal, a line now and then elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.tasks: dict[str, TaskID] = {}
+        self.paces: dict[str, Pace] = {}
         self.said_at = 0.0
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -122,14 +157,21 @@ class Stages:
     def see(self, progress: pipeline.Progress) -> None:
         if progress.stage == "finished":
             return
-        numbers = f"{progress.documents:,} documents, {progress.num_bytes:,} bytes" if progress.documents else ""
+        now = time.monotonic()
         if progress.stage not in self.tasks:
             self.tasks[progress.stage] = self.bars.add_task(progress.stage, total=progress.total, numbers="")
+            self.paces[progress.stage] = Pace()
+        numbers = self._numbers(progress, now)
         self.bars.update(self.tasks[progress.stage], completed=progress.done, numbers=numbers)
-        now = time.monotonic()
         if not self.console.is_terminal and (progress.done == progress.total or now - self.said_at > LINE_SECONDS):
             self.said_at = now
             _say(self.console, f"{progress.stage} {progress.done}/{progress.total}  {numbers}".rstrip())
+
+    def _numbers(self, progress: pipeline.Progress, now: float) -> str:
+        if not progress.documents:
+            return ""
+        pace = self.paces[progress.stage].of(progress, now)
+        return f"{progress.documents:,} documents, {progress.num_bytes:,} bytes" + (f", {pace}" if pace else "")
 
 
 def _say(console: Console, line: str) -> None:

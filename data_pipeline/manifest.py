@@ -5,6 +5,9 @@ DIRECTORY/tokenizer.json, tokenizer_settings.json
 DIRECTORY/shards/NAME.tokens.npy                 [tokens] uint16 or uint32, documents end to end
 DIRECTORY/shards/NAME.offsets.npy                [documents + 1] int64, where each document starts, and the end
 DIRECTORY/shards/NAME.bytes.npy                  [documents] int64, UTF-8 bytes of each document's text
+
+A document longer than a shard goes on in the next, whose record says that it `continues` it: then the first of its
+documents is no new one, and the last of the shard before does not end there.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from data_pipeline.atomic import sha256_of
 from data_pipeline.config import BadInput, Config, Corrupt, Refused
 
 FORMAT_VERSION = 1
@@ -37,9 +41,11 @@ class ShardRecord(Config):
     """Split, piece of the corpus, part of the piece."""
     num_tokens: int = Field(gt=0)
     num_documents: int = Field(gt=0)
-    num_bytes: int = Field(gt=0)
+    num_bytes: int = Field(ge=0)
     """Of the documents' text."""
     files: dict[FileKind, FileRecord]
+    continues: bool = Field(default=False, exclude_if=lambda value: not value)
+    """The first document is the rest of one that is too long for a shard: of the last in the shard before."""
 
     def path(self, directory: Path, kind: FileKind) -> Path:
         """Of one of the shard's files."""
@@ -53,6 +59,14 @@ class ShardRecord(Config):
             if size != record.num_bytes:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise Corrupt(f"{path}: {found}, but {record.num_bytes} were written; run `launch.py prepare` again")
+
+    def check_content(self, directory: Path) -> None:
+        """Corrupt, naming the file, if one is not what was written, by every byte."""
+        self.check_sizes(directory)
+        for kind, record in self.files.items():
+            path = self.path(directory, kind)
+            if sha256_of(path) != record.sha256:
+                raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
 
 
 class SplitRecord(Config):
@@ -68,7 +82,7 @@ class SplitRecord(Config):
     @property
     def num_documents(self) -> int:
         """Of all shards."""
-        return sum(shard.num_documents for shard in self.shards)
+        return sum(shard.num_documents - shard.continues for shard in self.shards)
 
     @property
     def num_bytes(self) -> int:

@@ -3,13 +3,12 @@
 Legend: D documents of the split, S shards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.atomic import sha256_of
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.manifest import FileKind, Manifest, ShardRecord, read_manifest
 
@@ -26,10 +25,10 @@ class TokenShards:
         for shard in self._shards:
             shard.check_sizes(directory)
         self.fingerprint = manifest.fingerprint(split)
-        offsets = [self._load(shard, "offsets") for shard in self._shards]
-        self.lengths: np.ndarray = np.concatenate([np.diff(one) for one in offsets])
+        starts = _starts(self._shards)
+        self.lengths: np.ndarray = np.add.reduceat(self._of_all("offsets"), starts)
         """[D] int64: tokens of each document, its end included."""
-        self._bytes_D = np.concatenate([self._load(shard, "bytes") for shard in self._shards])
+        self._bytes_D = np.add.reduceat(self._of_all("bytes"), starts)
         self._starts_D = np.cumsum(self.lengths) - self.lengths
         self._ends_S = np.cumsum([shard.num_tokens for shard in self._shards])
         self._tokens = lru_cache(maxsize=MOST_MAPS)(self._map)
@@ -84,10 +83,12 @@ class TokenShards:
     def verify(self) -> None:
         """Reads every file and compares its hash; Corrupt naming the first that is not what was written."""
         for shard in self._shards:
-            for kind, record in shard.files.items():
-                path = shard.path(self._directory, kind)
-                if sha256_of(path) != record.sha256:
-                    raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+            shard.check_content(self._directory)
+
+    def _of_all(self, kind: FileKind) -> np.ndarray:
+        """Tokens ("offsets") or bytes of the documents, and parts of documents, of all shards."""
+        found = [self._load(shard, kind) for shard in self._shards]
+        return np.concatenate([np.diff(one) for one in found] if kind == "offsets" else found)
 
     def _map(self, number: int) -> np.ndarray:
         return self._load(self._shards[number], "tokens", mapped=True)
@@ -102,3 +103,11 @@ class TokenShards:
         if array.shape != (expected[kind],):
             raise Corrupt(f"{path}: shape {array.shape} instead of ({expected[kind]},); run `launch.py prepare` again")
         return array
+
+
+def _starts(shards: Sequence[ShardRecord]) -> np.ndarray:
+    """[D] which of all shards' documents are the first parts of documents."""
+    begins = np.ones(sum(shard.num_documents for shard in shards), dtype=bool)
+    firsts = np.cumsum([0, *(shard.num_documents for shard in shards)])[:-1]
+    begins[firsts[[shard.continues for shard in shards]]] = False
+    return np.flatnonzero(begins)

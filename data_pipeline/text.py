@@ -39,11 +39,13 @@ class TextConfig(Config):
     """No model looks back beyond the start of the document."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the shards' bytes, but for where the corpus lies."""
+        """What decides the shards' bytes, but for where the corpus and GPT-2's files lie."""
         fields = self.model_dump(mode="json", include={"corpus", "tokenizer", "shard_bytes"})
         fields["corpus"].pop("directory", None)
         if self.steps:
             fields["steps"] = identity_of(self.steps)
+        if self.tokenizer.kind == "gpt2":
+            fields["tokenizer"].pop("path")
         return fields
 
     def manifest(self) -> Manifest:

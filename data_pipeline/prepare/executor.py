@@ -3,23 +3,15 @@
 What is prepared does not depend on the executor: it maps a function over items, and gives the results in their order.
 """
 
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from data_pipeline.config import BadInput, SegueError
+from data_pipeline.config import BadInput
+from data_pipeline.prepare.worker_pool import WorkerPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-IN_FLIGHT = 2
-"""Tasks per worker that are submitted at a time: one runs, one waits."""
 
 
 class Executor(Protocol):
@@ -32,7 +24,10 @@ class Executor(Protocol):
     ) -> None: ...
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """function(item) for each item, in order; the first exception that a call raises is raised here."""
+        """function(item) for each item, in order; the first exception that a call raises is raised here.
+
+        A lost worker's item is tried again, a few times; then SegueError.
+        """
 
 
 class LocalExecutor:
@@ -41,36 +36,20 @@ class LocalExecutor:
     def __init__(self, workers: int) -> None:
         """BadInput unless workers >= 1."""
         self.workers = checked(workers)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
 
     def __enter__(self) -> Self:
         if self.workers > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
+            self._pool = WorkerPool(self.workers)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        if self._pool is None:
-            yield from map(function, items)
-            return
-        running: deque[Future[Any]] = deque()
-        try:
-            for item in items:
-                if len(running) == IN_FLIGHT * self.workers:
-                    yield running.popleft().result()
-                running.append(self._pool.submit(function, item))
-            while running:
-                yield running.popleft().result()
-        except BrokenProcessPool as error:
-            raise SegueError(
-                "a worker process was ended from outside (out of memory?); run the same command again to go on, with "
-                "fewer workers or a smaller data.shard_bytes"
-            ) from error
+        return map(function, items) if self._pool is None else self._pool.map(function, items)
 
 
 def checked(workers: int) -> int:
@@ -78,16 +57,3 @@ def checked(workers: int) -> int:
     if workers < 1:
         raise BadInput(f"workers {workers}: must be at least 1")
     return workers
-
-
-def _start_worker() -> None:
-    """One thread per worker, as many workers as asked for; and none outlives the process that started it."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,58 +1,35 @@
-"""What a worker does with one piece of the corpus: scan it, give its share of the sample, encode it.
+"""What a worker does with one piece of the corpus, once it was scanned: give its share of the sample, encode it.
 
 Each is a function of its argument and of files, so that any worker can do it, and do it again.
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_pipeline.atomic import sha256_of, write_atomically
+from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Config, Corrupt
 from data_pipeline.manifest import FORMAT_VERSION, ShardRecord
-from data_pipeline.mixing import fraction_of
+from data_pipeline.prepare.document_parts import batches, documents_of
+from data_pipeline.prepare.part_way import Changed, PartWay, forget, key_of
+from data_pipeline.prepare.scanning import WORK_FOLDER, Scan, Scanner, ScanTask, keep, kept_scan, priority, scan
 from data_pipeline.prepare.shard_writer import ShardWriter
 from data_pipeline.sources import Corpus
-from data_pipeline.sources.document import Document, Piece, Report, Split
+from data_pipeline.sources.document import Piece, Report, Split
+from data_pipeline.sources.whole_documents import SplitDocument, whole_documents
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.stored import load_tokenizer
-from data_pipeline.tokenizers.tokenizer import Tokenizer
-
-WORK_FOLDER = "work"
-"""In the directory of the shards: what a later run needs to go on."""
+from data_pipeline.tokenizers.tokenizer import Tokenizer, Tokens
 
 CALL_BYTES = 1 << 20
 """Text handed to the tokenizer at a time."""
 
-
-@dataclass(frozen=True, slots=True)
-class ScanTask:
-    """What of a piece is wanted."""
-
-    corpus: Corpus | CleanedCorpus
-    piece: Piece
-    sample_bytes: int
-    count_words: bool
-
-
-@dataclass(slots=True)
-class Scan:
-    """What is in a piece."""
-
-    content: str = ""
-    """SHA-256 over the ids, splits and texts of its documents."""
-    num_documents: Counter[Split] = field(default_factory=Counter)
-    num_bytes: int = 0
-    report: Report = field(default_factory=Report)
-    sample: list[tuple[float, int]] = field(default_factory=list)
-    """(priority, bytes) of the train documents that may be in the sample, the first ones first."""
-    words: Counter[str] = field(default_factory=Counter)
+Writers = dict[Split, ShardWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +45,20 @@ class SampleTask:
 class EncodeTask:
     """What to encode, and where to."""
 
-    corpus: Corpus | CleanedCorpus
-    piece: Piece
-    number: int
-    content: str
-    """As scanned."""
-    directory: Path
+    scan: ScanTask
+    content: str | None
+    """As scanned; None if it was not yet, and is to be in the same pass."""
     tokenizer_hash: str
     shard_bytes: int
 
-    @property
-    def key(self) -> str:
+    def key(self, content: str) -> str:
         """Of everything that decides the shards."""
-        parts = (self.content, self.tokenizer_hash, self.shard_bytes, FORMAT_VERSION)
+        parts = (content, self.tokenizer_hash, self.shard_bytes, FORMAT_VERSION)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def record_path(self) -> Path:
-        return self.directory / WORK_FOLDER / f"piece-{self.number:05d}.json"
+        return self.scan.directory / WORK_FOLDER / f"piece-{self.scan.number:05d}.json"
 
 
 class Encoded(Config):
@@ -97,43 +70,10 @@ class Encoded(Config):
     shards: dict[Split, tuple[ShardRecord, ...]]
 
 
-def scan(task: ScanTask) -> Scan:
-    """Reads a piece once."""
-    result, digest = Scan(), hashlib.sha256()
-    for split, document in task.corpus.read(task.piece, result.report):
-        _digest(digest, split, document)
-        result.num_documents[split] += 1
-        result.num_bytes += document.num_bytes
-        if split == "train" and task.sample_bytes:
-            result.sample.append((priority(document.id), document.num_bytes))
-        if split == "train" and task.count_words:
-            result.words.update(document.text.split())
-    result.content = digest.hexdigest()
-    result.sample = first_of(result.sample, task.sample_bytes)
-    return result
-
-
-def first_of(candidates: list[tuple[float, int]], wanted_bytes: int) -> list[tuple[float, int]]:
-    """The candidates of lowest priority number, until they have the wanted bytes."""
-    chosen: list[tuple[float, int]] = []
-    total = 0
-    for candidate in sorted(candidates):
-        if total >= wanted_bytes:
-            break
-        chosen.append(candidate)
-        total += candidate[1]
-    return chosen
-
-
-def priority(document_id: str) -> float:
-    """A document's fixed place in the order in which the sample is filled; independent of its split."""
-    return fraction_of(f"sample/{document_id}")
-
-
 def sample(task: SampleTask) -> list[str]:
     """The texts of the piece's documents in the sample, in the corpus's order."""
-    documents = (document for split, document in task.corpus.read(task.piece, Report()) if split == "train")
-    return [document.text for document in documents if priority(document.id) <= task.highest]
+    documents = documents_of(task.corpus, task.piece, Report())
+    return [one.text for split, one in documents if split == "train" and priority(one.id) <= task.highest]
 
 
 def encode(task: EncodeTask) -> Encoded:
@@ -142,63 +82,89 @@ def encode(task: EncodeTask) -> Encoded:
     BadInput if the corpus is no longer what was scanned, or the directory cannot be written.
     """
     kept = _finished(task)
+    return kept if kept is not None and kept.key == task.key(task.content or "") else _encode(task)[1]
+
+
+def scan_and_encode(task: EncodeTask) -> tuple[Scan, Encoded]:
+    """The same of a piece that was not scanned yet, in one pass, unless an earlier run has encoded it."""
+    stamp = task.scan.corpus.stamp(task.scan.piece)
+    known = kept_scan(task.scan, stamp)
+    kept = _finished(task)
     if kept is not None:
-        return kept
-    tokenizer = _tokenizer(task.directory, task.tokenizer_hash)
-    writers: dict[Split, ShardWriter] = {}
-    digest, count, num_bytes = hashlib.sha256(), 0, 0
-    for batch in _batches(task.corpus.read(task.piece, Report())):
-        tokens = tokenizer.encode_documents([document.text for _, document in batch])
-        for (split, document), ids in zip(batch, tokens, strict=True):
-            _digest(digest, split, document)
-            writer = writers.get(split) or ShardWriter(task.directory, f"{split}-{task.number:05d}", task.shard_bytes)
-            writers[split] = writer
-            writer.add(ids, document.num_bytes)
-            count, num_bytes = count + 1, num_bytes + document.num_bytes
-    if digest.hexdigest() != task.content:
+        known = known or scan(task.scan)
+        if kept.key == task.key(known.content):
+            return known, kept
+    found, encoded = _encode(task)
+    keep(task.scan, found, stamp)
+    return found, encoded
+
+
+def _encode(task: EncodeTask) -> tuple[Scan, Encoded]:
+    key = key_of(task.scan, task.tokenizer_hash, task.shard_bytes)
+    try:
+        scanner, writers = _written(task, PartWay.read(task.scan, key))
+    except Changed:
+        scanner, writers = _written(task, PartWay(key=key))
+    found = scanner.finish()
+    if task.content not in (None, found.content):
         raise BadInput(
-            f"corpus: {task.piece.spans[0].name} (or a file after it) changed while it was prepared; run "
+            f"corpus: {task.scan.piece.spans[0].name} (or a file after it) changed while it was prepared; run "
             "`launch.py prepare` again"
         )
-    shards = {split: tuple(writer.finish()) for split, writer in writers.items()}
-    encoded = Encoded(key=task.key, num_documents=count, num_bytes=num_bytes, shards=shards)
+    encoded = Encoded(
+        key=task.key(found.content),
+        num_documents=found.num_documents,
+        num_bytes=found.num_bytes,
+        shards={split: tuple(writer.finish()) for split, writer in writers.items()},
+    )
     write_atomically(task.record_path, encoded.model_dump_json(indent=1).encode())
-    return encoded
+    forget(task.scan)
+    return found, encoded
+
+
+def _written(task: EncodeTask, begun: PartWay) -> tuple[Scanner, Writers]:
+    """One pass over the piece, from where it was."""
+    where, tokenizer = task.scan, _tokenizer(task.scan.directory, task.tokenizer_hash)
+    scanner = Scanner(where)
+    writers: Writers = {}
+    for split, records in begun.shards.items():
+        writers[split] = _writer(task, split, records)
+    read = documents_of(where.corpus, where.piece, scanner.report)
+    wanted = (one for is_there, one in begun.checked(read, scanner) if not is_there)
+    num_shards = 0
+    for batch in batches(wanted if tokenizer.divisible else whole_documents(wanted), CALL_BYTES):
+        for (split, document), tokens in zip(batch, _tokens(tokenizer, batch), strict=True):
+            if split not in writers:
+                writers[split] = _writer(task, split)
+            writers[split].add(tokens, document.num_bytes, continues=document.continues)
+        shards = {split: tuple(writer.records) for split, writer in writers.items()}
+        if sum(map(len, shards.values())) > num_shards and not any(span.document for span in where.piece.spans):
+            num_shards = sum(map(len, shards.values()))
+            progress = {"num_documents": scanner.num_documents, "content": scanner.content, "shards": shards}
+            begun.model_copy(update=progress).write(where)
+    return scanner, writers
+
+
+def _writer(task: EncodeTask, split: Split, written: Iterable[ShardRecord] = ()) -> ShardWriter:
+    return ShardWriter(task.scan.directory, f"{split}-{task.scan.number:05d}", task.shard_bytes, written)
+
+
+def _tokens(tokenizer: Tokenizer, batch: list[SplitDocument]) -> Iterator[Tokens]:
+    """Of each document or part of one; a part that is not the last has no end."""
+    ended = iter(tokenizer.encode_documents([document.text for _, document in batch if not document.more]))
+    for _, document in batch:
+        yield tokenizer.encode_batch([document.text])[0] if document.more else next(ended)
 
 
 def _finished(task: EncodeTask) -> Encoded | None:
     """What an earlier run wrote of the same piece, if every byte of it still is as written."""
     try:
         encoded = Encoded.model_validate_json(task.record_path.read_bytes())
-        records = [record for shards in encoded.shards.values() for record in shards]
-        for record in records:
-            record.check_sizes(task.directory)
+        for record in (record for shards in encoded.shards.values() for record in shards):
+            record.check_content(task.scan.directory)
     except (OSError, ValidationError, Corrupt):
         return None
-    whole = all(
-        sha256_of(record.path(task.directory, kind)) == file.sha256
-        for record in records
-        for kind, file in record.files.items()
-    )
-    return encoded if whole and encoded.key == task.key else None
-
-
-def _batches(documents: Iterator[tuple[Split, Document]]) -> Iterator[list[tuple[Split, Document]]]:
-    batch: list[tuple[Split, Document]] = []
-    size = 0
-    for split, document in documents:
-        batch.append((split, document))
-        size += document.num_bytes
-        if size >= CALL_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _digest(digest: "hashlib._Hash", split: Split, document: Document) -> None:
-    digest.update(f"{split}\0{document.id}\0{document.num_bytes}\0".encode())
-    digest.update(document.text.encode())
+    return encoded
 
 
 @lru_cache(maxsize=1)

@@ -2,13 +2,13 @@
 
 The same corpus and settings give the same bytes, whatever the executor, the number of workers, and how often it was
 interrupted: pieces, splits and sample depend on the corpus alone, and a finished piece is kept if its bytes still are
-what was written.
+what was written. With a tokenizer that does not depend on the text, pieces are scanned and encoded in one pass.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +24,14 @@ from data_pipeline.manifest import (
     read_manifest,
 )
 from data_pipeline.prepare.executor import Executor
-from data_pipeline.prepare.pieces import (
-    WORK_FOLDER,
-    Encoded,
-    EncodeTask,
-    SampleTask,
-    Scan,
-    ScanTask,
-    encode,
-    first_of,
-    sample,
-    scan,
-)
+from data_pipeline.prepare.job import Findings, Job, Listener
+from data_pipeline.prepare.pieces import Encoded
 from data_pipeline.prepare.progress import Progress
+from data_pipeline.prepare.scanning import WORK_FOLDER
+from data_pipeline.prepare.status import LISTING_FILE, Listing
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
+from data_pipeline.sources.whole_documents import with_whole_documents
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.steps.cleaning import cleaned, files_of, forget
 from data_pipeline.tokenizers.stored import load_tokenizer
@@ -46,8 +39,6 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
-
-Listener = Callable[[Progress], None]
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
@@ -75,26 +66,57 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
         report(Progress("finished", len(pieces), len(pieces)))
         return finished
     _start(directory, config.identity())
+    tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
+    if config.steps or (tokenizer is not None and not tokenizer.divisible):
+        pieces = with_whole_documents(pieces)
+    write_atomically(
+        directory / WORK_FOLDER / LISTING_FILE, Listing(listing=listing, pieces=len(pieces)).model_dump_json().encode()
+    )
     corpus = _cleaned(config, directory, pieces, executor, report)
-    scans = _scan(config, corpus, pieces, executor, report)
-    source = _sha256("".join(one.content for one in scans))
-    tokenizer = _tokenizer(config, corpus, directory, pieces, scans, source, executor, report)
-    encoded = _encode(config, corpus, directory, pieces, scans, tokenizer, executor, report)
+    job = Job(config, corpus, directory, pieces, executor, report)
+    if tokenizer is not None:
+        findings, encoded = job.scan_and_encode(tokenizer.hash)
+        _check_no_split_is_empty(pieces, findings)
+    else:
+        findings = job.scan()
+        _check_no_split_is_empty(pieces, findings)
+        tokenizer = _trained(job, findings)
+        encoded = job.encode(findings, tokenizer.hash)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         config=config.identity(),
         listing=listing,
-        source=source,
+        source=_source(findings),
         tokenizer_hash=tokenizer.hash,
         vocab_size=tokenizer.vocab_size,
         splits=_splits(encoded),
-        report=dict(sorted(sum((one.report.counts for one in scans), Counter[str]()).items())),
+        report=dict(sorted(findings.report.items())),
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     _sweep(directory, manifest)
     forget(directory / WORK_FOLDER)
     report(Progress("finished", len(pieces), len(pieces)))
     return manifest
+
+
+def _cleaned(
+    config: "TextConfig", directory: Path, pieces: Sequence[Piece], executor: Executor, report: Listener
+) -> Corpus | CleanedCorpus:
+    """The corpus after its steps."""
+    if not config.steps:
+        return config.corpus.located()
+    return cleaned(
+        config.corpus,
+        config.steps,
+        pieces,
+        work_folder=directory / WORK_FOLDER,
+        executor=executor,
+        told=lambda *numbers: report(Progress("clean", *numbers)),
+    )
+
+
+def _source(findings: Findings) -> str:
+    return _sha256("".join(findings.contents))
 
 
 def _fields(span: Any) -> tuple[str, int, int]:
@@ -135,127 +157,46 @@ def _start(directory: Path, identity: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
-def _cleaned(
-    config: "TextConfig", directory: Path, pieces: Sequence[Piece], executor: Executor, report: Listener
-) -> Corpus | CleanedCorpus:
-    """The corpus after its steps."""
-    if not config.steps:
-        return config.corpus.located()
-    return cleaned(
-        config.corpus,
-        config.steps,
-        pieces,
-        work_folder=directory / WORK_FOLDER,
-        executor=executor,
-        told=lambda *numbers: report(Progress("clean", *numbers)),
-    )
-
-
-def _scan(
-    config: "TextConfig",
-    corpus: Corpus | CleanedCorpus,
-    pieces: Sequence[Piece],
-    executor: Executor,
-    report: Listener,
-) -> list[Scan]:
-    tokenizer = config.tokenizer
-    tasks = [ScanTask(corpus, piece, tokenizer.wanted_sample_bytes, tokenizer.counts_words) for piece in pieces]
-    scans: list[Scan] = []
-    documents = num_bytes = 0
-    for one in executor.map(scan, tasks):
-        scans.append(one)
-        documents, num_bytes = documents + one.num_documents.total(), num_bytes + one.num_bytes
-        report(Progress("scan", len(scans), len(pieces), documents, num_bytes))
-    _check_no_split_is_empty(pieces, scans)
-    return scans
-
-
-def _check_no_split_is_empty(pieces: Sequence[Piece], scans: Sequence[Scan]) -> None:
-    counts = sum((one.num_documents for one in scans), Counter[Split]())
+def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> None:
+    counts = findings.documents
     expected = {split for piece in pieces for split in ((piece.split,) if piece.split else ("train", "valid"))}
-    if not counts.total() and not any(one.report.counts for one in scans):
+    if not counts.total() and not findings.report:
         raise BadInput("corpus: its files are empty, there is no document in them; name files with text")
     for split in SPLITS:
         if split in expected and not counts[split]:
-            left_out = sum((one.report.counts for one in scans), Counter[str]())
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(findings.report.items())) or "none"
             raise BadInput(
                 f"corpus: no document for the split {split} ({counts.total()} for others; left out: {reasons}); give "
                 "more text, cut it in smaller documents, or name files for the split"
             )
 
 
-def _tokenizer(
-    config: "TextConfig",
-    corpus: Corpus | CleanedCorpus,
-    directory: Path,
-    pieces: Sequence[Piece],
-    scans: Sequence[Scan],
-    source: str,
-    executor: Executor,
-    report: Listener,
-) -> Tokenizer:
+def _ready_made(config: "TextConfig", directory: Path) -> Tokenizer:
+    """One that does not depend on the text."""
+    tokenizer = config.tokenizer.build([], Counter())
+    try:
+        return load_tokenizer(directory, tokenizer.hash)
+    except (BadInput, Corrupt):
+        tokenizer.save(directory)
+        return tokenizer
+
+
+def _trained(job: Job, findings: Findings) -> Tokenizer:
     """Trained on the sample, or the one that an earlier run trained on the same text."""
-    record = directory / WORK_FOLDER / "tokenizer.json"
+    record, source = job.directory / WORK_FOLDER / "tokenizer.json", _source(findings)
     try:
         trained = Trained.model_validate_json(record.read_bytes())
         if trained.source == source:
-            return load_tokenizer(directory, trained.tokenizer_hash)
+            return load_tokenizer(job.directory, trained.tokenizer_hash)
     except (OSError, ValueError, Corrupt):
         record.unlink(missing_ok=True)
-    texts = _sample(config, corpus, pieces, scans, executor, report)
-    report(Progress("tokenizer", 0, 1))
-    tokenizer = config.tokenizer.build(texts, sum((one.words for one in scans), Counter[str]()))
-    tokenizer.save(directory)
+    texts = job.sample(findings)
+    job.report(Progress("tokenizer", 0, 1))
+    tokenizer = job.config.tokenizer.build(texts, findings.counts)
+    tokenizer.save(job.directory)
     write_atomically(record, Trained(source=source, tokenizer_hash=tokenizer.hash).model_dump_json().encode())
-    report(Progress("tokenizer", 1, 1))
+    job.report(Progress("tokenizer", 1, 1))
     return tokenizer
-
-
-def _sample(
-    config: "TextConfig",
-    corpus: Corpus | CleanedCorpus,
-    pieces: Sequence[Piece],
-    scans: Sequence[Scan],
-    executor: Executor,
-    report: Listener,
-) -> Iterable[str]:
-    """The texts to train on, in the corpus's order."""
-    chosen = first_of([one for scan in scans for one in scan.sample], config.tokenizer.wanted_sample_bytes)
-    if not chosen:
-        return []
-    highest = chosen[-1][0]
-    wanted = [piece for piece, scan in zip(pieces, scans, strict=True) if any(p <= highest for p, _ in scan.sample)]
-    texts: list[str] = []
-    num_bytes = 0
-    for number, found in enumerate(executor.map(sample, [SampleTask(corpus, piece, highest) for piece in wanted])):
-        texts += found
-        num_bytes += sum(len(text.encode()) for text in found)
-        report(Progress("sample", number + 1, len(wanted), len(texts), num_bytes))
-    return texts
-
-
-def _encode(
-    config: "TextConfig",
-    corpus: Corpus | CleanedCorpus,
-    directory: Path,
-    pieces: Sequence[Piece],
-    scans: Sequence[Scan],
-    tokenizer: Tokenizer,
-    executor: Executor,
-    report: Listener,
-) -> list[Encoded]:
-    tasks = [
-        EncodeTask(corpus, piece, number, one.content, directory, tokenizer.hash, config.shard_bytes)
-        for number, (piece, one) in enumerate(zip(pieces, scans, strict=True))
-    ]
-    encoded: list[Encoded] = []
-    documents = num_bytes = 0
-    for one in executor.map(encode, tasks):
-        encoded.append(one)
-        documents, num_bytes = documents + one.num_documents, num_bytes + one.num_bytes
-        report(Progress("encode", len(encoded), len(pieces), documents, num_bytes))
-    return encoded
 
 
 def _splits(encoded: Sequence[Encoded]) -> dict[str, SplitRecord]:
@@ -270,6 +211,6 @@ def _sweep(directory: Path, manifest: Manifest) -> None:
     for path in (directory / SHARD_FOLDER).iterdir():
         if path not in wanted and path.suffix in (".npy", ".tmp"):
             path.unlink()
-    for folder in (directory, directory / WORK_FOLDER):
-        for path in folder.glob("*.tmp"):
-            path.unlink()
+    work = directory / WORK_FOLDER
+    for path in (*directory.glob("*.tmp"), *work.glob("*.tmp"), *work.glob("scan-*.json"), *work.glob("part-*.json")):
+        path.unlink()  # a scan says when the corpus's files changed, which is no part of what was prepared

@@ -17,3 +17,6 @@ class Progress:
     documents: int = 0
     num_bytes: int = 0
     """Read in this stage so far, of text."""
+    size_done: int = 0
+    size: int = 0
+    """What the pieces done, and all of them, have in the corpus's files."""

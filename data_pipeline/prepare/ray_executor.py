@@ -6,7 +6,6 @@ The directory of the shards and the corpus must be at the same paths on every ma
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +13,21 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from data_pipeline.config import BadInput, SegueError
-from data_pipeline.prepare.executor import IN_FLIGHT, checked
+from data_pipeline.prepare.executor import checked
+from data_pipeline.prepare.worker_pool import AHEAD, RETRIES
+
+IN_FLIGHT = 2
+"""Tasks per worker that are submitted at a time: one runs, one waits."""
 
 
 class RayExecutor:
     """Plain Ray tasks, a bounded number at a time. It starts no Ray: a session does, which binds it to loopback."""
 
     def __init__(self, workers: int) -> None:
-        """At most `workers` tasks at a time, of one processor each; BadInput unless workers >= 1."""
+        """At most `workers` tasks at a time, of one processor each; BadInput unless workers >= 1.
+
+        Ray tries a task whose worker or node was lost again.
+        """
         self.workers = checked(workers)
 
     def __enter__(self) -> Self:
@@ -37,22 +43,28 @@ class RayExecutor:
         """Nothing: the tasks of a `map` end with it."""
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        call = ray.remote(num_cpus=1)(_in_directory)
-        task = partial(call.remote, Path.cwd(), function)
-        running: deque[Any] = deque()
+        call = ray.remote(num_cpus=1, max_retries=RETRIES)(_in_directory)
+        waiting, results = deque(range(len(items))), dict[int, Any]()
+        running: dict[Any, int] = {}
+        given = 0
         try:
-            for item in items:
-                if len(running) == IN_FLIGHT * self.workers:
-                    yield ray.get(running.popleft())
-                running.append(task(item))
-            while running:
-                yield ray.get(running.popleft())
+            while given < len(items):
+                while waiting and len(running) < IN_FLIGHT * self.workers and waiting[0] < given + AHEAD * self.workers:
+                    place = waiting.popleft()
+                    running[call.remote(Path.cwd(), function, items[place])] = place
+                ready, _ = ray.wait(list(running))
+                results |= {running.pop(reference): ray.get(reference) for reference in ready}
+                while given in results:
+                    yield results.pop(given)
+                    given += 1
         except RayTaskError as error:
             if isinstance(error.cause, SegueError):
                 raise error.cause from error
             raise
         except RayError as error:
-            raise SegueError(f"Ray lost a task ({error}); run the same command again to go on") from error
+            raise SegueError(
+                f"Ray lost a task {1 + RETRIES} times ({error}); run the same command again to go on"
+            ) from error
         finally:
             for reference in running:
                 ray.cancel(reference)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,51 +14,69 @@ from data_pipeline.manifest import FileKind, FileRecord, ShardRecord
 class ShardWriter:
     """Collects documents and writes a shard whenever the next one would make it too large."""
 
-    def __init__(self, directory: Path, name: str, shard_bytes: int) -> None:
-        """Shards are called `name`-000 and so on; each has at most `shard_bytes` of text, or one document."""
+    def __init__(self, directory: Path, name: str, shard_bytes: int, written: Iterable[ShardRecord] = ()) -> None:
+        """Shards are called `name`-000 and so on, after those that are `written`; each has at most `shard_bytes` of
+        text, or one document."""
         self._directory, self._name, self._shard_bytes = directory, name, shard_bytes
-        self._tokens: list[np.ndarray] = []
-        self._sizes: list[int] = []
-        self._records: list[ShardRecord] = []
+        self.records: list[ShardRecord] = [*written]
+        """Of the shards that are there."""
+        self._continues = False
+        self._clear()
 
-    def add(self, tokens: np.ndarray, num_bytes: int) -> None:
-        """One document: its tokens with the end, and the bytes of its text."""
-        if self._sizes and sum(self._sizes) + num_bytes > self._shard_bytes:
+    def add(self, tokens: np.ndarray, num_bytes: int, *, continues: bool = False) -> None:
+        """One document: its tokens with the end, and the bytes of its text; or a part that continues the one before."""
+        if self._sizes and self._num_bytes + num_bytes > self._shard_bytes:
             self._write()
+        self._num_bytes += num_bytes
         self._tokens.append(tokens)
+        if continues and self._sizes:
+            self._sizes[-1] += num_bytes
+            self._lengths[-1] += len(tokens)
+            return
+        self._continues = self._continues or continues
         self._sizes.append(num_bytes)
+        self._lengths.append(len(tokens))
 
     def finish(self) -> list[ShardRecord]:
         """All shards written, in order."""
         if self._sizes:
             self._write()
-        return self._records
+        return self.records
+
+    def _clear(self) -> None:
+        self._tokens: list[np.ndarray] = []
+        self._lengths: list[int] = []
+        self._sizes: list[int] = []
+        self._num_bytes, self._continues = 0, False
 
     def _write(self) -> None:
-        offsets = np.cumsum([0, *(len(tokens) for tokens in self._tokens)]).astype("<i8")
-        arrays: dict[FileKind, np.ndarray] = {
-            "tokens": np.concatenate(self._tokens),
-            "offsets": offsets,
-            "bytes": np.array(self._sizes, dtype="<i8"),
+        contents: dict[FileKind, bytes] = {
+            "tokens": _npy(self._tokens),
+            "offsets": _npy([np.cumsum([0, *self._lengths]).astype("<i8")]),
+            "bytes": _npy([np.array(self._sizes, dtype="<i8")]),
         }
-        contents = {kind: _npy(array) for kind, array in arrays.items()}
         record = ShardRecord(
-            name=f"{self._name}-{len(self._records):03d}",
-            num_tokens=int(offsets[-1]),
+            name=f"{self._name}-{len(self.records):03d}",
+            num_tokens=sum(self._lengths),
             num_documents=len(self._sizes),
-            num_bytes=sum(self._sizes),
+            num_bytes=self._num_bytes,
             files={
                 kind: FileRecord(num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
                 for kind, data in contents.items()
             },
+            continues=self._continues,
         )
         for kind, data in contents.items():
             write_atomically(record.path(self._directory, kind), data)
-        self._records.append(record)
-        self._tokens, self._sizes = [], []
+        self.records.append(record)
+        self._clear()
 
 
-def _npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
+def _npy(parts: list[np.ndarray]) -> bytes:
+    """A file of the parts end to end, as `np.save` writes it, with one copy of them in memory."""
+    header = io.BytesIO()
+    length = sum(map(len, parts))
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": (length,)}
+    )
+    return b"".join([header.getvalue(), *(np.ascontiguousarray(part).data for part in parts)])

@@ -1,7 +1,7 @@
 """Documents, and the pieces in which workers read a corpus.
 
-A corpus lists its *pieces* from file sizes alone, in an order that depends on nothing but the corpus; any worker can
-read any piece. A piece is what one worker prepares at a time, whatever the number of workers.
+A corpus lists its *pieces* from file sizes and tables of contents alone, in an order that depends on nothing but the
+corpus; any worker can read any piece. A piece is what one worker prepares at a time, whatever the number of workers.
 """
 
 import abc
@@ -15,8 +15,29 @@ from data_pipeline.mixing import fraction_of
 
 Split = Literal["train", "valid", "test"]
 
-InvalidUtf8 = Literal["skip", "replace", "stop"]
-"""What to do with a document that is not UTF-8: leave it out, put U+FFFD for what is wrong, or end with an error."""
+Reason = Literal[
+    "empty",
+    "empty_file",
+    "too_long",
+    "expands_too_far",
+    "damaged_file",
+    "invalid_utf8",
+    "replaced_utf8",
+    "lone_surrogate",
+    "replaced_surrogate",
+    "nul",
+    "kept_nul",
+    "removed_nul",
+    "removed_byte_order_mark",
+    "not_json",
+    "no_text",
+    "text_not_a_string",
+    "no_id",
+    "other_member",
+    "other_record",
+    "unreadable_record",
+]
+"""Why a document, or a file, was left out, altered or is remarkable; docs/data.md says what each means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +48,15 @@ class Document:
     text: str
     num_bytes: int
     """Of the text in UTF-8: what bits per byte divide by."""
+    source: str = ""
+    """The file in the corpus, the table, or the URL that it comes from."""
+    start: int = 0
+    stop: int = 0
+    """Its bytes [start, stop) in the uncompressed file; of a table, its row."""
+    continues: bool = False
+    """It is a part of a document too long to be held at once, and not the first: it continues the one before it."""
+    more: bool = False
+    """It is such a part, and not the last: the next one continues it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +69,18 @@ class Span:
     """The documents that start in [start, stop)."""
     size: int
     """About how many bytes that is."""
+    document: tuple[int, int] | None = None
+    """The bytes [start, stop) of a document too long to be held at once: the span is all or a part of it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether the document began before the span."""
+        return self.document is not None and self.start > self.document[0]
+
+    @property
+    def more(self) -> bool:
+        """Whether the document goes on after the span."""
+        return self.document is not None and self.stop < self.document[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +93,11 @@ class Piece:
 
 @dataclass(slots=True)
 class Report:
-    """What reading left out or altered, by reason."""
+    """What reading left out, altered or remarked, by reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, reason: Literal["empty", "invalid_utf8", "replaced_utf8", "too_long", "expands_too_far"]) -> None:
+    def add(self, reason: Reason) -> None:
         self.counts[reason] += 1
 
 
@@ -68,7 +110,14 @@ class CorpusConfig(Config, abc.ABC):
 
     @abc.abstractmethod
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
-        """The documents of a piece in order, never an empty one; BadInput for a file that cannot be read."""
+        """The documents of a piece in order, never an empty one; BadInput for a file that cannot be read.
+
+        One too long to be held comes in parts, which `continues` and `more` tell, each with an id of its own.
+        """
+
+    def stamp(self, piece: Piece) -> str | None:
+        """Equal stamps: what the piece reads has not changed. None where that cannot be told without reading it."""
+        return None
 
     def located(self) -> Self:
         """The same corpus for a worker with another working directory."""
@@ -84,11 +133,13 @@ class CorpusConfig(Config, abc.ABC):
 def packed(split: Split | None, spans: Iterable[Span], piece_bytes: int) -> Iterator[Piece]:
     """Consecutive spans together as long as they stay within `piece_bytes`; a larger span is a piece of its own."""
     group: list[Span] = []
+    size = 0
     for span in spans:
-        if group and sum(one.size for one in group) + span.size > piece_bytes:
+        if group and size + span.size > piece_bytes:
             yield Piece(split, tuple(group))
-            group = []
+            group, size = [], 0
         group.append(span)
+        size += span.size
     if group:
         yield Piece(split, tuple(group))
 
@@ -96,22 +147,3 @@ def packed(split: Split | None, spans: Iterable[Span], piece_bytes: int) -> Iter
 def split_of(document_id: str, held_out: float) -> Split:
     """By the hash of the id: a share of about `held_out` is "valid"."""
     return "valid" if fraction_of(document_id) < held_out else "train"
-
-
-def decoded(document_id: str, data: bytes, policy: InvalidUtf8, report: Report) -> Document | None:
-    """The document, or None (and why, in the report) if it is left out; UnicodeDecodeError if the policy is "stop"."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        if policy == "stop":
-            raise
-        if policy == "skip":
-            report.add("invalid_utf8")
-            return None
-        text = data.decode("utf-8", errors="replace")
-        data = text.encode("utf-8")
-        report.add("replaced_utf8")
-    if not text or text.isspace():
-        report.add("empty")
-        return None
-    return Document(id=document_id, text=text, num_bytes=len(data))

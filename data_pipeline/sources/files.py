@@ -1,126 +1,87 @@
-"""Text files of the user's own: plain, .gz or .zst; a document is a whole file, a line, or a paragraph."""
+"""Text files: plain, .gz or .zst; a document is a whole file, a line, a paragraph, or what a separator ends."""
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_pipeline.config import BadInput
-from data_pipeline.sources.bytes_of_files import DocumentUnit, documents_in, is_compressed
-from data_pipeline.sources.document import (
-    CorpusConfig,
-    Document,
-    InvalidUtf8,
-    Piece,
-    Report,
-    Span,
-    Split,
-    decoded,
-    packed,
-    split_of,
-)
+from data_pipeline.sources.byte_ranges import DocumentUnit, documents_in, overlaps_itself
+from data_pipeline.sources.decoding import Found
+from data_pipeline.sources.document import Piece, Report, Span
+from data_pipeline.sources.file_corpus import FileCorpus
+from data_pipeline.sources.folder import Folder
+from data_pipeline.sources.giants import END_OF_LINE, END_OF_PARAGRAPH, giants_in, spans_with_giants
+from data_pipeline.sources.opening import byte_spans, is_compressed, opened, range_of
 
 FEWEST_FILES = 10
 """With fewer whole-file documents than this, a held-out share by hash is likely to be empty."""
 
-Patterns = list[Annotated[str, Field(min_length=1)]]
 
-
-class FilesConfig(CorpusConfig):
-    """Files below `directory`, chosen by path or glob; a document's id is its path, with its byte offset if a part.
-
-    The order is that of the patterns' files by path, and within a file its own.
-    """
+class FilesConfig(FileCorpus):
+    """A document's id is its file's name, with its byte offset if it is a part of the file."""
 
     kind: Literal["files"]
-    directory: str
-    train: Patterns = Field(min_length=1)
-    valid: Patterns = Field(default=[])
-    test: Patterns = Field(default=[])
     document: DocumentUnit
-    """A whole file, a line, or a paragraph (ended by lines that are empty but for white space)."""
-    held_out: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Where no `valid` files are given: the share of the train documents, by hash of the id, that becomes "valid"."""
-    invalid_utf8: InvalidUtf8 = "skip"
-    max_document_bytes: int = Field(default=1 << 30, ge=1)
-    """Longer documents are left out and counted."""
+    """A whole file, a line, a paragraph (ended by lines that are empty but for white space), or what stands between
+    separators."""
+    separator: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
+    """With `document: separator`, the text that parts documents and belongs to none, such as <|endoftext|>."""
 
-    def located(self) -> Self:
-        return self.model_copy(update={"directory": str(Path(self.directory).resolve())})
+    @model_validator(mode="after")
+    def _check_separator(self) -> Self:
+        if (self.document == "separator") != (self.separator is not None):
+            raise ValueError(
+                f"separator {self.separator!r} with document {self.document}: a separator is given with document: "
+                "separator, and only then"
+            )
+        return self
 
     def pieces(self, piece_bytes: int) -> list[Piece]:
-        files = self._files()
-        hashed = not self.valid and self.held_out > 0
-        if hashed and self.document == "file" and len(files["train"]) < FEWEST_FILES:
+        pieces = super().pieces(piece_bytes)
+        hashed = sum(not span.continues for piece in pieces if piece.split is None for span in piece.spans)
+        if self.document == "file" and 0 < hashed < FEWEST_FILES:
             raise BadInput(
-                f"corpus.held_out {self.held_out}: {len(files['train'])} whole-file documents are too few to hold some "
-                f"out (fewer than {FEWEST_FILES}); set corpus.document to blank_line or line, or name corpus.valid "
-                "files, or set corpus.held_out to 0"
+                f"corpus.held_out {self.held_out}: {hashed} whole-file documents are too few to hold some out (fewer "
+                f"than {FEWEST_FILES}); set corpus.document to blank_line or line, or name corpus.valid files, or set "
+                "corpus.held_out to 0"
             )
-        pieces: list[Piece] = []
-        for split, paths in files.items():
-            spans = (span for path in paths for span in self._spans(path, piece_bytes))
-            pieces += packed(None if hashed and split == "train" else split, spans, piece_bytes)
         return pieces
 
-    def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
-        for span in piece.spans:
-            found = documents_in(
-                Path(self.directory, span.name),
-                span.start,
-                span.stop,
+    def spans_of(self, folder: Folder, name: str, size: int, piece_bytes: int) -> Iterator[Span]:
+        can_be_cut = not is_compressed(name) and (self.document == "file" or self._end is not None)
+        giants = giants_in(folder, name, size, self._end) if can_be_cut else []
+        if giants:
+            yield from spans_with_giants(folder, name, size, piece_bytes, giants, self.max_document_bytes)
+            return
+        whole = self.document == "file" or overlaps_itself(self._separator)
+        yield from super().spans_of(folder, name, size, piece_bytes) if whole else byte_spans(name, size, piece_bytes)
+
+    def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
+        with opened(folder, span.name) as stream:
+            parts = documents_in(
+                stream,
+                range_of(span),
                 unit=self.document,
                 max_bytes=self.max_document_bytes,
                 report=report,
+                separator=self._separator,
             )
-            for one in found:
-                identity = span.name if self.document == "file" else f"{span.name}:{one.offset}"
-                document = self._decoded(identity, one.data, report)
-                if document is not None:
-                    yield piece.split or split_of(identity, self.held_out), document
+            for part in parts:
+                identity = self.identity_of(span.name, part.offset)
+                yield Found(identity, part.data, span.name, part.offset, part.offset + len(part.data))
 
-    def _decoded(self, identity: str, data: bytes, report: Report) -> Document | None:
-        try:
-            return decoded(identity, data, self.invalid_utf8, report)
-        except UnicodeDecodeError as error:
-            raise BadInput(
-                f"{identity}: not UTF-8 at byte {error.start} of the document; convert the file, or set "
-                "corpus.invalid_utf8 to skip or replace"
-            ) from error
+    def identity_of(self, name: str, offset: int) -> str:
+        return name if self.document == "file" else super().identity_of(name, offset)
 
-    def _spans(self, path: Path, piece_bytes: int) -> Iterator[Span]:
-        name, size = path.relative_to(self.directory).as_posix(), path.stat().st_size
-        if self.document == "file" or is_compressed(path) or size <= piece_bytes:
-            yield Span(name, 0, size, size)
-            return
-        for start in range(0, size, piece_bytes):
-            stop = min(start + piece_bytes, size)
-            yield Span(name, start, stop, stop - start)
+    @property
+    def _end(self) -> re.Pattern[bytes] | None:
+        """What a document ends with; None for the end of the file, or where only reading from the beginning tells."""
+        if self.separator is not None:
+            return None if overlaps_itself(self._separator) else re.compile(re.escape(self._separator))
+        return {"line": END_OF_LINE, "blank_line": END_OF_PARAGRAPH}.get(self.document)
 
-    def _files(self) -> dict[Split, list[Path]]:
-        if not Path(self.directory).is_dir():
-            raise BadInput(f"corpus.directory {self.directory}: no such directory; give the one that holds the files")
-        patterns: dict[Split, Patterns] = {"train": self.train, "valid": self.valid, "test": self.test}
-        files = {split: self._matching(split, patterns[split]) for split in patterns}
-        owner: dict[Path, Split] = {}
-        for split, paths in files.items():
-            for path in paths:
-                if owner.setdefault(path, split) != split:
-                    raise BadInput(
-                        f"corpus.{split}: {path.relative_to(self.directory)} is in corpus.{owner[path]} too; "
-                        "name each file in one split only"
-                    )
-        return files
-
-    def _matching(self, split: Split, patterns: Patterns) -> list[Path]:
-        base, chosen = Path(self.directory), set[Path]()
-        for pattern in patterns:
-            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                raise BadInput(f"corpus.{split} {pattern}: must be relative to corpus.directory, and within it")
-            literal = base / pattern
-            found = [literal] if literal.is_file() else [path for path in base.glob(pattern) if path.is_file()]
-            if not found:
-                raise BadInput(f"corpus.{split} {pattern}: no such file in {self.directory}; correct the path or glob")
-            chosen.update(found)
-        return sorted(chosen, key=lambda path: path.relative_to(base).as_posix())
+    @property
+    def _separator(self) -> bytes:
+        return (self.separator or "").encode()

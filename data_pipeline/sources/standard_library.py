@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.config import BadInput
-from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, decoded, packed, split_of
+from data_pipeline.sources.decoding import Found, TextPolicy, decoded
+from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, packed, split_of
+from data_pipeline.sources.folder import LocalFolder
 
 HELD_OUT = 0.1
 LEFT_OUT = frozenset({"site-packages", "dist-packages", "__pycache__"})
@@ -34,9 +36,15 @@ class StandardLibraryConfig(CorpusConfig):
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
         base = _base()
         for span in piece.spans:
-            document = decoded(span.name, (base / span.name).read_bytes(), "skip", report)
+            data = (base / span.name).read_bytes()
+            document = decoded(Found(span.name, data, span.name, 0, len(data)), TextPolicy(), report)
             if document is not None:
                 yield split_of(span.name, HELD_OUT), document
+
+    def stamp(self, piece: Piece) -> str | None:
+        folder = LocalFolder(_base())
+        stamps = [folder.stamp(span.name) for span in piece.spans]
+        return None if None in stamps else " ".join(map(str, stamps))
 
 
 def _base() -> Path:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from data_pipeline.atomic import sha256_of
 from data_pipeline.config import Corrupt
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Split
 from data_pipeline.steps import Step
 from data_pipeline.steps.arrays import array_path, load_array
 from data_pipeline.steps.chain import chain, code_counts
-from data_pipeline.steps.piece_pass import PassRecord, piece_name
+from data_pipeline.steps.piece_pass import VERSION, PassRecord, piece_name
 from data_pipeline.steps.raw_content import RawContent, changed
 
 
@@ -50,6 +51,14 @@ class CleanedCorpus:
         if record is not None:
             raw.check(record.content)
         report.counts.update(code_counts(self.steps, [*(codes or ()), *late.elements()]))
+
+    def stamp(self, piece: Piece) -> str | None:
+        """Equal stamps: what is left of the piece has not changed; None where that cannot be told."""
+        of_corpus = self.corpus.stamp(piece)
+        if of_corpus is None or self.folder is None:
+            return None if of_corpus is None else f"{of_corpus} {VERSION}"
+        path = array_path(self.folder, piece_name(piece), self.verdicts)
+        return f"{of_corpus} {VERSION} {sha256_of(path)}" if path.exists() else None
 
     def _known(self, piece: Piece) -> tuple[PassRecord | None, list[int] | None]:
         if self.folder is None:

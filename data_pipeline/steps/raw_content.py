@@ -6,6 +6,7 @@ import xxhash
 
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Split
+from data_pipeline.sources.whole_documents import whole_documents
 
 
 class RawContent:
@@ -18,7 +19,7 @@ class RawContent:
         self.num_bytes = 0
 
     def read(self, report: Report) -> Iterator[tuple[Split, Document]]:
-        for split, document in self._corpus.read(self._piece, report):
+        for split, document in whole_documents(self._corpus.read(self._piece, report)):
             self._digest.update(f"{split}\0{document.id}\0{document.num_bytes}\0".encode())
             self._digest.update(document.text.encode())
             self.num_documents += 1

@@ -14,7 +14,7 @@ class ByteConfig(TokenizerTraining):
 
     kind: Literal["byte"]
 
-    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> "ByteTokenizer":
+    def build(self, texts: Iterable[str], counts: Counter[str]) -> "ByteTokenizer":
         return ByteTokenizer()
 
 
@@ -23,6 +23,7 @@ class ByteTokenizer(Tokenizer):
 
     kind = "byte"
     lossless = True
+    divisible = True
     vocab_size = 257
     end_of_document = 256
 

@@ -1,13 +1,17 @@
-"""Byte-pair encoding of UTF-8 bytes (Sennrich et al. 2016; Radford et al. 2019), by the `tokenizers` library.
+"""Byte-pair encoding of UTF-8 bytes (Sennrich et al. 2016; Radford et al. 2019), and what else `tokenizers` can read.
 
-Kind `bpe` is trained on the corpus and lossless; kind `file` is any tokenizer that the library can read.
+Kind `bpe` is trained on the corpus and lossless; kind `file` is any tokenizer that the library can read. Where
+`engine.py` can give the same ids faster, it does; neither the hash nor the ids depend on it.
 """
 
-import re
+import json
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -15,14 +19,17 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data_pipeline.config import BadInput
+from data_pipeline.tokenizers.division import LONGEST_RUN, divided
+from data_pipeline.tokenizers.engine import Engine
+from data_pipeline.tokenizers.hard_texts import HARD_TEXTS, FirstTexts
 from data_pipeline.tokenizers.tokenizer import END_OF_DOCUMENT, Tokenizer, TokenizerTraining, Tokens
 
 LONGEST_CALL = 1 << 16
-"""Characters encoded in one call, where it can be divided: a giant document would take memory in proportion."""
+"""Characters that the library encodes in one call, where text can be divided: its results take much memory."""
 
 PARTS_AT_A_TIME = 256
 
-BOUNDARY = re.compile(r" (?=\S)")
+LibraryKind = Literal["bpe", "unigram", "gpt2", "file"]
 
 
 class BytePairConfig(TokenizerTraining):
@@ -38,10 +45,7 @@ class BytePairConfig(TokenizerTraining):
     def wanted_sample_bytes(self) -> int:
         return self.sample_bytes
 
-    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> "BytePairTokenizer":
-        library = LibraryTokenizer(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        library.decoder = decoders.ByteLevel()
+    def build(self, texts: Iterable[str], counts: Counter[str]) -> "BytePairTokenizer":
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
             min_frequency=2,
@@ -49,6 +53,7 @@ class BytePairConfig(TokenizerTraining):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
+        library = byte_level(models.BPE())
         library.train_from_iterator(texts, trainer)
         return BytePairTokenizer(library, kind="bpe", end_of_document=END_OF_DOCUMENT)
 
@@ -62,7 +67,7 @@ class TokenizerFileConfig(TokenizerTraining):
     end_of_document: str = "<|endoftext|>"
     """One of its tokens."""
 
-    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> "BytePairTokenizer":
+    def build(self, texts: Iterable[str], counts: Counter[str]) -> "BytePairTokenizer":
         try:
             content = Path(self.path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -71,10 +76,18 @@ class TokenizerFileConfig(TokenizerTraining):
         return BytePairTokenizer.parse(content, settings)
 
 
+def byte_level(model: models.Model) -> LibraryTokenizer:
+    """The model on UTF-8 bytes, within the words of GPT-2's pattern."""
+    library = LibraryTokenizer(model)
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
 class BytePairTokenizer(Tokenizer):
     """A tokenizer of the library. Text that looks like a special token is encoded as the text it is."""
 
-    def __init__(self, library: LibraryTokenizer, *, kind: Literal["bpe", "file"], end_of_document: str) -> None:
+    def __init__(self, library: LibraryTokenizer, *, kind: LibraryKind, end_of_document: str) -> None:
         """BadInput if `end_of_document` is none of the tokens."""
         number = library.token_to_id(end_of_document)
         if number is None:
@@ -88,6 +101,9 @@ class BytePairTokenizer(Tokenizer):
         self.lossless = library.normalizer is None and isinstance(library.decoder, decoders.ByteLevel)
         self.end_of_document = number
         self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())
+        self.divisible = kind != "file" or _divides_as_gpt2(library)
+        self._end = np.array([number], dtype=self.dtype)
+        self._sample = FirstTexts()
 
     @classmethod
     def parse(cls, vocabulary: str, settings: dict[str, str | int | bool]) -> "BytePairTokenizer":
@@ -96,20 +112,78 @@ class BytePairTokenizer(Tokenizer):
             library = LibraryTokenizer.from_str(vocabulary)
         except Exception as error:  # the library raises nothing narrower
             raise BadInput(f"tokenizer.json: the tokenizers library cannot read it ({error}); give another") from error
-        kind: Literal["bpe", "file"] = "bpe" if settings["kind"] == "bpe" else "file"
+        kind = next(one for one in get_args(LibraryKind) if one == settings["kind"])
         return cls(library, kind=kind, end_of_document=str(settings["end_of_document"]))
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
-        parts = [list(divided(text, LONGEST_CALL)) if self.kind == "bpe" else [text] for text in texts]
-        flat = [part for of_text in parts for part in of_text]
-        ids = self._ids(flat)
-        return [np.concatenate([next(ids) for _ in of_text]) for of_text in parts]
+        return self._encode(texts, with_end=False)
 
-    def _ids(self, parts: Sequence[str]) -> Iterator[Tokens]:
-        """Of each part; the library's results, far larger than the ids, are kept for a few parts only."""
-        for start in range(0, len(parts), PARTS_AT_A_TIME):
-            group = self._library.encode_batch_fast(parts[start : start + PARTS_AT_A_TIME], add_special_tokens=False)
-            yield from (np.array(one.ids, dtype=self.dtype) for one in group)
+    def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
+        return self._encode(texts, with_end=True)
+
+    def reference(self, texts: Sequence[str]) -> list[Tokens]:
+        """What `encode_batch` gives, by the library alone."""
+        parts = [list(divided(text, LONGEST_CALL)) if self.divisible else [text] for text in texts]
+        flat = list(chain.from_iterable(parts))
+        ids: list[Tokens] = []
+        for start in range(0, len(flat), PARTS_AT_A_TIME):  # its results, far larger than the ids, of a few only
+            group = self._library.encode_batch_fast(flat[start : start + PARTS_AT_A_TIME], add_special_tokens=False)
+            ids += [np.array(one.ids, dtype=self.dtype) for one in group]
+        in_order = iter(ids)
+        return [np.concatenate([next(in_order) for _ in of_text]) for of_text in parts]
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """The faster way to the same ids, where there is one for this vocabulary."""
+        try:
+            engine = Engine(self._library, self.end_of_document, self.dtype)
+        except ValueError:
+            return None
+        return engine if self._agrees(engine, HARD_TEXTS) else None
+
+    def _encode(self, texts: Sequence[str], *, with_end: bool) -> list[Tokens]:
+        """Long texts in parts of which neither way makes more than memory holds."""
+        if not self.divisible or all(len(text) <= LONGEST_RUN for text in texts):
+            return self._encode_short(texts, with_end=with_end)
+        encoded: list[Tokens] = []
+        for text in texts:
+            parts = divided(text, LONGEST_RUN, 2 * LONGEST_RUN)
+            ids = [self._encode_short([part], with_end=False)[0] for part in parts]
+            encoded.append(np.concatenate([*ids, *([self._end] * with_end)]))
+        return encoded
+
+    def _encode_short(self, texts: Sequence[str], *, with_end: bool) -> list[Tokens]:
+        engine = self._engine_for(texts)
+        easy = [engine is not None and engine.can_encode(text) for text in texts]
+        fast = [text for text, is_easy in zip(texts, easy, strict=True) if is_easy]
+        slow = [text for text, is_easy in zip(texts, easy, strict=True) if not is_easy]
+        by_engine = iter(engine.encode(fast, with_end=with_end) if engine is not None and fast else ())
+        by_library = iter(self._by_reference(slow, with_end=with_end))
+        return [next(by_engine if is_easy else by_library) for is_easy in easy]
+
+    def _by_reference(self, texts: Sequence[str], *, with_end: bool) -> list[Tokens]:
+        ids = self.reference(texts)
+        return [np.concatenate([one, self._end]) for one in ids] if with_end else ids
+
+    def _engine_for(self, texts: Sequence[str]) -> Engine | None:
+        """The engine, unless it differs on one of the first texts that there are."""
+        sample = self._sample.take(texts)
+        if sample and self.engine is not None and not self._agrees(self.engine, sample):
+            self.engine = None
+        return self.engine
+
+    def _agrees(self, engine: Engine, texts: Sequence[str]) -> bool:
+        chosen = [text for text in texts if engine.can_encode(text)]
+        pairs = zip(engine.encode(chosen, with_end=False), self.reference(chosen), strict=True)
+        different = next((place for place, (one, other) in enumerate(pairs) if not np.array_equal(one, other)), None)
+        if different is not None:
+            warnings.warn(
+                f"tiktoken and tokenizers differ in the ids of {chosen[different][:80]!r}; tokenizers alone is used, "
+                "which is slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return different is None
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return str(self._library.decode([int(i) for i in ids], skip_special_tokens=False))
@@ -121,14 +195,9 @@ class BytePairTokenizer(Tokenizer):
         return {"end_of_document": self.end_name}
 
 
-def divided(text: str, length: int) -> Iterator[str]:
-    """The text in parts of at least `length` characters, cut only where the byte-level pre-tokenizer cuts as well.
-
-    That is before a space that something else than white space follows: its pattern gives that space to what follows,
-    and leaves it out of the white space before.
-    """
-    start = 0
-    while boundary := BOUNDARY.search(text, start + length):
-        yield text[start : boundary.start()]
-        start = boundary.start()
-    yield text[start:]
+def _divides_as_gpt2(library: LibraryTokenizer) -> bool:
+    """Whether the words are those of GPT-2's pattern, of text as it is."""
+    content = json.loads(library.to_str())
+    before = content["pre_tokenizer"] or {}
+    plain = before.get("type") == "ByteLevel" and not before.get("add_prefix_space") and before.get("use_regex", True)
+    return plain and content["normalizer"] is None and all(token["special"] for token in content["added_tokens"])

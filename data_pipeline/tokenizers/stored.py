@@ -6,6 +6,7 @@ from pathlib import Path
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.tokenizers.byte import ByteTokenizer
 from data_pipeline.tokenizers.byte_pairs import BytePairTokenizer
+from data_pipeline.tokenizers.characters import CharacterTokenizer
 from data_pipeline.tokenizers.tokenizer import SETTINGS_FILE, VOCABULARY_FILE, Tokenizer
 from data_pipeline.tokenizers.word import WordTokenizer
 
@@ -13,7 +14,10 @@ READERS: dict[str, type[Tokenizer]] = {
     "byte": ByteTokenizer,
     "word": WordTokenizer,
     "bpe": BytePairTokenizer,
+    "unigram": BytePairTokenizer,
+    "gpt2": BytePairTokenizer,
     "file": BytePairTokenizer,
+    "char": CharacterTokenizer,
 }
 
 

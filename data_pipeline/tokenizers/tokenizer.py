@@ -1,7 +1,7 @@
 """What every tokenizer does, whatever its kind.
 
-A tokenizer is stored as two files: `tokenizer.json` (its vocabulary; for the kinds `bpe` and `file` the format of the
-`tokenizers` library) and `tokenizer_settings.json` (everything else).
+A tokenizer is stored as two files: `tokenizer.json` (its vocabulary; for the kinds `bpe`, `unigram`, `gpt2` and
+`file` the format of the `tokenizers` library) and `tokenizer_settings.json` (everything else).
 """
 
 import abc
@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from data_pipeline.config import Config
 END_OF_DOCUMENT = "<eos>"
 VOCABULARY_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_settings.json"
+
+Counted = Literal["words", "characters"]
 
 Tokens = np.ndarray
 """[length] uint16, or uint32 for a vocabulary of more than 65536."""
@@ -36,6 +39,8 @@ class Tokenizer(abc.ABC):
     """Whether decoding gives back every text exactly: without that, -log p of the tokens is not that of the bytes."""
     unknown: int | None = None
     """The id of what the vocabulary cannot spell, in tokenizers that have one."""
+    divisible: bool = False
+    """Whether text cut before a white space that something else follows has the ids of the whole."""
     end_of_document: int
     """The id that ends every stored document; text never encodes to it, but for kind `word` with `end_of_line`."""
 
@@ -94,10 +99,15 @@ class TokenizerTraining(Config, abc.ABC):
         return 0
 
     @property
-    def counts_words(self) -> bool:
-        """Whether `build` wants the counts of all words of the train split."""
-        return False
+    def counts(self) -> Counted | None:
+        """Of what `build` wants the counts in the train split."""
+        return None
+
+    @property
+    def needs_corpus(self) -> bool:
+        """Whether the tokenizer depends on the text."""
+        return self.wanted_sample_bytes > 0 or self.counts is not None
 
     @abc.abstractmethod
-    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> Tokenizer:
+    def build(self, texts: Iterable[str], counts: Counter[str]) -> Tokenizer:
         """The tokenizer; equal arguments give an equal one. BadInput if it cannot be made."""

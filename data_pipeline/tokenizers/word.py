@@ -27,13 +27,13 @@ class WordConfig(TokenizerTraining):
     """Every newline is a token `<eos>`; then the end of a document is not marked again if a newline ends it."""
 
     @property
-    def counts_words(self) -> bool:
-        return True
+    def counts(self) -> Literal["words"]:
+        return "words"
 
-    def build(self, texts: Iterable[str], word_counts: Counter[str]) -> "WordTokenizer":
+    def build(self, texts: Iterable[str], counts: Counter[str]) -> "WordTokenizer":
         special = (END_OF_DOCUMENT, UNKNOWN)
-        kept = (word for word, count in word_counts.items() if count >= self.min_count and word not in special)
-        words = sorted(kept, key=lambda word: (-word_counts[word], word))
+        kept = (word for word, count in counts.items() if count >= self.min_count and word not in special)
+        words = sorted(kept, key=lambda word: (-counts[word], word))
         if not words:
             raise BadInput(
                 f"tokenizer.min_count {self.min_count}: no word of the train split occurs as often; lower it"
@@ -45,6 +45,7 @@ class WordTokenizer(Tokenizer):
     """Not lossless: runs of white space become one space, unknown words `<unk>`."""
 
     kind = "word"
+    divisible = True
     end_of_document = 0
 
     def __init__(self, words: list[str], *, end_of_line: bool) -> None:

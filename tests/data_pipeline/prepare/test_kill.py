@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -42,6 +43,34 @@ def kill_at(line: str, *, out: Path, corpus: Path, workers: int) -> list[psutil.
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
     return children
+
+
+def killed_at_random(out: Path, corpus: Path, random: np.random.Generator, kills: int) -> list[psutil.Process]:
+    """Kills that many drivers, each with one to three workers, after so many lines or as soon as it may be."""
+    children: list[psutil.Process] = []
+    for kill in range(kills):
+        code = SCRIPT.format(root=str(ROOT), out=str(out), corpus=str(corpus), workers=1 + kill % 3)
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(int(random.integers(0, 12))):
+                process.stdout.readline()
+            time.sleep(float(random.uniform(0.0, 0.02)))
+            children += psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+    return children
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_end_in_the_same_bytes(tmp_path: Path) -> None:
+    corpus = write_files(tmp_path / "corpus", count=60)
+    with LocalExecutor(1) as executor:
+        prepare(text_config(tmp_path / "whole", corpus), executor=executor, report=lambda _: None)
+    children = killed_at_random(tmp_path / "out", corpus, np.random.default_rng(7), kills=10)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    with LocalExecutor(3) as executor:
+        prepare(text_config(tmp_path / "out", corpus), executor=executor, report=lambda _: None)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("line", "workers"), [("scan 1", 1), ("tokenizer 0", 1), ("encode 3", 1), ("encode 2", 2)])

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.prepare.pieces import SampleTask, ScanTask, first_of, priority, sample, scan
+from data_pipeline.prepare.pieces import SampleTask, sample
+from data_pipeline.prepare.scanning import ScanTask, first_of, priority, scan
 from tests.data_pipeline.corpora import text_config, write_files
 
 
@@ -12,7 +13,10 @@ from tests.data_pipeline.corpora import text_config, write_files
 def test_the_sample_is_the_first_documents_by_hash(piece_bytes: int, tmp_path: Path) -> None:
     corpus = text_config(tmp_path, write_files(tmp_path, count=40)).corpus
     pieces = corpus.pieces(piece_bytes)
-    scans = [scan(ScanTask(corpus, piece, sample_bytes=5000, count_words=False)) for piece in pieces]
+    scans = [
+        scan(ScanTask(corpus, piece, number, tmp_path / "out", sample_bytes=5000))
+        for number, piece in enumerate(pieces)
+    ]
     highest = first_of([one for scan in scans for one in scan.sample], 5000)[-1][0]
     found = [text for piece in pieces for text in sample(SampleTask(corpus, piece, highest))]
 
@@ -30,9 +34,9 @@ def test_scanning_counts_what_is_there(tmp_path: Path) -> None:
     fields = {"kind": "files", "directory": str(tmp_path), "train": ["a.txt"], "document": "line", "held_out": 0}
     corpus = text_config(tmp_path, tmp_path, corpus=fields).corpus
     (piece,) = corpus.pieces(100)
-    found = scan(ScanTask(corpus, piece, sample_bytes=0, count_words=True))
-    assert found.num_documents == {"train": 2}
+    found = scan(ScanTask(corpus, piece, 0, tmp_path / "out", counts="words"))
+    assert found.documents == {"train": 2}
     assert found.num_bytes == 9
-    assert found.words == {"a": 2, "b": 3}
-    assert found.report.counts == {"empty": 1}
+    assert found.counts == {"a": 2, "b": 3}
+    assert found.report == {"empty": 1}
     assert found.sample == []

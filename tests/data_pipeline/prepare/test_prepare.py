@@ -15,6 +15,7 @@ from data_pipeline.prepare import LocalExecutor, Progress, prepare
 from data_pipeline.prepare.ray_executor import RayExecutor
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config, write_files
+from tests.data_pipeline.prepare.test_lost_workers import killed_once
 
 
 def run(config: TextConfig, workers: int = 1) -> tuple[Manifest, list[Progress]]:
@@ -65,6 +66,16 @@ def test_two_workers_write_the_same_bytes_as_one(corpus: Path, tmp_path: Path) -
     assert len(content_of(tmp_path / "one")) > 20
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("tokenizer", [{"kind": "byte"}, {"kind": "char"}, {"kind": "unigram", "vocab_size": 300}])
+def test_any_number_of_workers_writes_the_same_bytes(
+    tokenizer: dict[str, object], workers: int, corpus: Path, tmp_path: Path
+) -> None:
+    run(text_config(tmp_path / "one", corpus, tokenizer=tokenizer))
+    run(text_config(tmp_path / "more", corpus, tokenizer=tokenizer), workers=workers)
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "more")
+
+
 def test_without_a_ray_its_executor_says_so() -> None:
     """In a process of its own: others may have joined one here."""
     code = "from data_pipeline.prepare.ray_executor import RayExecutor; RayExecutor(2).__enter__()"
@@ -75,7 +86,9 @@ def test_without_a_ray_its_executor_says_so() -> None:
 @pytest.mark.slow
 def test_ray_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     run(text_config(tmp_path / "one", corpus))
+    marks = [tmp_path / f"mark-{number}" for number in range(3)]
     with ray_session(2), RayExecutor(2) as executor:
+        assert list(executor.map(killed_once, marks)) == ["mark-0", "mark-1", "mark-2"], "a lost task is done again"
         prepare(text_config(tmp_path / "ray", corpus), executor=executor, report=lambda _: None)
         (corpus / "file-003.txt").write_bytes(b"\xff")
         strict = {**text_config(tmp_path / "x", corpus).corpus.model_dump(), "invalid_utf8": "stop"}

@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import LocalExecutor, Progress, prepare
+from data_pipeline.sources.giants import GIANT
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config
 
@@ -121,3 +122,16 @@ def test_steps_that_leave_nothing_say_why(corpus: Path, tmp_path: Path) -> None:
     c4 = {"kind": "c4_quality"}
     with pytest.raises(BadInput, match=r"no document for the split train .*66 c4_quality/few_sentences"):
         run(config_of(tmp_path / "out2", corpus, [c4]))
+
+
+@pytest.mark.slow
+def test_a_giant_document_is_cleaned_as_a_whole(tmp_path: Path) -> None:
+    giant = "word " * (GIANT // 5 + 1) + "end"
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text(f"first\n{giant} \nfirst\n")
+    config = config_of(
+        tmp_path / "out", tmp_path / "corpus", [{"kind": "normalise"}, STEPS[2]], tokenizer={"kind": "byte"}
+    )
+    manifest, _ = run(config)
+    assert manifest.report == {"exact_duplicates/duplicate": 1, "normalise/white_space": 1}
+    assert [num_bytes for _, num_bytes in config.shards().documents()] == [5, len(giant)]

@@ -11,6 +11,7 @@ from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.tokenizers import TokenizerConfig
 from data_pipeline.tokenizers.byte import ByteConfig, ByteTokenizer
 from data_pipeline.tokenizers.byte_pairs import LONGEST_CALL, BytePairConfig, BytePairTokenizer, TokenizerFileConfig
+from data_pipeline.tokenizers.division import LONGEST_RUN, divided
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import SETTINGS_FILE, VOCABULARY_FILE, Tokenizer
 from data_pipeline.tokenizers.word import WordConfig, WordTokenizer
@@ -80,13 +81,27 @@ def test_a_giant_text_is_divided_without_a_trace(byte_pairs: BytePairTokenizer) 
     text = " ".join(random_texts(4000))
     assert len(text) > 2 * LONGEST_CALL
     undivided = byte_pairs._library.encode(text, add_special_tokens=False).ids
-    (divided,) = byte_pairs.encode_batch([text])
-    assert np.array_equal(divided, undivided)
+    assert np.array_equal(byte_pairs.reference([text])[0], undivided)
+    assert np.array_equal(byte_pairs.encode_batch([text])[0], undivided)
 
 
-def test_a_giant_text_without_a_place_to_divide_is_encoded_whole(byte_pairs: BytePairTokenizer) -> None:
-    text = "a" * (LONGEST_CALL + 5)
-    assert byte_pairs.decode(byte_pairs.encode_batch([text])[0]) == text
+@pytest.mark.parametrize("length", [1, 7])
+def test_no_cut_changes_the_ids(length: int, byte_pairs: BytePairTokenizer) -> None:
+    words = word_tokenizer(" ".join(TRAINING))
+    for text in [*STRANGE, *random_texts(100)]:
+        parts = list(divided(text, length))
+        assert "".join(parts) == text
+        for tokenizer in (byte_pairs, words):
+            ids = np.concatenate(tokenizer.encode_batch(parts))
+            assert np.array_equal(ids, tokenizer.encode_batch([text])[0]), text
+
+
+def test_a_run_without_an_end_is_cut_where_memory_asks_for_it(byte_pairs: BytePairTokenizer) -> None:
+    text = "the " + "a" * (3 * LONGEST_RUN) + " the"
+    (ids,) = byte_pairs.encode_documents([text])
+    assert byte_pairs.decode(ids) == text + "<eos>"
+    parts = [text[: 2 * LONGEST_RUN], text[2 * LONGEST_RUN : -4], text[-4:]]
+    assert np.array_equal(ids[:-1], np.concatenate(byte_pairs.encode_batch(parts)))
 
 
 def test_words_count_as_the_benchmarks_do() -> None:

@@ -1,0 +1,92 @@
+"""How far a directory is, told from its files alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from data_pipeline.config import Config
+from data_pipeline.manifest import MANIFEST_FILE, Manifest, read_manifest
+from data_pipeline.prepare.scanning import WORK_FOLDER
+
+LISTING_FILE = "listing.json"
+
+
+class Listing(Config):
+    """What a run wrote before it read anything."""
+
+    listing: str
+    """As in the manifest."""
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Of a directory of shards."""
+
+    directory: str
+    state: Literal["not begun", "unfinished", "finished"]
+    pieces: int | None = None
+    """Of the corpus; None where they were not listed yet, or where that was not kept."""
+    scanned: int = 0
+    """Pieces that were scanned, or encoded without; before the corpus changed, perhaps."""
+    tokenizer: bool = False
+    """Whether it is there."""
+    encoded: int = 0
+    documents: int | None = None
+    tokens: int | None = None
+    """Of all splits, once finished."""
+
+    def __str__(self) -> str:
+        if self.state == "not begun":
+            return f"{self.directory}: not begun"
+        of = "" if self.pieces is None else f" of {self.pieces:,}"
+        if self.state == "finished":
+            return f"{self.directory}: finished, {self.documents:,} documents, {self.tokens:,} tokens"
+        tokenizer = "there" if self.tokenizer else "not there yet"
+        return (
+            f"{self.directory}: unfinished, {self.scanned:,}{of} pieces scanned, tokenizer {tokenizer}, "
+            f"{self.encoded:,}{of} encoded"
+        )
+
+
+def status(directory: Path) -> Status:
+    """Starts nothing and reads no corpus; Corrupt if a manifest cannot be understood."""
+    work = directory / WORK_FOLDER
+    if (directory / MANIFEST_FILE).exists():
+        return _finished(directory, read_manifest(directory))
+    if not work.is_dir():
+        return Status(str(directory), "not begun")
+    scanned, encoded = (
+        {path.stem.rpartition("-")[2] for path in work.glob(f"{kind}-*.json")} for kind in ("scan", "piece")
+    )
+    return Status(
+        directory=str(directory),
+        state="unfinished",
+        pieces=_pieces(work),
+        scanned=len(scanned | encoded),
+        tokenizer=(directory / "tokenizer_settings.json").exists(),
+        encoded=len(encoded),
+    )
+
+
+def _finished(directory: Path, manifest: Manifest) -> Status:
+    pieces = _pieces(directory / WORK_FOLDER)
+    return Status(
+        directory=str(directory),
+        state="finished",
+        pieces=pieces,
+        scanned=pieces or 0,
+        tokenizer=True,
+        encoded=pieces or 0,
+        documents=sum(split.num_documents for split in manifest.splits.values()),
+        tokens=sum(split.num_tokens for split in manifest.splits.values()),
+    )
+
+
+def _pieces(work: Path) -> int | None:
+    try:
+        return Listing.model_validate_json((work / LISTING_FILE).read_bytes()).pieces
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,59 @@
+"""Text in tar files (plain, .gz, .zst), as WebDataset (https://github.com/webdataset/webdataset) packs it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from data_pipeline.sources.decoding import Found, without_mark
+from data_pipeline.sources.document import Report, Span
+from data_pipeline.sources.file_corpus import FileCorpus, SkipOrStop
+from data_pipeline.sources.folder import Folder
+from data_pipeline.sources.json_record import JsonFields
+from data_pipeline.sources.opening import opened
+from data_pipeline.sources.tar_members import Member, members_of
+
+PICKLED = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "npy", "npz"))
+"""Extensions that are, or can hold, Python objects."""
+
+
+def _of_text(extension: str) -> str:
+    if not extension or not extension.replace(".", "").replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"{extension!r}: write an extension without its first dot, such as txt")
+    if extension.rpartition(".")[2].lower() in PICKLED:
+        raise ValueError(f"{extension!r}: can hold pickled objects, which run code when they are read; choose text")
+    return extension
+
+
+class WebDatasetConfig(FileCorpus):
+    """One document for each member with the extension; its id is the tar's name and the member's."""
+
+    kind: Literal["webdataset"]
+    extension: Annotated[str, AfterValidator(_of_text)] = "txt"
+    """After the first dot of the member's name, or a last part of that: `txt` is that of a.txt and of a.en.txt. Members
+    with another are counted, and not read."""
+    text_field: str = Field(default="text", min_length=1)
+    """Where the extension is (or ends with) json: the field of the object, as in kind jsonl."""
+    bad_record: SkipOrStop = "skip"
+    """Likewise: what to do about a member that is no JSON object, or has no text."""
+
+    def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
+        with opened(folder, span.name) as stream:
+            for member in members_of(stream, f"{folder.shown}/{span.name}"):
+                if not f".{member.name.rpartition('/')[2].partition('.')[2]}".endswith(f".{self.extension}"):
+                    report.add("other_member")
+                elif member.size > self.max_document_bytes:
+                    report.add("too_long")
+                else:
+                    yield from self._found(span.name, member, report)
+
+    def _found(self, tar: str, member: Member, report: Report) -> Iterator[Found]:
+        identity = f"{tar}:{member.name}"
+        data = without_mark(member.content.read(), report)
+        content: bytes | str = data
+        if self.extension.rpartition(".")[2] == "json" and data:
+            record = JsonFields(self.text_field, None, self.bad_record, self.invalid_utf8).read(identity, data, report)
+            if record is None:
+                return
+            content = record[1]
+        yield Found(identity, content, tar, member.offset, member.offset + member.size)

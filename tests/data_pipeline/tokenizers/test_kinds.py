@@ -1,0 +1,100 @@
+"""GPT-2's vocabulary, unigram pieces and characters."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.config import BadInput
+from data_pipeline.tokenizers.characters import CharacterConfig, CharacterTokenizer
+from data_pipeline.tokenizers.gpt2 import GPT2Config
+from data_pipeline.tokenizers.stored import load_tokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from data_pipeline.tokenizers.unigram import UnigramConfig
+from tests.data_pipeline.tokenizers.vocabularies import GPT2_FILES, TRAINING, gpt2, trained
+
+
+def test_gpt2_has_its_published_ids() -> None:
+    """The first are those of the example in OpenAI's repository, https://github.com/openai/tiktoken."""
+    tokenizer = gpt2()
+    assert tokenizer.encode_batch(["hello world"])[0].tolist() == [31373, 995]
+    assert tokenizer.vocab_size == 50_257
+    assert tokenizer.encode_documents(["a<|endoftext|>"])[0].tolist()[-1] == 50_256
+    assert tokenizer.lossless
+    assert tokenizer.dtype == np.uint16
+
+
+def test_gpt2_is_the_same_from_whichever_files(tmp_path: Path) -> None:
+    gpt2().save(tmp_path / "saved")
+    again = GPT2Config(kind="gpt2", path=str(tmp_path / "saved" / "tokenizer.json")).build([], Counter())
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "encoder.json").write_bytes(gzip.decompress((GPT2_FILES / "encoder.json.gz").read_bytes()))
+    (tmp_path / "plain" / "vocab.bpe.gz").write_bytes(gzip.compress((GPT2_FILES / "vocab.bpe").read_bytes()))
+    plain = GPT2Config(kind="gpt2", path=str(tmp_path / "plain")).build([], Counter())
+    assert again.hash == plain.hash == gpt2().hash == load_tokenizer(tmp_path / "saved").hash
+
+
+def test_other_vocabularies_are_not_taken_for_gpt2(tmp_path: Path) -> None:
+    trained().save(tmp_path)
+    with pytest.raises(BadInput, match=rf"{trained().vocab_size} tokens, .*GPT-2 has 50257.*tokenizer\.kind file"):
+        GPT2Config(kind="gpt2", path=str(tmp_path / "tokenizer.json")).build([], Counter())
+    with pytest.raises(BadInput, match=r"tokenizer\.path .*cannot be read.*vocab\.bpe and encoder\.json"):
+        GPT2Config(kind="gpt2", path=str(tmp_path)).build([], Counter())
+    (tmp_path / "encoder.json").write_text("[]")
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\na b c\n")
+    with pytest.raises(BadInput, match="cannot be read"):
+        GPT2Config(kind="gpt2", path=str(tmp_path)).build([], Counter())
+
+
+def unigram() -> Tokenizer:
+    return UnigramConfig(kind="unigram", vocab_size=320).build(TRAINING, Counter())
+
+
+def test_unigram_training_is_repeatable() -> None:
+    assert len({unigram().hash for _ in range(3)}) == 1
+    assert 257 < unigram().vocab_size <= 320
+    (ids,) = unigram().encode_batch(TRAINING[:1])
+    assert len(ids) < 0.8 * len(TRAINING[0].encode())
+
+
+def characters(text: str = "abcab ", **fields: object) -> CharacterTokenizer:
+    return CharacterConfig.model_validate({"kind": "char", **fields}).build([], Counter(text))
+
+
+UNIGRAM = unigram()
+
+
+@given(texts=st.lists(st.text(max_size=40), max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_every_text_comes_back(texts: list[str]) -> None:
+    for tokenizer in (UNIGRAM, characters()):
+        assert tokenizer.lossless
+        for text, ids in zip(texts, tokenizer.encode_documents(texts), strict=True):
+            assert tokenizer.decode(ids) == text + "<eos>"
+            assert (ids < tokenizer.vocab_size).all()
+            assert np.flatnonzero(ids == tokenizer.end_of_document).tolist() == [len(ids) - 1]
+
+
+def test_characters_are_ordered_by_count() -> None:
+    tokenizer = characters("abcab ", rare="unknown", min_count=2)
+    assert not tokenizer.lossless
+    assert tokenizer.encode_documents(["ba c"])[0].tolist() == [3, 2, 1, 1, 0]
+    assert tokenizer.decode([3, 2, 1, 0]) == "ba<unk><eos>"
+    spelled = characters("ab", rare="bytes")
+    assert spelled.encode_documents(["aéb"])[0].tolist() == [257, 1 + 0xC3, 1 + 0xA9, 258, 0]
+
+
+@pytest.mark.parametrize("rare", ["bytes", "unknown"])
+def test_characters_are_the_same_after_storing(rare: str, tmp_path: Path) -> None:
+    tokenizer = characters("zß\u2028\U0001f600", rare=rare)
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path, tokenizer.hash)
+    text = "ß\U0001f600\u2028?"
+    assert np.array_equal(again.encode_batch([text])[0], tokenizer.encode_batch([text])[0])
+    assert again.lossless == (rare == "bytes")
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["characters"] == "zß\u2028\U0001f600"
