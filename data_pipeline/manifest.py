@@ -95,7 +95,7 @@ class Manifest(Config):
 
     format_version: int
     config: dict[str, Any]
-    """What it was prepared with: corpus, tokenizer, shard_bytes."""
+    """What it was prepared with: corpus, steps if there are any, tokenizer, shard_bytes."""
     listing: Sha256
     """Over the names and sizes of the corpus's files."""
     source: Sha256

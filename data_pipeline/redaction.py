@@ -37,9 +37,9 @@ ABOUT = frozenset(("PATH", "FILE", "DIR", "DIRECTORY", "MODE", "TYPE", "NAME", "
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SHORT_NUMBER = re.compile(r"\d{1,5}")
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^/\s\"'<>]*(?=@)")
-_SHAPES = re.compile(
+PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^/\s\"'<>]*(?=@)")
+TOKEN_SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|sk-(?=[\w-]*\d)[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[a-z]-[A-Za-z0-9-]{10,}"
     r"|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]+)"
@@ -127,9 +127,9 @@ def _spellings(values: frozenset[str]) -> tuple[str, ...]:
 def _redact(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, REDACTED)
-    text = _PRIVATE_KEY.sub(REDACTED, text)
-    text = _USER_AND_PASSWORD.sub(REDACTED, text)
-    text = _SHAPES.sub(REDACTED, text)
+    text = PRIVATE_KEY.sub(REDACTED, text)
+    text = USER_AND_PASSWORD.sub(REDACTED, text)
+    text = TOKEN_SHAPES.sub(REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
     return _without_assigned(text)
 

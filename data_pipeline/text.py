@@ -7,6 +7,8 @@ from pydantic import Field
 from data_pipeline.manifest import Manifest, check_unchanged
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.sources import Corpus
+from data_pipeline.steps import Step
+from data_pipeline.steps.cleaning import identity_of
 from data_pipeline.tokenizers import TokenizerConfig
 
 
@@ -15,6 +17,8 @@ class TextConfig(PreparedText):
 
     kind: Literal["text"]
     corpus: Corpus
+    steps: list[Step] = Field(default=[])
+    """What cleans the documents, in this order."""
     tokenizer: TokenizerConfig
     shard_bytes: int = Field(default=1 << 23, ge=1)
     """Text in one shard, and in one piece of work: some 2**28 for a corpus of terabytes. A larger document has a shard
@@ -24,6 +28,8 @@ class TextConfig(PreparedText):
         """What decides the shards' bytes, but for where the corpus and GPT-2's files lie."""
         fields = self.model_dump(mode="json", include={"corpus", "tokenizer", "shard_bytes"})
         fields["corpus"].pop("directory", None)
+        if self.steps:
+            fields["steps"] = identity_of(self.steps)
         if self.tokenizer.kind == "gpt2":
             fields["tokenizer"].pop("path")
         return fields

@@ -1,14 +1,14 @@
-"""How preparing reads: documents of a piece in batches, and those that come in parts, together where they must be."""
+"""How preparing reads: documents of a piece, in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from data_pipeline.sources import Corpus
-from data_pipeline.sources.document import Document, Piece, Report, Split
+from data_pipeline.sources.document import Piece, Report
+from data_pipeline.sources.whole_documents import SplitDocument
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 
-SplitDocument = tuple[Split, Document]
 
-
-def documents_of(corpus: Corpus, piece: Piece, report: Report) -> Iterator[SplitDocument]:
+def documents_of(corpus: Corpus | CleanedCorpus, piece: Piece, report: Report) -> Iterator[SplitDocument]:
     """All that a piece has: the one place where preparing reads the corpus."""
     return corpus.read(piece, report)
 
@@ -25,34 +25,3 @@ def batches(documents: Iterator[SplitDocument], num_bytes: int) -> Iterator[list
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def whole_documents(documents: Iterator[SplitDocument]) -> Iterator[SplitDocument]:
-    """With the parts of each document put together: for tokenizers that would tell where it was cut."""
-    parts: list[Document] = []
-    for split, document in documents:
-        parts.append(document)
-        if document.more:
-            continue
-        if len(parts) > 1:
-            document = Document(
-                id=parts[0].id,
-                text="".join(part.text for part in parts),
-                num_bytes=sum(part.num_bytes for part in parts),
-                source=document.source,
-                start=parts[0].start,
-                stop=document.stop,
-            )
-        parts.clear()
-        yield split, document
-
-
-def with_whole_documents(pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces, those together that have parts of one document."""
-    together: list[Piece] = []
-    for piece in pieces:
-        if together and together[-1].spans[-1].more:
-            together[-1] = Piece(piece.split, together[-1].spans + piece.spans)
-        else:
-            together.append(piece)
-    return together

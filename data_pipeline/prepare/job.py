@@ -10,7 +10,9 @@ from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.pieces import Encoded, EncodeTask, SampleTask, encode, sample, scan_and_encode
 from data_pipeline.prepare.progress import Progress, Stage
 from data_pipeline.prepare.scanning import Scan, ScanTask, first_of, scan
+from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
@@ -46,6 +48,8 @@ class Job:
     """The steps of the work."""
 
     config: "TextConfig"
+    corpus: Corpus | CleanedCorpus
+    """As workers read it."""
     directory: Path
     pieces: Sequence[Piece]
     executor: Executor
@@ -62,9 +66,9 @@ class Job:
         """The texts to train on, in the corpus's order."""
         if not findings.sample:
             return []
-        highest, corpus = findings.sample[-1][0], self.config.corpus.located()
+        highest = findings.sample[-1][0]
         wanted = [
-            SampleTask(corpus, piece, highest)
+            SampleTask(self.corpus, piece, highest)
             for piece, first in zip(self.pieces, findings.first_priorities, strict=True)
             if first <= highest
         ]
@@ -91,7 +95,7 @@ class Job:
 
     def _scan_task(self, number: int) -> ScanTask:
         return ScanTask(
-            corpus=self.config.corpus.located(),
+            corpus=self.corpus,
             piece=self.pieces[number],
             number=number,
             directory=self.directory,

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Config, Corrupt
 from data_pipeline.manifest import FORMAT_VERSION, ShardRecord
-from data_pipeline.prepare.document_parts import SplitDocument, batches, documents_of, whole_documents
+from data_pipeline.prepare.document_parts import batches, documents_of
 from data_pipeline.prepare.part_way import Changed, PartWay, forget, key_of
 from data_pipeline.prepare.scanning import WORK_FOLDER, Scan, Scanner, ScanTask, keep, kept_scan, priority, scan
 from data_pipeline.prepare.shard_writer import ShardWriter
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Report, Split
+from data_pipeline.sources.whole_documents import SplitDocument, whole_documents
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer, Tokens
 
@@ -34,7 +36,7 @@ Writers = dict[Split, ShardWriter]
 class SampleTask:
     """Which documents to sample: those whose priority is at most `highest`."""
 
-    corpus: Corpus
+    corpus: Corpus | CleanedCorpus
     piece: Piece
     highest: float
 

@@ -23,14 +23,17 @@ from data_pipeline.manifest import (
     check_unchanged,
     read_manifest,
 )
-from data_pipeline.prepare.document_parts import with_whole_documents
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.job import Findings, Job, Listener
 from data_pipeline.prepare.pieces import Encoded
 from data_pipeline.prepare.progress import Progress
 from data_pipeline.prepare.scanning import WORK_FOLDER
 from data_pipeline.prepare.status import LISTING_FILE, Listing
+from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
+from data_pipeline.sources.whole_documents import with_whole_documents
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
+from data_pipeline.steps.cleaning import cleaned, files_of, forget
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -55,7 +58,8 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     """
     directory = Path(config.directory).resolve()
     pieces = config.corpus.pieces(config.shard_bytes)
-    listing = _sha256(json.dumps([[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]))
+    listed: list[Any] = [[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]
+    listing = _sha256(json.dumps(listed + files_of(config.steps)))
     report(Progress("list", len(pieces), len(pieces)))
     finished = _finished(config, directory, listing)
     if finished is not None:
@@ -63,12 +67,13 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
         return finished
     _start(directory, config.identity())
     tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
-    if tokenizer is not None and not tokenizer.divisible:
+    if config.steps or (tokenizer is not None and not tokenizer.divisible):
         pieces = with_whole_documents(pieces)
     write_atomically(
         directory / WORK_FOLDER / LISTING_FILE, Listing(listing=listing, pieces=len(pieces)).model_dump_json().encode()
     )
-    job = Job(config, directory, pieces, executor, report)
+    corpus = _cleaned(config, directory, pieces, executor, report)
+    job = Job(config, corpus, directory, pieces, executor, report)
     if tokenizer is not None:
         findings, encoded = job.scan_and_encode(tokenizer.hash)
         _check_no_split_is_empty(pieces, findings)
@@ -89,8 +94,25 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     _sweep(directory, manifest)
+    forget(directory / WORK_FOLDER)
     report(Progress("finished", len(pieces), len(pieces)))
     return manifest
+
+
+def _cleaned(
+    config: "TextConfig", directory: Path, pieces: Sequence[Piece], executor: Executor, report: Listener
+) -> Corpus | CleanedCorpus:
+    """The corpus after its steps."""
+    if not config.steps:
+        return config.corpus.located()
+    return cleaned(
+        config.corpus,
+        config.steps,
+        pieces,
+        work_folder=directory / WORK_FOLDER,
+        executor=executor,
+        told=lambda *numbers: report(Progress("clean", *numbers)),
+    )
 
 
 def _source(findings: Findings) -> str:

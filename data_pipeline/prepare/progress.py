@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["list", "scan", "sample", "tokenizer", "encode", "finished"]
+Stage = Literal["list", "clean", "scan", "sample", "tokenizer", "encode", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Progress:
     stage: Stage
     done: int
     total: int
-    """Pieces of the corpus (for "tokenizer": whether it is there)."""
+    """Pieces of the corpus (for "clean": once for each pass; for "tokenizer": whether it is there)."""
     documents: int = 0
     num_bytes: int = 0
     """Read in this stage so far, of text."""

@@ -15,6 +15,7 @@ from data_pipeline.mixing import fraction_of
 from data_pipeline.prepare.document_parts import documents_of
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Document, Piece, Report, Split
+from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.tokenizer import Counted
 
 WORK_FOLDER = "work"
@@ -25,7 +26,7 @@ WORK_FOLDER = "work"
 class ScanTask:
     """A piece, and what is wanted to know of it."""
 
-    corpus: Corpus
+    corpus: Corpus | CleanedCorpus
     piece: Piece
     number: int
     directory: Path

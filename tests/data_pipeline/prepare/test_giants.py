@@ -10,9 +10,9 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import pre_tokenizers
 
 from data_pipeline.prepare import LocalExecutor, prepare
-from data_pipeline.prepare.document_parts import whole_documents, with_whole_documents
 from data_pipeline.sources.document import Piece, Report, Span
 from data_pipeline.sources.giants import GIANT
+from data_pipeline.sources.whole_documents import whole_documents, with_whole_documents
 from data_pipeline.text import TextConfig
 from data_pipeline.tokenizers.tokenizer import VOCABULARY_FILE
 from tests.data_pipeline.corpora import content_of, text_config

@@ -1,0 +1,69 @@
+"""A rough look at the language: the letters' scripts, and how many words are of a list. It is no classifier.
+
+A letter's script is the first word of its name in the Unicode Character Database, such as LATIN, CYRILLIC, ARABIC, CJK
+or HIRAGANA. The bounds are ours: no paper stands behind them.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from data_pipeline.sources.document import Document
+from data_pipeline.steps.step import DocumentStep, Dropped, share
+
+_NO_ASCII_LETTER = bytes(code for code in range(256) if not bytes([code]).isalpha())
+_OTHER = re.compile(r"[^\x00-\x7f]")
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+
+class LanguageHeuristicsConfig(DocumentStep):
+    """Drops documents of other scripts, or with too few of some words that every text of a language has."""
+
+    reasons: ClassVar[tuple[str, ...]] = ("no_letters", "other_script", "few_listed_words")
+
+    kind: Literal["language_heuristics"]
+    scripts: tuple[str, ...] = ("LATIN",)
+    """Those that are wanted; for Japanese CJK, HIRAGANA and KATAKANA."""
+    least_in_scripts: float = Field(default=0.9, ge=0, le=1)
+    """Share of the letters."""
+    words: tuple[str, ...] = ()
+    """Frequent words of the language, in lower case; none: no such test."""
+    least_listed_words: float = Field(default=0.05, ge=0, le=1)
+    """Share of the words."""
+
+    def apply(self, document: Document, altered: Counter[str]) -> Document | Dropped:
+        letters = script_counts(document.text)
+        total = letters.total()
+        if not total:
+            return Dropped("no_letters")
+        if share(sum(letters[script] for script in self.scripts), total) < self.least_in_scripts:
+            return Dropped("other_script")
+        if self.words:
+            words, wanted = _LETTERS.findall(document.text.lower()), frozenset(self.words)
+            if share(sum(word in wanted for word in words), len(words)) < self.least_listed_words:
+                return Dropped("few_listed_words")
+        return document
+
+
+def script_counts(text: str) -> Counter[str]:
+    """How many letters of each script.
+
+    >>> script_counts("né 東京 42")
+    Counter({'LATIN': 2, 'CJK': 2})
+    """
+    counts = Counter[str]({"LATIN": len(text.encode("ascii", "ignore").translate(None, _NO_ASCII_LETTER))})
+    if not text.isascii():
+        for character, count in Counter(_OTHER.findall(text)).items():
+            script = _script(character)
+            if script is not None:
+                counts[script] += count
+    return +counts
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(character: str) -> str | None:
+    return re.split("[ -]", unicodedata.name(character, "UNNAMED"))[0] if character.isalpha() else None
