@@ -139,7 +139,7 @@ def _as_it_is(value: int) -> int:
 
 def _datasketch() -> Any:
     try:
-        import datasketch  # type: ignore[import-untyped]
+        import datasketch
     except ImportError as error:
         raise BadInput(
             'data.steps near_duplicates: needs datasketch, which is not installed: pip install "segue[deduplicate]"'
