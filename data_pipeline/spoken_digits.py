@@ -9,16 +9,16 @@ Shape legend: N windows, T samples of a window.
 
 import io
 import re
-import tarfile
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import zstandard
 from pydantic import Field
 
+from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar, decompressed
+from data_pipeline.archives.tar_members import members_in
 from data_pipeline.config import BadInput
 from data_pipeline.streams.vectors import Vectors
 from data_pipeline.vector_data import Values, VectorData
@@ -118,17 +118,12 @@ def _wavs(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, byte
 
 def _archived(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     try:
-        with path.open("rb") as file:
-            packed = path.suffix == ".zst"
-            plain = zstandard.ZstdDecompressor().stream_reader(file) if packed else file
-            with tarfile.open(fileobj=plain, mode="r|") as archive:
-                for member in archive:
-                    name = Path(member.name).name
-                    chosen = member.isfile() and name.endswith(".wav") and wanted(name)
-                    content = archive.extractfile(member) if chosen else None
-                    if content is not None:
-                        yield name, content.read()
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, OSError) as error:
+        with path.open("rb") as file, decompressed(file, path.name) as plain:
+            for member in members_in(plain):
+                name = Path(member.name).name
+                if member.refusal is None and not member.is_folder and name.endswith(".wav") and wanted(name):
+                    yield name, member.read()
+    except (*DAMAGE, ExpandsTooFar, OSError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); get it again") from error
 
 

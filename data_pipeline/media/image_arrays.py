@@ -14,8 +14,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from data_pipeline.config import BadInput
+from data_pipeline.media.archive_entries import UNREADABLE, opened, unreadable
 from data_pipeline.media.item import Caps, Entry, Unfit
-from data_pipeline.media.tar_members import UNREADABLE, decompressed, unreadable
 
 ENDINGS = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz", ".npz")
 IMAGE_DIMENSIONS = (3, 4)
@@ -95,7 +95,7 @@ def _opened(path: Path, array: str, caps: Caps) -> Iterator[tuple[BinaryIO, Layo
 
 @contextmanager
 def _idx(path: Path, caps: Caps) -> Iterator[tuple[BinaryIO, Layout]]:
-    with decompressed(path, caps) as stream:
+    with opened(path, caps) as stream:
         head = stream.read(4)
         if len(head) < 4:
             raise EOFError("it ends within its header")
@@ -129,8 +129,8 @@ def _member(path: Path, array: str, caps: Caps) -> Iterator[tuple[BinaryIO, Layo
         if info.file_size > caps.most_expanded(info.compress_size):
             raise Unfit("expands_too_far", f"{array} becomes {info.file_size:,} bytes of {info.compress_size:,}")
         try:
-            with archive.open(info) as opened:
-                stream = cast(BinaryIO, opened)
+            with archive.open(info) as member:
+                stream = cast(BinaryIO, member)
                 yield stream, _header(path, array, stream, info.file_size)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # a wrong checksum, method or password
             raise Unfit("broken", f"{array} cannot be read ({error})") from error

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field
 
+from data_pipeline.archives.decompression import allowance
 from data_pipeline.config import Config
 
 Reason = Literal[
@@ -61,7 +62,7 @@ class Caps(Config):
 
     def most_expanded(self, stored_bytes: int) -> int:
         """Bytes that may come out of so many compressed ones."""
-        return (1 << 20) + self.expansion * stored_bytes
+        return allowance(stored_bytes, self.expansion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.config import BadInput, Config
-from data_pipeline.media import image_arrays, tar_members
+from data_pipeline.media import archive_entries, image_arrays
 from data_pipeline.media.item import Caps, Converter, Entry, Unfit
 from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
 from data_pipeline.mixing import fraction_of
@@ -126,9 +126,9 @@ class MediaCorpus(Config):
 
     def _entries(self, span: Span) -> Iterator[Entry]:
         path = Path(self.directory, span.name)
-        if span.name.lower().endswith(tar_members.ENDINGS):
+        if span.name.lower().endswith(archive_entries.ENDINGS):
             plain = span.name.lower().endswith(".tar")
-            read = tar_members.members if plain else tar_members.packed_members
+            read = archive_entries.members if plain else archive_entries.packed_members
             yield from read(path, span.name, span.start, span.stop, self.caps)
         elif image_arrays.is_array(span.name):
             labels = self.labels.array if isinstance(self.labels, ArrayLabels) else None
@@ -156,9 +156,9 @@ class MediaCorpus(Config):
             ends, row_bytes = image_arrays.row_starts(path, self.array, piece_bytes, self.caps)
             parts = [(start, stop, (stop - start) * row_bytes) for start, stop in pairwise(ends)]
         elif name.lower().endswith(".tar"):
-            ends = [*tar_members.starts(path, piece_bytes), size]
+            ends = [*archive_entries.starts(path, piece_bytes), size]
             parts = [(start, stop, stop - start) for start, stop in pairwise(ends)]
-        elif name.lower().endswith(tar_members.ENDINGS):
+        elif name.lower().endswith(archive_entries.ENDINGS):
             shares = min(image_arrays.MOST_PIECES, -(-size // piece_bytes))
             parts = [(share, shares, size // shares) for share in range(shares)]
         for start, stop, part_bytes in parts:

@@ -7,18 +7,17 @@ step nearest to its begin until the one nearest to its end, one step at least; d
 Legend: T steps, K keys, N notes.
 """
 
-import gzip
 import io
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from data_pipeline.archives.decompression import DAMAGE, CutOff, ExpandsTooFar, decompressed
 from data_pipeline.config import Config
 from data_pipeline.media.abc_tunes import abc_to_midi, tunes_in
 from data_pipeline.media.item import Caps, Entry, Stored, Unfit
@@ -115,14 +114,13 @@ def json_pieces(content: bytes, caps: Caps) -> Iterator[tuple[str, bytes]]:
     """(key, JSON of its steps) of each piece in {group: [piece, ...]} or [piece, ...]; Unfit for anything else."""
     try:
         if content[:2] == b"\x1f\x8b":
-            with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-                limit = caps.most_expanded(len(content))
-                content = stream.read(limit + 1)
-            if len(content) > limit:
-                raise Unfit("expands_too_far", f"more than {limit:,} bytes")
+            with decompressed(io.BytesIO(content), "packed.json.gz", caps.expansion) as stream:
+                content = stream.read()
         whole: Any = json.loads(content)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise Unfit("cut_off" if isinstance(error, EOFError) else "broken", f"no JSON ({error})") from error
+    except ExpandsTooFar as error:
+        raise Unfit("expands_too_far", str(error)) from error
+    except (OSError, ValueError, RecursionError, *DAMAGE) as error:
+        raise Unfit("cut_off" if isinstance(error, CutOff) else "broken", f"no JSON ({error})") from error
     groups = whole if isinstance(whole, dict) else {"": whole}
     if not all(isinstance(pieces, list) for pieces in groups.values()):
         raise Unfit("broken", "no list of pieces, nor an object of such lists")

@@ -4,8 +4,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from data_pipeline.archives.decompression import Damaged
 from data_pipeline.sources.document import Report
-from data_pipeline.sources.opening import Damaged
 from data_pipeline.sources.tables import Group, Row, values_of, within
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
 
+from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar
 from data_pipeline.config import BadInput
 from data_pipeline.redaction import redact
 from data_pipeline.sources.decoding import Found, InvalidUtf8, Nul, TextPolicy, decoded
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, packed, split_of
 from data_pipeline.sources.folder import Folder, folder_at
 from data_pipeline.sources.giants import parts_of
-from data_pipeline.sources.opening import DAMAGE, ExpandsTooFar
 
 Patterns = list[Annotated[str, Field(min_length=1)]]
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_pipeline.archives.decompression import is_compressed
 from data_pipeline.config import BadInput
 from data_pipeline.sources.byte_ranges import DocumentUnit, documents_in, overlaps_itself
 from data_pipeline.sources.decoding import Found
@@ -13,7 +14,7 @@ from data_pipeline.sources.document import Piece, Report, Span
 from data_pipeline.sources.file_corpus import FileCorpus
 from data_pipeline.sources.folder import Folder
 from data_pipeline.sources.giants import END_OF_LINE, END_OF_PARAGRAPH, giants_in, spans_with_giants
-from data_pipeline.sources.opening import byte_spans, is_compressed, opened, range_of
+from data_pipeline.sources.opening import byte_spans, opened, range_of
 
 FEWEST_FILES = 10
 """With fewer whole-file documents than this, a held-out share by hash is likely to be empty."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from data_pipeline.archives.decompression import DAMAGE
 from data_pipeline.config import BadInput
 from data_pipeline.sources.decoding import Found
 from data_pipeline.sources.document import Reason, Report, Span
 from data_pipeline.sources.file_corpus import FileCorpus, SkipOrStop
 from data_pipeline.sources.folder import Folder
-from data_pipeline.sources.opening import DAMAGE
 from data_pipeline.sources.tables import ENDLESS, Row, Table, is_text, opened_table
 
 if TYPE_CHECKING:

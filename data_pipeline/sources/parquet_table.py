@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from data_pipeline.archives.decompression import allowance
 from data_pipeline.sources.document import Report
-from data_pipeline.sources.opening import allowance
 from data_pipeline.sources.tables import MOST_ROWS, ROWS_BYTES, Group, Row, is_text, values_of, within
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from data_pipeline.archives.decompression import Damaged, allowance
 from data_pipeline.sources.document import Report
 from data_pipeline.sources.folder import Unreachable
-from data_pipeline.sources.opening import Damaged, allowance
 
 if TYPE_CHECKING:
     import pyarrow as pa

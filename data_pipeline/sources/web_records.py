@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
+from data_pipeline.archives.decompression import Damaged, allowance
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import Reason, Report
-from data_pipeline.sources.opening import Damaged, allowance
 
 MAGIC = b"WARC/"
 BLOCK = 1 << 20

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from data_pipeline.archives.tar_members import Member, members_in
+from data_pipeline.config import BadInput
 from data_pipeline.sources.decoding import Found, without_mark
 from data_pipeline.sources.document import Report, Span
 from data_pipeline.sources.file_corpus import FileCorpus, SkipOrStop
 from data_pipeline.sources.folder import Folder
 from data_pipeline.sources.json_record import JsonFields
 from data_pipeline.sources.opening import opened
-from data_pipeline.sources.tar_members import Member, members_of
 
 PICKLED = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "npy", "npz"))
 """Extensions that are, or can hold, Python objects."""
@@ -40,14 +41,20 @@ class WebDatasetConfig(FileCorpus):
 
     def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
         with opened(folder, span.name) as stream:
-            for member in members_of(stream, f"{folder.shown}/{span.name}", self._is_wanted):
-                if member.data is not None:
-                    yield from self._found(span.name, member, without_mark(member.data, report), report)
+            for member in members_in(stream):
+                if member.is_folder:
+                    continue
+                if member.refusal is not None:
+                    raise BadInput(
+                        f"{folder.shown}/{span.name}: member {member.name!r} is refused: {member.refusal.detail}; pack "
+                        "regular files only, with relative names"
+                    )
+                if not self._is_text(member.name):
+                    report.add("other_member")
+                elif member.size > self.max_document_bytes:
+                    report.add("too_long")
                 else:
-                    report.add("too_long" if self._is_text(member.name) else "other_member")
-
-    def _is_wanted(self, name: str, size: int) -> bool:
-        return size <= self.max_document_bytes and self._is_text(name)
+                    yield from self._found(span.name, member, without_mark(member.read(), report), report)
 
     def _is_text(self, name: str) -> bool:
         return f".{name.rpartition('/')[2].partition('.')[2]}".endswith(f".{self.extension}")

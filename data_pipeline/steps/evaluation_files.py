@@ -1,16 +1,12 @@
 """The texts of evaluation files: .txt (one text) and .jsonl or .json (each string in it), plain, .gz or .zst."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
+from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar, decompressed
 from data_pipeline.config import BadInput
-from data_pipeline.sources.zstandard_frames import check_whole
 
 MOST_BYTES = 1 << 30
 """Of one file, uncompressed."""
@@ -59,18 +55,12 @@ def _format(path: Path) -> str:
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            if path.suffix == ".gz":
-                data = gzip.GzipFile(fileobj=file).read(MOST_BYTES + 1)
-            elif path.suffix == ".zst":
-                check_whole(file)
-                data = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read(MOST_BYTES + 1)
-            else:
-                data = file.read(MOST_BYTES + 1)
+        with path.open("rb") as file, decompressed(file, path.name) as plain:
+            data = plain.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise BadInput(f"{PLACE}: {path}: has more than {MOST_BYTES} bytes of text; split the file")
         return data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError) as error:
+    except (OSError, UnicodeDecodeError, ExpandsTooFar, *DAMAGE) as error:
         raise BadInput(f"{PLACE}: {path}: cannot be read ({error}); repair the file or leave it out") from error
 
 

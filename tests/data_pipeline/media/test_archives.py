@@ -10,8 +10,8 @@ import pytest
 import zstandard
 
 from data_pipeline.config import BadInput
+from data_pipeline.media.archive_entries import members, starts
 from data_pipeline.media.item import Caps
-from data_pipeline.media.tar_members import members, starts
 from tests.data_pipeline.media.media_files import abouts, config, png, prepared, random_images, tar_of, write
 
 IMAGES = {f"folder/{number}.png": png(values) for number, values in enumerate(random_images(9, 4, 3))}
@@ -53,6 +53,9 @@ def _header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str =
         (_header("evil.png", tarfile.CHRTYPE), "device"),
         (_header("evil.png", tarfile.BLKTYPE), "device"),
         (_header("evil.png", tarfile.FIFOTYPE), "device"),
+        (_header("evil.png", tarfile.GNUTYPE_SPARSE), "sparse"),
+        (_header("C:\\evil.png", size=9), "absolute_path"),
+        (_header("a\\..\\evil.png", size=9), "parent_path"),
         (_header("evil.png", size=2000), "too_large"),
         (_header("README.md", size=9), "other_kind"),
     ],
@@ -79,6 +82,7 @@ CUTS = {
     "between members": (PLAIN[: 512 * 4], "cut_off", 2),
     "within a header": (PLAIN[: 512 * 4 + 100], "cut_off", 2),
     "a damaged header": (PLAIN[: 512 * 4] + b"\xff" * 512 + PLAIN[512 * 5 :], "broken", 2),
+    "a second archive behind": (PLAIN + PLAIN, "broken", 9),
     "no tar": (b"x" * 3000, "broken", 0),
 }
 

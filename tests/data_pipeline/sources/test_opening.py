@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import zstandard
 
+from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar
 from data_pipeline.sources.folder import folder_at
-from data_pipeline.sources.opening import DAMAGE, ExpandsTooFar, byte_spans, opened, range_of
+from data_pipeline.sources.opening import byte_spans, opened, range_of
 
 
 def content(path: Path) -> bytes:

@@ -88,6 +88,7 @@ def link(kind: bytes) -> Callable[[tarfile.TarInfo], None]:
         ("up.txt", link(tarfile.LNKTYPE), "it is a link, to '/etc/passwd'"),
         ("up.txt", link(tarfile.CHRTYPE), "it is a device or the like"),
         ("up.txt", link(tarfile.FIFOTYPE), "it is a device or the like"),
+        ("up.txt", link(tarfile.GNUTYPE_SPARSE), "it is sparse"),
     ],
 )
 @pytest.mark.parametrize("damaged_file", ["skip", "stop"])
