@@ -154,7 +154,7 @@ class Pace:
         self.seen: deque[tuple[float, pipeline.Progress]] = deque()
 
     def of(self, progress: pipeline.Progress, now: float) -> str:
-        """Documents and text per second, and the time that is left; nothing before there is a second to go by.
+        """How much is done per second, and the time that is left; nothing before there is a second to go by.
 
         >>> pace = Pace()
         >>> pace.of(pipeline.Progress("encode", 1, 4, 10, 1_000_000, 1, 4), 0.0)
@@ -169,8 +169,8 @@ class Pace:
         seconds = now - began
         if seconds < 1:
             return ""
-        documents, num_bytes = progress.documents - first.documents, progress.num_bytes - first.num_bytes
-        told = f"{short(documents / seconds)} documents/s, {num_bytes / seconds / 1e6:.3g} MB/s"
+        count, num_bytes = progress.count - first.count, progress.num_bytes - first.num_bytes
+        told = f"{short(count / seconds)} {progress.counted}/s, {num_bytes / seconds / 1e6:.3g} MB/s"
         size = progress.size_done - first.size_done
         left = (progress.size - progress.size_done) * seconds / size if size else 0.0
         return f"{told}, {duration(left)} left" if left else told
@@ -215,10 +215,10 @@ class Stages:
             _say(self.console, f"{progress.stage} {progress.done}/{progress.total}  {numbers}".rstrip())
 
     def _numbers(self, progress: pipeline.Progress, now: float) -> str:
-        if not progress.documents:
+        if not progress.count:
             return ""
         pace = self.paces[progress.stage].of(progress, now)
-        return f"{progress.documents:,} documents, {progress.num_bytes:,} bytes" + (f", {pace}" if pace else "")
+        return f"{progress.count:,} {progress.counted}, {progress.num_bytes:,} bytes" + (f", {pace}" if pace else "")
 
 
 def _say(console: Console, line: str) -> None:

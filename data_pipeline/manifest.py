@@ -11,34 +11,24 @@ documents is no new one, and the last of the shard before does not end there.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from data_pipeline.atomic import sha256_of
-from data_pipeline.config import BadInput, Config, Corrupt, Refused
+from data_pipeline.config import Config, Refused
+from data_pipeline.stored_files import SHARD_FOLDER, FileRecord, Sha256, StoredManifest, StoredShard, read_stored
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-SHARD_FOLDER = "shards"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileKind = Literal["tokens", "offsets", "bytes"]
 
 
-class FileRecord(Config):
-    """One file as it was written."""
-
-    num_bytes: int = Field(ge=0)
-    sha256: Sha256
-
-
-class ShardRecord(Config):
+class ShardRecord(StoredShard):
     """Some consecutive documents of one split."""
 
-    name: str = Field(pattern=r"^[a-z]+-\d{5,}-\d{3,}$")
-    """Split, piece of the corpus, part of the piece."""
     num_tokens: int = Field(gt=0)
     num_documents: int = Field(gt=0)
     num_bytes: int = Field(ge=0)
@@ -51,22 +41,8 @@ class ShardRecord(Config):
         """Of one of the shard's files."""
         return directory / SHARD_FOLDER / f"{self.name}.{kind}.npy"
 
-    def check_sizes(self, directory: Path) -> None:
-        """Corrupt, naming the file, if one is missing or has another size."""
-        for kind, record in self.files.items():
-            path = self.path(directory, kind)
-            size = path.stat().st_size if path.is_file() else None
-            if size != record.num_bytes:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise Corrupt(f"{path}: {found}, but {record.num_bytes} were written; run `launch.py prepare` again")
-
-    def check_content(self, directory: Path) -> None:
-        """Corrupt, naming the file, if one is not what was written, by every byte."""
-        self.check_sizes(directory)
-        for kind, record in self.files.items():
-            path = self.path(directory, kind)
-            if sha256_of(path) != record.sha256:
-                raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+    def stored(self, directory: Path) -> Iterator[tuple[Path, FileRecord]]:
+        return ((self.path(directory, kind), record) for kind, record in self.files.items())
 
 
 class SplitRecord(Config):
@@ -90,21 +66,17 @@ class SplitRecord(Config):
         return sum(shard.num_bytes for shard in self.shards)
 
 
-class Manifest(Config):
+class Manifest(StoredManifest):
     """A finished directory."""
 
-    format_version: int
-    config: dict[str, Any]
-    """What it was prepared with: corpus, steps if there are any, tokenizer, shard_bytes."""
-    listing: Sha256
-    """Over the names and sizes of the corpus's files."""
-    source: Sha256
-    """Over the ids and texts of all documents."""
     tokenizer_hash: Sha256
     vocab_size: int = Field(gt=0)
     splits: dict[str, SplitRecord] = Field(min_length=1)
     report: dict[str, int]
     """How many documents were left out or altered, by reason."""
+
+    def shards(self) -> Iterator[ShardRecord]:
+        return (shard for split in self.splits.values() for shard in split.shards)
 
     def fingerprint(self, *splits: str) -> str:
         """SHA-256 over the tokenizer's hash and those of all files of the splits (none named: of all)."""
@@ -117,23 +89,7 @@ class Manifest(Config):
 
 def read_manifest(directory: Path) -> Manifest:
     """BadInput if the directory holds no finished shards; Corrupt if the record cannot be understood."""
-    path = directory / MANIFEST_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadInput(f"data.directory {directory}: holds no prepared data; run `launch.py prepare` first") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise Corrupt(f"{path}: cannot be read ({error}); restore it, or prepare the data anew") from error
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise Corrupt(f"{path}: not a manifest ({error}); restore it, or prepare the data anew") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise BadInput(
-            f"{path}: format_version {manifest.format_version}, but this version of Segue reads {FORMAT_VERSION}; "
-            "prepare the data anew in another directory"
-        )
-    return manifest
+    return read_stored(directory / MANIFEST_FILE, Manifest, version=FORMAT_VERSION, what="data")
 
 
 def check_unchanged(directory: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What token shards were when a run last started, and which of their files are not the same any more.
+"""What the shards of texts and media were when a run last started, and which of their files are not the same any more.
 
 A file whose size and time stamp are those of the record is taken to be the same (the stamps are compared with each
 other, never with a clock); every other one is read, and its hash decides.
@@ -12,7 +12,9 @@ from pydantic import Field, ValidationError
 
 from data_pipeline.atomic import sha256_of, write_atomically
 from data_pipeline.config import Config, Corrupt
-from data_pipeline.manifest import Manifest, read_manifest
+from data_pipeline.manifest import Manifest
+from data_pipeline.media.media_manifest import read_any_manifest
+from data_pipeline.stored_files import FileRecord
 
 RECORD = "data.json"
 
@@ -30,7 +32,7 @@ class ShardStamps(Config):
     """All that a run reads of a prepared directory."""
 
     tokenizer: str
-    """Its hash."""
+    """Its hash; empty where there is none."""
     files: dict[str, FileStamp] = Field(default_factory=dict)
     """By the path below the directory, behind the source's name where data have several."""
 
@@ -42,10 +44,11 @@ class ShardStamps(Config):
         """
         found, tokenizers = dict[str, FileStamp](), dict[str, None]()
         for source, directory in directories.items():
-            manifest = read_manifest(directory)
-            tokenizers[manifest.tokenizer_hash] = None
-            for path, written in _written(manifest).items():
-                name = f"{source}/{path}" if source else path
+            manifest = read_any_manifest(directory)
+            if isinstance(manifest, Manifest):
+                tokenizers[manifest.tokenizer_hash] = None
+            for path, written in manifest.files(Path()):
+                name = f"{source}/{path}" if source else str(path)
                 stamp = _stamp(directory / path, name, written, known)
                 if stamp is not None:
                     found[name] = stamp
@@ -71,17 +74,7 @@ class ShardStamps(Config):
         return {"data": {"tokenizer": self.tokenizer, **files}}
 
 
-def _written(manifest: Manifest) -> dict[str, tuple[int, str]]:
-    """Path below the directory -> (size, hash) of every file of the shards."""
-    return {
-        str(shard.path(Path(), kind)): (record.num_bytes, record.sha256)
-        for split in manifest.splits.values()
-        for shard in split.shards
-        for kind, record in shard.files.items()
-    }
-
-
-def _stamp(path: Path, name: str, written: tuple[int, str], known: ShardStamps | None) -> FileStamp | None:
+def _stamp(path: Path, name: str, written: FileRecord, known: ShardStamps | None) -> FileStamp | None:
     try:
         status = path.stat()
     except OSError:
@@ -90,8 +83,8 @@ def _stamp(path: Path, name: str, written: tuple[int, str], known: ShardStamps |
     same = before is not None and (before.num_bytes, before.modified_ns) == (status.st_size, status.st_mtime_ns)
     if before is not None and same:
         sha256 = before.sha256
-    elif known is None and status.st_size == written[0]:
-        sha256 = written[1]
+    elif known is None and status.st_size == written.num_bytes:
+        sha256 = written.sha256
     else:
         sha256 = sha256_of(path)
     return FileStamp(sha256=sha256, num_bytes=status.st_size, modified_ns=status.st_mtime_ns)

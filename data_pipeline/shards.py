@@ -13,7 +13,6 @@ import numpy as np
 
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.manifest import FileKind, Manifest, ShardRecord, read_manifest
-from data_pipeline.verification import problem_of
 
 MOST_MAPS = 1024
 """Shards mapped at a time: the operating system allows a process some 65,000."""
@@ -118,17 +117,6 @@ class TokenShards:
             here = shard == number
             tokens[here] = self._tokens(int(number))[position[here] - self._firsts_S[number]]
         return tokens
-
-    def verify(self) -> None:
-        """Reads every file and compares its hash; Corrupt naming each that is not what was written."""
-        problems = [
-            problem
-            for shard in self._shards
-            for kind, record in shard.files.items()
-            if (problem := problem_of(shard.path(self._directory, kind), record))
-        ]
-        if problems:
-            raise Corrupt("\n".join(problems))
 
     def _fingerprint(self, manifest: Manifest) -> str:
         """Of the split, and of what is left out of it."""

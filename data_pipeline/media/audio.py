@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from data_pipeline.arrays import npy_bytes
 from data_pipeline.config import Config
 from data_pipeline.media.item import Caps, Entry, Stored, Unfit
 from data_pipeline.media.libraries import library
 from data_pipeline.media.mu_law import mu_law_codes
-from data_pipeline.media.npy import npy_bytes
 
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
 Encoding = Literal["wav", "flac", "mu_law"]

@@ -19,10 +19,7 @@ from data_pipeline.config import BadInput, Config
 from data_pipeline.media import archive_entries, image_arrays
 from data_pipeline.media.item import Caps, Converter, Entry, Unfit
 from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
-from data_pipeline.mixing import fraction_of
-
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+from data_pipeline.sources.document import SPLITS, Split, grouped, split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ class MediaCorpus(Config):
             return "test"
         if self.valid is not None and re.fullmatch(self.valid, name):
             return "valid"
-        return "valid" if fraction_of(name) < self.held_out else "train"
+        return split_of(name, self.held_out)
 
     @property
     def expected(self) -> tuple[Split, ...]:
@@ -102,7 +99,7 @@ class MediaCorpus(Config):
 
     def pieces(self, piece_bytes: int) -> list[tuple[Span, ...]]:
         """The corpus in pieces of about `piece_bytes`; BadInput if there is nothing to read."""
-        return list(_packed((span for path in self._files() for span in self._spans(path, piece_bytes)), piece_bytes))
+        return list(grouped((span for path in self._files() for span in self._spans(path, piece_bytes)), piece_bytes))
 
     def items(self, spans: Iterable[Span], converter: Converter) -> Iterator[Entry]:
         """Every item of a piece, in order; an entry with a `problem` where there should be one."""
@@ -181,17 +178,3 @@ class MediaCorpus(Config):
                 raise BadInput(f"corpus.files {pattern}: no such file in {base}; correct the path or glob")
             chosen.update(found)
         return sorted(chosen, key=self._name)
-
-
-def _packed(spans: Iterable[Span], piece_bytes: int) -> Iterator[tuple[Span, ...]]:
-    """Consecutive spans together as long as they stay within `piece_bytes`; a larger span is a piece of its own."""
-    group: list[Span] = []
-    size = 0
-    for span in spans:
-        if group and size + span.size > piece_bytes:
-            yield tuple(group)
-            group, size = [], 0
-        group.append(span)
-        size += span.size
-    if group:
-        yield tuple(group)

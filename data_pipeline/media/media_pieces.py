@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from data_pipeline.atomic import sha256_of, write_atomically
+from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Config, Corrupt
 from data_pipeline.media.audio import AudioConverter
 from data_pipeline.media.images import ImageConverter
 from data_pipeline.media.item import Entry, Unfit
-from data_pipeline.media.media_corpus import MediaCorpus, Span, Split
+from data_pipeline.media.media_corpus import MediaCorpus, Span
 from data_pipeline.media.media_manifest import FORMAT_VERSION, MediaShardRecord
 from data_pipeline.media.music import MusicConverter
 from data_pipeline.media.tar_writer import NO_LABEL, TarWriter
-from data_pipeline.prepare.pieces import WORK_FOLDER
+from data_pipeline.prepare.directory import WORK_FOLDER
+from data_pipeline.sources.document import Split
 
 AnyConverter = ImageConverter | AudioConverter | MusicConverter
 
@@ -196,12 +197,7 @@ def _kept(task: MediaTask) -> Converted:
     try:
         converted = Converted.model_validate_json(task.record_path.read_bytes())
         for shard in converted.shards:
-            shard.check_sizes(task.directory)
+            shard.check_content(task.directory)
     except (OSError, ValidationError, Corrupt):
         return nothing
-    whole = all(
-        sha256_of(shard.path(task.directory, kind)) == file.sha256
-        for shard in converted.shards
-        for kind, file in shard.files.items()
-    )
-    return converted if whole and converted.key == task.key else nothing
+    return converted if converted.key == task.key else nothing

@@ -5,16 +5,14 @@ interrupted.
 """
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_pipeline.atomic import write_atomically
-from data_pipeline.config import BadInput, Corrupt, Refused
-from data_pipeline.manifest import SHARD_FOLDER, check_unchanged
-from data_pipeline.media.media_corpus import SPLITS, MediaCorpus
+from data_pipeline.config import BadInput, Corrupt
+from data_pipeline.media.media_corpus import MediaCorpus
 from data_pipeline.media.media_manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -23,11 +21,10 @@ from data_pipeline.media.media_manifest import (
     read_media_manifest,
 )
 from data_pipeline.media.media_pieces import AnyConverter, Converted, MediaTask, convert_piece
+from data_pipeline.prepare.directory import check_same, claim, note_pieces, sweep
 from data_pipeline.prepare.executor import Executor
-from data_pipeline.prepare.pieces import WORK_FOLDER
-from data_pipeline.prepare.progress import Progress
-
-Listener = Callable[[Progress], None]
+from data_pipeline.prepare.progress import Listener, Progress, followed
+from data_pipeline.sources.document import SPLITS
 
 
 class Preparable(Protocol):
@@ -61,7 +58,8 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
         return finished
     pieces = config.corpus.pieces(config.shard_bytes)
     report(Progress("list", len(pieces), len(pieces)))
-    _start(directory, config.identity())
+    claim(directory, config.identity())
+    note_pieces(directory, listing, len(pieces))
     corpus, converter = config.corpus.located(), config.converter()
     tasks = [
         MediaTask(corpus, converter, spans, number, directory, config.shard_bytes, listing)
@@ -78,19 +76,17 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
         report=_report(converted),
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
-    _sweep(directory, manifest)
+    sweep(directory, manifest)
     report(Progress("finished", len(pieces), len(pieces)))
     return manifest
 
 
 def _convert(tasks: Sequence[MediaTask], executor: Executor, report: Listener) -> list[Converted]:
-    converted: list[Converted] = []
-    items = num_bytes = 0
-    for one in executor.map(convert_piece, tasks):
-        converted.append(one)
-        items, num_bytes = items + one.num_items, num_bytes + one.num_bytes
-        report(Progress("encode", len(converted), len(tasks), items, num_bytes))
-    return converted
+    def numbers(one: Converted) -> tuple[int, int]:
+        return one.num_items, one.num_bytes
+
+    sizes = [sum(span.size for span in task.spans) for task in tasks]
+    return list(followed(executor.map(convert_piece, tasks), "encode", sizes, numbers, report, "items"))
 
 
 def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifest | None:
@@ -98,28 +94,12 @@ def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifes
     if not (directory / MANIFEST_FILE).exists():
         return None
     manifest = read_media_manifest(directory)
-    check_unchanged(config.directory, manifest.config, config.identity())
-    if manifest.listing != listing:
-        raise Refused(
-            f"data.directory {config.directory}: was prepared from other files (names or sizes in the corpus, or its "
-            "table of labels, have changed); restore the corpus, or choose another data.directory"
-        )
+    check_same(config.directory, manifest, config.identity(), listing)
     try:
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                shard.check_sizes(directory)
+        manifest.check_sizes(directory)
     except Corrupt:
         return None
     return manifest
-
-
-def _start(directory: Path, identity: dict[str, Any]) -> None:
-    """Claims the directory for these settings; Refused if it was begun with others."""
-    path = directory / WORK_FOLDER / "started.json"
-    try:
-        check_unchanged(str(directory), json.loads(path.read_text(encoding="utf-8")), identity)
-    except (OSError, json.JSONDecodeError):
-        write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
 def _report(converted: Sequence[Converted]) -> dict[str, int]:
@@ -144,14 +124,3 @@ def _splits(converted: Sequence[Converted]) -> dict[str, MediaSplitRecord]:
         for split in SPLITS
     }
     return {split: MediaSplitRecord(shards=tuple(records)) for split, records in shards.items() if records}
-
-
-def _sweep(directory: Path, manifest: MediaManifest) -> None:
-    """Removes what interrupted runs left behind."""
-    wanted = {path for path, _ in manifest.files(directory)}
-    for path in (directory / SHARD_FOLDER).iterdir():
-        if path not in wanted and path.suffix in (".npy", ".tar", ".tmp"):
-            path.unlink()
-    for folder in (directory, directory / WORK_FOLDER):
-        for path in folder.glob("*.tmp"):
-            path.unlink()

@@ -3,17 +3,15 @@
 Legend: N items of the split, S shards.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.atomic import sha256_of
+from data_pipeline.arrays import npy_array
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.media.media_manifest import MediaManifest, MediaShardRecord, read_media_manifest
-from data_pipeline.media.npy import npy_array
 from data_pipeline.media.tar_writer import COLUMNS
 
 MOST_MAPS = 1024
@@ -77,22 +75,6 @@ class MediaShards:
         return Corrupt(
             f"{path}: item {number} cannot be decoded ({error}); remove it and run `launch.py prepare` again"
         )
-
-    def bad_files(self) -> Iterator[str]:
-        """Reads every file and compares its hash: a line for each that is not what was written."""
-        for shard in self._shards:
-            for kind, record in shard.files.items():
-                path = shard.path(self._directory, kind)
-                if not path.is_file():
-                    yield f"{path}: is missing"
-                elif sha256_of(path) != record.sha256:
-                    yield f"{path}: its content is not what was written"
-
-    def verify(self) -> None:
-        """Reads every file and compares its hash; Corrupt naming all that are not what was written."""
-        found = list(self.bad_files())
-        if found:
-            raise Corrupt("\n".join(found) + "\nremove them and run `launch.py prepare` again")
 
     def _read(self, item: int, column: str, begin: int, end: int) -> bytes:
         offset = int(self._columns[column][item])

@@ -18,11 +18,11 @@ import numpy as np
 from pydantic import Field
 
 from data_pipeline.archives.decompression import DAMAGE, CutOff, ExpandsTooFar, decompressed
+from data_pipeline.arrays import npy_array, npy_bytes
 from data_pipeline.config import Config
 from data_pipeline.media.abc_tunes import abc_to_midi, tunes_in
 from data_pipeline.media.item import Caps, Entry, Stored, Unfit
 from data_pipeline.media.libraries import library
-from data_pipeline.media.npy import npy_array, npy_bytes
 
 KEYS = 88
 LOWEST = 21

@@ -3,7 +3,6 @@
 An item has two members, KEY.SUFFIX and KEY.json. The index is [items, 6] int64; its columns are `COLUMNS`.
 """
 
-import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from data_pipeline.arrays import npy_bytes
 from data_pipeline.atomic import write_atomically
-from data_pipeline.manifest import FileRecord
 from data_pipeline.media.item import Stored
 from data_pipeline.media.media_manifest import MediaFileKind, MediaShardRecord
-from data_pipeline.media.npy import npy_bytes
+from data_pipeline.stored_files import FileRecord
 
 COLUMNS: Final = ("offset", "num_bytes", "json_offset", "json_bytes", "label", "length")
 """Where the payload begins in the tar, and its bytes; the same of the JSON; the class, or -1; samples or steps."""
@@ -57,10 +56,7 @@ class TarWriter:
             num_items=len(self._rows),
             length=int(index[:, COLUMNS.index("length")].sum()),
             num_bytes=int(index[:, COLUMNS.index("num_bytes")].sum()),
-            files={
-                kind: FileRecord(num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-                for kind, data in contents.items()
-            },
+            files={kind: FileRecord.of(data) for kind, data in contents.items()},
         )
         for kind, data in contents.items():
             write_atomically(record.path(self._directory, kind), data)

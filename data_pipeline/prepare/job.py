@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.pieces import Encoded, EncodeTask, SampleTask, encode, sample, scan_and_encode
-from data_pipeline.prepare.progress import Progress, Stage
+from data_pipeline.prepare.progress import Listener, Progress, Stage, followed
 from data_pipeline.prepare.scanning import Scan, ScanTask, first_of, scan
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
@@ -16,8 +16,6 @@ from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
-
-Listener = Callable[[Progress], None]
 
 
 class Findings:
@@ -112,10 +110,9 @@ class Job:
     def _each(self, stage: Stage, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """The result for each piece in order; after each, how far the stage is."""
         sizes = [sum(span.size for span in piece.spans) for piece in self.pieces]
-        documents = num_bytes = done = 0
-        for number, result in enumerate(self.executor.map(function, tasks)):
-            counted = result[0] if isinstance(result, tuple) else result
-            documents, num_bytes = documents + counted.num_documents, num_bytes + counted.num_bytes
-            done += sizes[number]
-            yield result
-            self.report(Progress(stage, number + 1, len(tasks), documents, num_bytes, done, sum(sizes)))
+
+        def numbers(result: Any) -> tuple[int, int]:
+            found = result[0] if isinstance(result, tuple) else result
+            return found.num_documents, found.num_bytes
+
+        return followed(self.executor.map(function, tasks), stage, sizes, numbers, self.report)

@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import Config, Corrupt
 from data_pipeline.manifest import FORMAT_VERSION, ShardRecord
-from data_pipeline.prepare.scanning import WORK_FOLDER, Scanner, ScanTask
+from data_pipeline.prepare.directory import WORK_FOLDER
+from data_pipeline.prepare.scanning import Scanner, ScanTask
 from data_pipeline.sources.document import Split
 from data_pipeline.sources.whole_documents import SplitDocument
 

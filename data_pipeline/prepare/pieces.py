@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Config, Corrupt
 from data_pipeline.manifest import FORMAT_VERSION, ShardRecord
+from data_pipeline.prepare.directory import WORK_FOLDER
 from data_pipeline.prepare.document_parts import batches, documents_of
 from data_pipeline.prepare.part_way import Changed, PartWay, forget, key_of
-from data_pipeline.prepare.scanning import WORK_FOLDER, Scan, Scanner, ScanTask, keep, kept_scan, priority, scan
+from data_pipeline.prepare.scanning import Scan, Scanner, ScanTask, keep, kept_scan, priority, scan
 from data_pipeline.prepare.shard_writer import ShardWriter
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Report, Split

@@ -13,24 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.atomic import write_atomically
-from data_pipeline.config import BadInput, Config, Corrupt, Refused
+from data_pipeline.config import BadInput, Config, Corrupt
 from data_pipeline.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
-    SHARD_FOLDER,
     Manifest,
     SplitRecord,
-    check_unchanged,
     read_manifest,
 )
+from data_pipeline.prepare.directory import WORK_FOLDER, check_same, claim, note_pieces, sweep
 from data_pipeline.prepare.executor import Executor
-from data_pipeline.prepare.job import Findings, Job, Listener
+from data_pipeline.prepare.job import Findings, Job
 from data_pipeline.prepare.pieces import Encoded
-from data_pipeline.prepare.progress import Progress
-from data_pipeline.prepare.scanning import WORK_FOLDER
-from data_pipeline.prepare.status import LISTING_FILE, Listing
+from data_pipeline.prepare.progress import Listener, Progress
 from data_pipeline.sources import Corpus
-from data_pipeline.sources.document import Piece, Split
+from data_pipeline.sources.document import SPLITS, Piece
 from data_pipeline.sources.whole_documents import with_whole_documents
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.steps.cleaning import cleaned, files_of, forget
@@ -39,8 +36,6 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
-
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class Trained(Config):
@@ -65,13 +60,11 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     if finished is not None:
         report(Progress("finished", len(pieces), len(pieces)))
         return finished
-    _start(directory, config.identity())
+    claim(directory, config.identity())
     tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
     if config.steps or (tokenizer is not None and not tokenizer.divisible):
         pieces = with_whole_documents(pieces)
-    write_atomically(
-        directory / WORK_FOLDER / LISTING_FILE, Listing(listing=listing, pieces=len(pieces)).model_dump_json().encode()
-    )
+    note_pieces(directory, listing, len(pieces))
     corpus = _cleaned(config, directory, pieces, executor, report)
     job = Job(config, corpus, directory, pieces, executor, report)
     if tokenizer is not None:
@@ -93,7 +86,8 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
         report=dict(sorted(findings.report.items())),
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
-    _sweep(directory, manifest)
+    sweep(directory, manifest)
+    _sweep_work(directory / WORK_FOLDER)
     forget(directory / WORK_FOLDER)
     report(Progress("finished", len(pieces), len(pieces)))
     return manifest
@@ -132,29 +126,13 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
     if not (directory / MANIFEST_FILE).exists():
         return None
     manifest = read_manifest(directory)
-    check_unchanged(config.directory, manifest.config, config.identity())
-    if manifest.listing != listing:
-        raise Refused(
-            f"data.directory {config.directory}: was prepared from other files (names or sizes in the corpus have "
-            "changed); restore the corpus, or choose another data.directory"
-        )
+    check_same(config.directory, manifest, config.identity(), listing)
     try:
         load_tokenizer(directory, manifest.tokenizer_hash)
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                shard.check_sizes(directory)
+        manifest.check_sizes(directory)
     except (Corrupt, BadInput):
         return None
     return manifest
-
-
-def _start(directory: Path, identity: dict[str, Any]) -> None:
-    """Claims the directory for these settings; Refused if it was begun with others."""
-    path = directory / WORK_FOLDER / "started.json"
-    try:
-        check_unchanged(str(directory), json.loads(path.read_text(encoding="utf-8")), identity)
-    except (OSError, json.JSONDecodeError):
-        write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
 def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> None:
@@ -204,13 +182,6 @@ def _splits(encoded: Sequence[Encoded]) -> dict[str, SplitRecord]:
     return {split: SplitRecord(shards=tuple(records)) for split, records in shards.items() if records}
 
 
-def _sweep(directory: Path, manifest: Manifest) -> None:
-    """Removes what interrupted runs left behind."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    wanted = {shard.path(directory, kind) for shard in shards for kind in shard.files}
-    for path in (directory / SHARD_FOLDER).iterdir():
-        if path not in wanted and path.suffix in (".npy", ".tmp"):
-            path.unlink()
-    work = directory / WORK_FOLDER
-    for path in (*directory.glob("*.tmp"), *work.glob("*.tmp"), *work.glob("scan-*.json"), *work.glob("part-*.json")):
+def _sweep_work(work: Path) -> None:
+    for path in (*work.glob("scan-*.json"), *work.glob("part-*.json")):
         path.unlink()  # a scan says when the corpus's files changed, which is no part of what was prepared

@@ -12,13 +12,13 @@ from data_pipeline.atomic import write_atomically
 from data_pipeline.config import Config
 from data_pipeline.manifest import FORMAT_VERSION
 from data_pipeline.mixing import fraction_of
+from data_pipeline.prepare.directory import WORK_FOLDER
 from data_pipeline.prepare.document_parts import documents_of
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Document, Piece, Report, Split
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.tokenizer import Counted
 
-WORK_FOLDER = "work"
 """In the directory of the shards: what a later run needs to go on."""
 
 

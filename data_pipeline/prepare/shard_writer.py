@@ -1,6 +1,5 @@
 """Writing token shards of a bounded size."""
 
-import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.atomic import write_atomically
-from data_pipeline.manifest import FileKind, FileRecord, ShardRecord
+from data_pipeline.manifest import FileKind, ShardRecord
+from data_pipeline.stored_files import FileRecord
 
 
 class ShardWriter:
@@ -60,10 +60,7 @@ class ShardWriter:
             num_tokens=sum(self._lengths),
             num_documents=len(self._sizes),
             num_bytes=self._num_bytes,
-            files={
-                kind: FileRecord(num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-                for kind, data in contents.items()
-            },
+            files={kind: FileRecord.of(data) for kind, data in contents.items()},
             continues=self._continues,
         )
         for kind, data in contents.items():

@@ -4,21 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from data_pipeline.config import Config
 from data_pipeline.manifest import MANIFEST_FILE, Manifest, read_manifest
-from data_pipeline.prepare.scanning import WORK_FOLDER
-
-LISTING_FILE = "listing.json"
-
-
-class Listing(Config):
-    """What a run wrote before it read anything."""
-
-    listing: str
-    """As in the manifest."""
-    pieces: int
+from data_pipeline.prepare.directory import WORK_FOLDER, num_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ def status(directory: Path) -> Status:
     return Status(
         directory=str(directory),
         state="unfinished",
-        pieces=_pieces(work),
+        pieces=num_pieces(directory),
         scanned=len(scanned | encoded),
         tokenizer=(directory / "tokenizer_settings.json").exists(),
         encoded=len(encoded),
@@ -72,7 +59,7 @@ def status(directory: Path) -> Status:
 
 
 def _finished(directory: Path, manifest: Manifest) -> Status:
-    pieces = _pieces(directory / WORK_FOLDER)
+    pieces = num_pieces(directory)
     return Status(
         directory=str(directory),
         state="finished",
@@ -83,10 +70,3 @@ def _finished(directory: Path, manifest: Manifest) -> Status:
         documents=sum(split.num_documents for split in manifest.splits.values()),
         tokens=sum(split.num_tokens for split in manifest.splits.values()),
     )
-
-
-def _pieces(work: Path) -> int | None:
-    try:
-        return Listing.model_validate_json((work / LISTING_FILE).read_bytes()).pieces
-    except (OSError, ValidationError):
-        return None

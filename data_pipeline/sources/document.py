@@ -8,12 +8,13 @@ import abc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 from data_pipeline.config import Config
 from data_pipeline.mixing import fraction_of
 
 Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 Reason = Literal[
     "empty",
@@ -130,18 +131,32 @@ class CorpusConfig(Config, abc.ABC):
                 yield from (document for name, document in self.read(piece, Report()) if name == split)
 
 
-def packed(split: Split | None, spans: Iterable[Span], piece_bytes: int) -> Iterator[Piece]:
-    """Consecutive spans together as long as they stay within `piece_bytes`; a larger span is a piece of its own."""
-    group: list[Span] = []
+class Sized(Protocol):
+    @property
+    def size(self) -> int:
+        """About how many bytes it is."""
+
+
+Part = TypeVar("Part", bound=Sized)
+
+
+def grouped(parts: Iterable[Part], piece_bytes: int) -> Iterator[tuple[Part, ...]]:
+    """Consecutive ones together as long as they stay within `piece_bytes`; a larger one is alone."""
+    group: list[Part] = []
     size = 0
-    for span in spans:
-        if group and size + span.size > piece_bytes:
-            yield Piece(split, tuple(group))
+    for part in parts:
+        if group and size + part.size > piece_bytes:
+            yield tuple(group)
             group, size = [], 0
-        group.append(span)
-        size += span.size
+        group.append(part)
+        size += part.size
     if group:
-        yield Piece(split, tuple(group))
+        yield tuple(group)
+
+
+def packed(split: Split | None, spans: Iterable[Span], piece_bytes: int) -> Iterator[Piece]:
+    """The spans in pieces of about `piece_bytes`."""
+    return (Piece(split, group) for group in grouped(spans, piece_bytes))
 
 
 def split_of(document_id: str, held_out: float) -> Split:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from data_pipeline.arrays import array_path, load_array
 from data_pipeline.atomic import sha256_of
 from data_pipeline.config import Corrupt
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Split
 from data_pipeline.steps import Step
-from data_pipeline.steps.arrays import array_path, load_array
 from data_pipeline.steps.chain import chain, code_counts
 from data_pipeline.steps.piece_pass import VERSION, PassRecord, piece_name
 from data_pipeline.steps.raw_content import RawContent, changed

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipeline.arrays import array_path, load_array
 from data_pipeline.atomic import sha256_of, write_atomically
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import CorpusConfig, Piece
 from data_pipeline.steps import Step
-from data_pipeline.steps.arrays import array_path, load_array
 from data_pipeline.steps.chain import Pass, code_counts, first_code, passes
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.steps.piece_pass import (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from data_pipeline.arrays import load_array, npy_bytes
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput
-from data_pipeline.steps.arrays import load_array, npy_bytes
 from data_pipeline.steps.evaluation_files import PLACE, evaluation_files, texts_of
 from data_pipeline.steps.step import CorpusStep, Signatures
 from data_pipeline.steps.words import text_runs

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from data_pipeline.arrays import array_path, load_array, npy_bytes
 from data_pipeline.atomic import sha256_of, write_atomically
 from data_pipeline.config import Config
-from data_pipeline.manifest import FileRecord
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report
 from data_pipeline.steps import Step
-from data_pipeline.steps.arrays import array_path, load_array, npy_bytes
 from data_pipeline.steps.chain import Pass, chain
 from data_pipeline.steps.raw_content import RawContent, changed
+from data_pipeline.stored_files import FileRecord
 
 VERSION = 1
 """Of what steps do and write: raised when the same settings come to drop or alter otherwise."""
@@ -86,10 +86,7 @@ def run_pass(task: PassTask) -> PassRecord:
         content=raw.hash,
         num_documents=raw.num_documents,
         num_bytes=raw.num_bytes,
-        files={
-            kind: FileRecord(num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-            for kind, data in contents.items()
-        },
+        files={kind: FileRecord.of(data) for kind, data in contents.items()},
     )
     write_atomically(task.record_path, record.model_dump_json(indent=1).encode())
     return record
@@ -120,7 +117,7 @@ def _finished(task: PassTask, before: str | None) -> PassRecord | None:
     try:
         record = PassRecord.model_validate_json(task.record_path.read_bytes())
         whole = all(
-            sha256_of(array_path(task.folder, piece_name(task.piece), kind)) == file.sha256
+            file.problem(array_path(task.folder, piece_name(task.piece), kind)) is None
             for kind, file in record.files.items()
         )
     except (OSError, ValidationError):

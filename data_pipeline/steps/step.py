@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from data_pipeline.arrays import array_path, load_array
 from data_pipeline.config import Config
 from data_pipeline.sources.document import Document
-from data_pipeline.steps.arrays import array_path, load_array
 
 if TYPE_CHECKING:
     from data_pipeline.prepare.executor import Executor

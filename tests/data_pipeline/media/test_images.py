@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from data_pipeline.arrays import npy_array, npy_bytes
 from data_pipeline.config import BadInput
 from data_pipeline.media.images import decode_png, encode_png
-from data_pipeline.media.npy import npy_array, npy_bytes
 from data_pipeline.mnist import MnistConfig
 from tests.data_pipeline.media.media_files import abouts, config, idx, png, prepared, random_images, write
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.manifest import SHARD_FOLDER
 from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.prepare.part_way import PartWay
+from data_pipeline.stored_files import SHARD_FOLDER
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.arrays import array_path, npy_bytes
 from data_pipeline.prepare.executor import LocalExecutor
 from data_pipeline.steps import first_copies
-from data_pipeline.steps.arrays import array_path, npy_bytes
 from data_pipeline.steps.first_copies import dropped_copies, sorted_keys, unite
 from data_pipeline.steps.step import LISTING_FILE, Listing, Signatures
 

@@ -1,4 +1,4 @@
-"""Arrays as .npy files."""
+"""Arrays as .npy files; never of objects, which would have to be unpickled."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,13 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """The content of a .npy file."""
+    """The content of a .npy file: the same bytes for equal arrays."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
+
+
+def npy_array(content: bytes) -> np.ndarray:
+    """ValueError where it is none, or has Python objects."""
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

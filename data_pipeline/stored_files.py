@@ -1,0 +1,137 @@
+"""Files as they were written, of token shards and of media alike: what is recorded of them, and whether they still are
+so: by size whenever they are opened, by every byte when that is asked for."""
+
+import abc
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from data_pipeline.config import BadInput, Config, Corrupt
+
+SHARD_FOLDER = "shards"
+BLOCK = 1 << 22
+REMEDY = "run `launch.py prepare` again"
+REMEDY_OF_CONTENT = "`launch.py data verify --set-aside`, then `launch.py prepare` makes it anew"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRecord(Config):
+    """One file as it was written."""
+
+    num_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, content: bytes) -> "FileRecord":
+        return cls(num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def size_problem(self, path: Path) -> str | None:
+        """Whether a file is missing or has another size, without reading it."""
+        try:
+            found = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{path}: is missing; {REMEDY}"
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror}); {REMEDY}"
+        if found != self.num_bytes:
+            return f"{path}: has {found} bytes, but {self.num_bytes} were written; {REMEDY}"
+        return None
+
+    def problem(self, path: Path, see: Callable[[int], None] = lambda _: None) -> str | None:
+        """What is wrong with a file, by every byte, or None; `see` is told of the bytes as they are read."""
+        problem = self.size_problem(path)
+        if problem is not None:
+            return problem
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+                    see(len(block))
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror}); {REMEDY}"
+        if digest.hexdigest() != self.sha256:
+            return f"{path}: its content is not what was written; {REMEDY_OF_CONTENT}"
+        return None
+
+
+class StoredShard(Config, abc.ABC):
+    """The files of some consecutive documents or items of one split."""
+
+    name: str = Field(pattern=r"^[a-z]+-\d{5,}-\d{3,}$")
+    """Split, piece of the corpus, part of the piece."""
+
+    @abc.abstractmethod
+    def stored(self, directory: Path) -> Iterator[tuple[Path, FileRecord]]:
+        """Each file, and what was written of it."""
+
+    def check_sizes(self, directory: Path) -> None:
+        """Corrupt, naming the file, if one is missing or has another size."""
+        for path, record in self.stored(directory):
+            _refuse(record.size_problem(path))
+
+    def check_content(self, directory: Path) -> None:
+        """Corrupt, naming the file, if one is not what was written, by every byte."""
+        for path, record in self.stored(directory):
+            _refuse(record.problem(path))
+
+
+class StoredManifest(Config, abc.ABC):
+    """What is recorded last of a finished directory."""
+
+    format_version: int
+    config: dict[str, Any]
+    """What it was prepared with: the corpus, what is done with it, and shard_bytes."""
+    listing: Sha256
+    """Over the names and sizes of the corpus's files."""
+    source: Sha256
+    """Over the ids and contents of all documents or items."""
+
+    @abc.abstractmethod
+    def shards(self) -> Iterator[StoredShard]:
+        """Of all splits."""
+
+    def files(self, directory: Path) -> Iterator[tuple[Path, FileRecord]]:
+        """Every file of the shards, and what was written of it."""
+        for shard in self.shards():
+            yield from shard.stored(directory)
+
+    def check_sizes(self, directory: Path) -> None:
+        """Corrupt, naming the file, if one is missing or has another size."""
+        for shard in self.shards():
+            shard.check_sizes(directory)
+
+
+Stored = TypeVar("Stored", bound=StoredManifest)
+
+
+def read_stored(path: Path, kind: type[Stored], *, version: int, what: str) -> Stored:
+    """A manifest of this kind; BadInput if there is none or it is of another version, Corrupt if it cannot be
+    understood."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadInput(
+            f"data.directory {path.parent}: holds no prepared {what}; run `launch.py prepare` first"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{path}: cannot be read ({error}); restore it, or prepare the data anew") from error
+    try:
+        manifest = kind.model_validate_json(text)
+    except ValidationError as error:
+        raise Corrupt(f"{path}: not a manifest ({error}); restore it, or prepare the data anew") from error
+    if manifest.format_version != version:
+        raise BadInput(
+            f"{path}: format_version {manifest.format_version}, but this version of Segue reads {version}; "
+            "prepare the data anew in another directory"
+        )
+    return manifest
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise Corrupt(problem)
