@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,20 +169,14 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Make the token shards or tars that a recipe trains on. Goes on where it was interrupted, keeps what is there."""
+    from cluster.data_verbs.status import say_nothing, show_status
     from cluster.prepare import prepare_any, to_prepare
-    from data_pipeline.config import BadInput
-    from data_pipeline.text import TextConfig
     from pretrain.experiment import load_experiment
 
     experiment = load_experiment(recipe, overrides or ())
     wanted = to_prepare(experiment.data)
     if status:
-        from data_pipeline.prepare.status import status as status_of
-
-        if not all(isinstance(one, TextConfig) for one in wanted):
-            raise BadInput(f"--status: tells of token shards, not of data.kind {experiment.data.kind}")
-        found = [status_of(Path(one.directory)) for one in wanted if isinstance(one, TextConfig)]
-        print(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+        show_status(experiment.data, as_json=as_json)
         return
     if as_job(address, name, storage):
         from cluster.jobs.submit import Place, submit_preparation
@@ -193,7 +186,7 @@ def prepare(
         )
         return
     if not wanted:
-        say(f"data.kind {experiment.data.kind} is made while training: there is nothing to prepare")
+        say_nothing(experiment.data)
     for one in wanted:
         prepare_any(one, executor=executor.value, workers=workers, address=address, console=console())
 
@@ -620,7 +613,7 @@ def data_stats(
     png: Annotated[Path | None, typer.Option(help="Draw the histograms.", metavar="FILE")] = None,
     as_json: Json = False,
 ) -> None:
-    """How long documents are, and how many tokens and bytes there are, by source and split."""
+    """How long documents and items are, and how many tokens and bytes there are, by source and split."""
     from cluster.data_verbs.stats import show_stats
     from cluster.data_verbs.target import open_target
 

@@ -2,9 +2,9 @@
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
 
 from data_pipeline.config import BadInput, Config
+from data_pipeline.sources.document import SPLITS
 from data_pipeline.streams.pairs import Pairs, PairStream
 from data_pipeline.streams.reading import Reads, cannot_be_read, check_split
 from data_pipeline.streams.stream import Draws, Stream
@@ -14,7 +14,10 @@ class PairData(Config, abc.ABC):
     """Data sets that fit in memory."""
 
     kind: str
-    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+
+    def splits(self) -> tuple[str, ...]:
+        """Which there are."""
+        return SPLITS
 
     @abc.abstractmethod
     def vocab_size(self) -> int:
@@ -45,7 +48,7 @@ class PairData(Config, abc.ABC):
 
     def pairs(self, split: str) -> Pairs:
         """All of a split; BadInput where there is no such split."""
-        check_split(self.kind, split, self.splits)
+        check_split(self.kind, split, self.splits())
         return self._pairs(split)
 
     def fingerprint(self) -> str:

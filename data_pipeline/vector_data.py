@@ -1,11 +1,12 @@
 """What all data of independent vectors have: images, waves, points."""
 
 import abc
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from data_pipeline.config import BadInput, Config
+from data_pipeline.sources.document import SPLITS
 from data_pipeline.streams.reading import Reads, cannot_be_read, check_split
 from data_pipeline.streams.stream import Draws, Stream
 from data_pipeline.streams.vectors import Vectors, VectorStream, binary_draw
@@ -20,7 +21,10 @@ class VectorData(Config, abc.ABC):
     """Data sets that fit in memory."""
 
     kind: str
-    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+
+    def splits(self) -> tuple[str, ...]:
+        """Which there are."""
+        return SPLITS
 
     @property
     @abc.abstractmethod
@@ -48,7 +52,7 @@ class VectorData(Config, abc.ABC):
 
     def vectors(self, split: str) -> Vectors:
         """All of a split; BadInput where there is no such split."""
-        check_split(self.kind, split, self.splits)
+        check_split(self.kind, split, self.splits())
         return self._vectors(split)
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Reading all of a run's token shards while it trains, to see that they are what was written (`data.verify`)."""
+"""Reading all of a run's shards and tars while it trains, to see that they are what was written (`data.verify`)."""
 
 import threading
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from data_pipeline.config import Corrupt, SegueError
+from data_pipeline.media.media_data import MediaData
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.verification import verify
@@ -22,14 +23,14 @@ class DataCheck:
 
     def __init__(self, trainer: Trainer, experiment: Experiment, directory: Path) -> None:
         self.trainer, self.directory = trainer, directory
-        self.texts = [text for text in _texts(experiment) if text.verify == "background"]
+        self.sources = [source for source in _prepared(experiment) if source.verify == "background"]
         self.damage: str | None = None
         """What was found."""
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._read, name="data check", daemon=True)
 
     def __enter__(self) -> "DataCheck":
-        if self.texts and self.trainer.engine.group.leads:
+        if self.sources and self.trainer.engine.group.leads:
             self._thread.start()
         return self
 
@@ -42,7 +43,7 @@ class DataCheck:
 
     def refuse(self) -> None:
         """Raise Corrupt, on every worker as the leader has found it, where a file is damaged. Collective."""
-        damage = self.trainer.engine.group.tell(self.damage) if self.texts else None
+        damage = self.trainer.engine.group.tell(self.damage) if self.sources else None
         if damage is not None:
             raise Corrupt(
                 f"{damage}. The run has read such data until step {self.trainer.step}, which is saved; once the file "
@@ -63,8 +64,9 @@ class DataCheck:
 
     def _files(self) -> Iterator[Path]:
         """Each as it is found good; raises Corrupt at the first that is not, and Ended when the run is over."""
-        for text in self.texts:
-            for checked in verify(Path(text.directory), leave_out=text.left_out(), see=self._go_on):
+        for source in self.sources:
+            left_out = source.left_out() if isinstance(source, PreparedText) else ()
+            for checked in verify(Path(source.directory), leave_out=left_out, see=self._go_on):
                 if checked.problem is not None:
                     raise Corrupt(checked.problem)
                 yield checked.path
@@ -78,8 +80,8 @@ class Ended(Exception):
     """The run is over."""
 
 
-def _texts(experiment: Experiment) -> list[PreparedText]:
+def _prepared(experiment: Experiment) -> list[PreparedText | MediaData]:
     data = experiment.data
     if isinstance(data, MixtureConfig):
         return list(data.texts().values())
-    return [data] if isinstance(data, PreparedText) else []
+    return [data] if isinstance(data, PreparedText | MediaData) else []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import BadInput, Refused
+from data_pipeline.data import prepared_directories
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.redaction import redact_values, redacted_keys, same_but_for_secrets
@@ -116,8 +117,8 @@ def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def refuse_changed_shards(experiment: Experiment, directory: Path, allowed: tuple[str, ...]) -> None:
-    """Raise Refused, naming each file, where token shards are not those that the run last started with."""
-    directories = _shard_directories(experiment)
+    """Raise Refused, naming each file, where shards or tars are not those that the run last started with."""
+    directories = prepared_directories(experiment.data)
     known = ShardStamps.read(directory) if directories else None
     if known is not None:
         what = f"data in {', '.join(map(str, directories.values()))}"
@@ -125,17 +126,11 @@ def refuse_changed_shards(experiment: Experiment, directory: Path, allowed: tupl
 
 
 def keep_shard_stamps(experiment: Experiment, directory: Path) -> None:
-    """Record the token shards, where the data are such, for `refuse_changed_shards` of later starts."""
-    directories = _shard_directories(experiment)
+    """Record what was prepared, where the data are such, for `refuse_changed_shards` of later starts."""
+    directories = prepared_directories(experiment.data)
     if directories:
         known = ShardStamps.read(directory)
         ShardStamps.take(directories, known).write(directory)
-
-
-def _shard_directories(experiment: Experiment) -> dict[str, Path]:
-    """By the name of the source; none where the data are no token shards."""
-    data = experiment.data
-    return data.directories() if isinstance(data, PreparedText | MixtureConfig) else {}
 
 
 def record_damaged_shards(experiment: Experiment, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """A batch as the model sees it, in words: where its documents begin, what is not scored, which source a row is of.
 
-Shape legend: R rows, L positions.
+Shape legend: R rows, L positions, T steps of time, K keys.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +11,16 @@ from rich.text import Text
 
 from data_pipeline.batch import IGNORED, Batch, PairBatch, TokenBatch
 from data_pipeline.data import DataConfig
+from data_pipeline.media.media_data import MediaData
+from data_pipeline.media.music import note_name
+from data_pipeline.media.music_data import MusicConfig
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.pair_data import PairData
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.streams.mixtures import source_of
+
+MOST_STEPS = 16
+"""Of music, a line each."""
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -40,8 +46,25 @@ def batch_lines(batch: Batch, data: DataConfig, *, rows: int) -> Iterator[Text]:
         else:
             values = batch.values[row]
             label = int(batch.labels[row])
-            said = "no class" if label == IGNORED else f"class {label}"
+            said = "no class" if label == IGNORED else _class_name(label, data)
             yield Text(f"  {said}; {len(values)} values, {float(values.min()):.3g} to {float(values.max()):.3g}")
+            if isinstance(data, MusicConfig):
+                yield from _notes(values.numpy().reshape(data.shape[1:]))
+
+
+def _class_name(label: int, data: DataConfig) -> str:
+    if isinstance(data, MediaData) and label < len(data.corpus.classes):
+        return f"class {label} ({data.corpus.classes[label]})"
+    return f"class {label}"
+
+
+def _notes(roll_TK: np.ndarray) -> Iterator[Text]:
+    """What sounds at each of the first steps."""
+    for step, keys_K in enumerate(roll_TK[:MOST_STEPS]):
+        sounding = " ".join(note_name(int(key)) for key in np.flatnonzero(keys_K))
+        yield Text(f"  step {step}: {sounding or 'silence'}")
+    if len(roll_TK) > MOST_STEPS:
+        yield Text(f"  and {len(roll_TK) - MOST_STEPS:,} more steps", style="dim")
 
 
 def row_name(sample_id: int, data: DataConfig) -> str:

@@ -16,6 +16,7 @@ from data_pipeline.batch import Batch, VectorBatch
 from data_pipeline.config import BadInput
 from data_pipeline.data import DataConfig
 from data_pipeline.markov import MarkovConfig
+from data_pipeline.media.media_data import MediaData
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.pair_data import PairData
 from data_pipeline.prepared_text import PreparedText
@@ -60,9 +61,12 @@ def inspect_target(
 
 
 def _stream(target: Target, split: str, rows: int) -> Stream:
-    """The experiment's own, whose batches its model sees; of a directory samples of some tokens."""
+    """The experiment's own, whose batches its model sees; of a directory samples of some tokens, or rows."""
     if target.experiment is not None:
         return target.experiment.stream(split)
+    if isinstance(target.data, MediaData):
+        rows = max(1, min(rows, len(target.data.vectors(split).labels)))
+        return target.data.stream(reads="vectors", length=None, micro_batches=1, rows=rows, seed=0, split=split)
     assert isinstance(target.data, PreparedText)
     length = max(1, min(LENGTH, (target.data.shards(split).num_tokens - 1) // rows))
     return target.data.stream(reads="samples", length=length, micro_batches=1, rows=rows, seed=0, split=split)
@@ -91,13 +95,27 @@ def _details(source: DataConfig) -> dict[str, Any]:
         found["entropy_rate"] = source.entropy_rate()
     elif isinstance(source, VectorData):
         found |= {"shape": list(source.shape), "values": source.values}
-        found["splits"] = [{"name": split, "num_vectors": len(source.vectors(split).labels)} for split in source.splits]
+        found |= _of_media(source) if isinstance(source, MediaData) else {}
+        found["splits"] = [_vector_split(source, split) for split in source.splits()]
     elif isinstance(source, PairData):
         found["splits"] = [
             {"name": split, "num_pairs": len(source.pairs(split)), "left_out": source.left_out(split)}
-            for split in source.splits
+            for split in source.splits()
         ]
     return found
+
+
+def _of_media(source: MediaData) -> dict[str, Any]:
+    manifest = source.manifest()
+    return {"directory": source.directory, "items": manifest.source, "left_out": manifest.report}
+
+
+def _vector_split(source: VectorData, split: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": split, "num_vectors": len(source.vectors(split).labels)}
+    if not isinstance(source, MediaData):
+        return found
+    record = source.manifest().splits[split]
+    return found | {"num_items": record.num_items, "num_bytes": record.num_bytes, "num_tars": len(record.shards)}
 
 
 def _tree(target: Target, sources: dict[str, dict[str, Any]]) -> Branch:
@@ -139,12 +157,12 @@ def _add_plain(branch: Branch, details: dict[str, Any]) -> None:
                 numbers = ", ".join(_said(key, number) for key, number in split.items() if key != "name" and number)
                 branch.add(f"{split['name']}: {numbers}")
         elif name != "kind":
-            branch.add(f"{name} {value}")
+            branch.add(_said(name, value) if isinstance(value, dict) else f"{name} {value}")
 
 
 def _said(key: str, number: Any) -> str:
     if isinstance(number, dict):
-        return f"left out or altered: {', '.join(f'{count:,} {why}' for why, count in number.items())}"
+        return f"left out or altered: {', '.join(f'{count:,} {why}' for why, count in number.items()) or 'none'}"
     return f"{number:,} {key.removeprefix('num_')}"
 
 

@@ -1,76 +1,22 @@
-"""`data stats`: how long documents are, and how many tokens and bytes there are, by source and split."""
+"""`data stats`: how long documents and items are, and how many tokens and bytes there are, by source and split."""
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from cluster.data_verbs.lengths import Lengths, lengths_of
 from cluster.data_verbs.target import Target
 from cluster.tables import table
 from cluster.terminal import check_writable
 from data_pipeline.config import BadInput
 from data_pipeline.prepared_text import PreparedText
-from data_pipeline.shards import TokenShards
 
 WIDTH = 40
 """Of the longest bar."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """One split of one source."""
-
-    source: str
-    split: str
-    lengths: np.ndarray
-    """[documents] int64: tokens of each, ends included."""
-    num_bytes: int | None
-    """Of the text; None where there was none."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.source} {self.split}".strip()
-
-    @property
-    def num_tokens(self) -> int:
-        return int(self.lengths.sum())
-
-    def bins(self) -> list[tuple[int, int]]:
-        """Documents of 2**i to 2**(i + 1) - 1 tokens: (2**i, how many), from the shortest to the longest."""
-        powers = np.bincount(np.frexp(self.lengths)[1] - 1)
-        return [(1 << power, int(count)) for power, count in enumerate(powers) if power >= _first(powers)]
-
-    def to_json(self) -> dict[str, Any]:
-        quantiles = np.quantile(self.lengths, (0.0, 0.5, 0.9, 1.0), method="inverted_cdf")
-        return {
-            "source": self.source,
-            "split": self.split,
-            "documents": len(self.lengths),
-            "tokens": self.num_tokens,
-            "bytes": self.num_bytes,
-            "bytes_per_token": None if self.num_bytes is None else self.num_bytes / self.num_tokens,
-            "length": dict(zip(("least", "median", "ninety_percent", "most"), map(int, quantiles), strict=True)),
-            "histogram": [{"from": start, "to": 2 * start - 1, "documents": count} for start, count in self.bins()],
-        }
-
-
-def _first(counts: np.ndarray) -> int:
-    return int(np.flatnonzero(counts)[0])
-
-
-def lengths_of(target: Target) -> Iterator[Lengths]:
-    """Of every split of every source; BadInput where the data are no documents of tokens."""
-    for name, source in target.documents_of().items():
-        for split in source.splits():
-            documents = source.documents(split)
-            num_bytes = documents.num_bytes if isinstance(documents, TokenShards) else None
-            yield Lengths(name, split, documents.lengths, num_bytes)
 
 
 def show_stats(target: Target, *, picture: Path | None, as_json: bool, console: Console) -> None:
@@ -81,10 +27,7 @@ def show_stats(target: Target, *, picture: Path | None, as_json: bool, console: 
         check_writable(picture, "--png")
     found = list(lengths_of(target))
     left_out = [
-        line
-        for source in target.documents_of().values()
-        if isinstance(source, PreparedText)
-        for line in source.warnings()
+        line for source in target.sources().values() if isinstance(source, PreparedText) for line in source.warnings()
     ]
     if as_json:
         print(
@@ -101,27 +44,31 @@ def show_stats(target: Target, *, picture: Path | None, as_json: bool, console: 
 
 
 def _print(target: Target, found: Sequence[Lengths], console: Console) -> None:
-    made = table(
-        target.name, "split", "documents>", "tokens>", "bytes>", "bytes/token>", "median>", "longest>", lines=False
-    )
+    rows = [_cells(one) for one in found]
+    made = table(target.name, "split", *(f"{name}>" for name in rows[0]), lines=False)
     made.padding = (0, 1)
-    for one in found:
-        said = one.to_json()
-        sizes = ("", "") if one.num_bytes is None else (f"{one.num_bytes:,}", f"{said['bytes_per_token']:.2f}")
-        length = said["length"]
-        made.add_row(
-            one.name,
-            f"{said['documents']:,}",
-            f"{said['tokens']:,}",
-            *sizes,
-            f"{length['median']:,}",
-            f"{length['most']:,}",
-        )
+    for one, cells in zip(found, rows, strict=True):
+        made.add_row(one.name, *cells.values())
     console.print(made)
     for one in found:
-        console.print(Text(f"\n{one.name}: documents by tokens", style="bold"))
+        if one.classes:
+            said = ", ".join(f"{name} {count:,}" for name, count in one.classes.items())
+            console.print(Text(f"\n{one.name}: {one.counted} by class: {said}"), soft_wrap=True, highlight=False)
+        console.print(Text(f"\n{one.name}: {one.counted} by {one.unit}", style="bold"))
         for line in bars(one.bins()):
             console.print(line, soft_wrap=True, highlight=False)
+
+
+def _cells(one: Lengths) -> dict[str, str]:
+    """By the heads of their columns."""
+    said = one.to_json()
+    cells = {name: f"{said[name]:,}" for name in (one.counted, one.unit)}
+    if one.unit != "bytes":
+        cells["bytes"] = "" if one.num_bytes is None else f"{one.num_bytes:,}"
+        cells[one.per_unit.replace("_per_", "/")] = "" if one.num_bytes is None else f"{said[one.per_unit]:.2f}"
+    if one.rate is not None:
+        cells["seconds"] = f"{said['seconds']:,.1f}"
+    return cells | {"median": f"{said['length']['median']:,}", "longest": f"{said['length']['most']:,}"}
 
 
 def bars(bins: Sequence[tuple[int, int]]) -> Iterator[Text]:
@@ -145,11 +92,11 @@ def draw(found: Sequence[Lengths], path: Path, title: str) -> None:
         bins = one.bins()
         axes.bar(range(len(bins)), [count for _, count in bins], width=0.9)
         axes.set_xticks(range(len(bins)), [f"{start:,}" for start, _ in bins], rotation=45, fontsize=7)
-        axes.set_ylabel("documents")
+        axes.set_ylabel(one.counted)
         axes.set_title(
-            f"{one.name}: {len(one.lengths):,} documents, {one.num_tokens:,} tokens", fontsize=9, parse_math=False
+            f"{one.name}: {len(one.lengths):,} {one.counted}, {one.total:,} {one.unit}", fontsize=9, parse_math=False
         )
-    axes.set_xlabel("tokens, from")
+    axes.set_xlabel(f"{found[-1].unit}, from")
     try:
         FigureCanvasAgg(figure).print_png(str(path))
     except OSError as error:

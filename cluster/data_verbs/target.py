@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.config import BadInput
-from data_pipeline.data import DataConfig
+from data_pipeline.data import DataConfig, prepared_directories
 from data_pipeline.manifest import MANIFEST_FILE, read_manifest
 from data_pipeline.markov import MarkovConfig
+from data_pipeline.media.media_manifest import is_media
+from data_pipeline.media.prepared_media import prepared_media
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.prepared_text import PreparedConfig, PreparedText
 from pretrain.config import recipe_path
@@ -24,13 +26,14 @@ class Target:
     experiment: Experiment | None
 
     def directories(self) -> dict[str, Path]:
-        """Of token shards, by source; BadInput where the data have none."""
-        if isinstance(self.data, PreparedText | MixtureConfig) and self.data.directories():
-            return self.data.directories()
-        raise BadInput(
-            f"{self.name}: data.kind {self.data.kind} has no directory of token shards; give one, or a recipe or a run "
-            "that reads one"
-        )
+        """Of token shards or tars, by source; BadInput where the data have none."""
+        found = prepared_directories(self.data)
+        if not found:
+            raise BadInput(
+                f"{self.name}: data.kind {self.data.kind} has no directory of token shards or tars; give one, or a "
+                "recipe or a run that reads one"
+            )
+        return found
 
     def sources(self) -> Mapping[str, DataConfig]:
         """By name; of data that are no mixture the only one, without a name."""
@@ -42,7 +45,7 @@ class Target:
             name: source for name, source in self.sources().items() if isinstance(source, PreparedText | MarkovConfig)
         }
         if not found:
-            raise BadInput(f"{self.name}: data.kind {self.data.kind} has no documents of tokens")
+            raise BadInput(f"{self.name}: data.kind {self.data.kind} has no documents of tokens, and no prepared media")
         return found
 
 
@@ -55,6 +58,8 @@ def open_target(name: str, overrides: tuple[str, ...] = ()) -> Target:
             return Target(name, experiment.data, experiment)
         if overrides:
             raise BadInput(f"{overrides[0]}: changes are of recipes and runs, and {name} is a directory of data")
+        if is_media(path):
+            return Target(name, prepared_media(path), None)
         if not (path / MANIFEST_FILE).is_file():
             read_manifest(path)  # says what to do
         return Target(name, PreparedConfig(kind="prepared", directory=name), None)

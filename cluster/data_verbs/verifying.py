@@ -57,7 +57,7 @@ def verify_target(target: Target, *, set_aside: bool, as_json: bool, console: Co
             if checked.problem is not None:
                 found.damaged.append(checked)
     if set_aside:
-        shards = [one.path for one in found.damaged if one.path.suffix == ".npy" and one.path.exists()]
+        shards = [one.path for one in found.damaged if one.path.suffix in (".npy", ".tar") and one.path.exists()]
         found.set_aside = [str(_set_aside(path)) for path in shards]
     if as_json:
         print(json.dumps(found.to_json(target), indent=2))

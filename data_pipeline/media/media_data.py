@@ -3,7 +3,7 @@
 
 import abc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ class MediaData(VectorData):
     corpus: MediaCorpus
     shard_bytes: int = Field(default=1 << 26, ge=1)
     """Of one tar, and of the files in one piece of work."""
+    verify: Literal["sizes", "background"] = "sizes"
+    """At a start only sizes are compared; or every file's hash as well, while training goes on. A run whose data turn
+    out to be damaged saves and stops."""
 
     @abc.abstractmethod
     def converter(self) -> AnyConverter:
@@ -47,6 +50,13 @@ class MediaData(VectorData):
         manifest = read_media_manifest(Path(self.directory))
         check_unchanged(self.directory, manifest.config, self.identity())
         return manifest
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.manifest().splits)
+
+    def directories(self) -> dict[str, Path]:
+        """Of all that is prepared, by source; this has only the one."""
+        return {"": Path(self.directory)}
 
     def shards(self, split: str = "train") -> MediaShards:
         """The items of a split."""

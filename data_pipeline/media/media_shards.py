@@ -54,6 +54,11 @@ class MediaShards:
         """[N] int64: samples or steps; ones of images."""
         return self._columns["length"]
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """[N] int64: bytes of the payloads."""
+        return self._columns["num_bytes"]
+
     def num_bytes(self, item: int) -> int:
         """Of its payload."""
         return int(self._columns["num_bytes"][item])

@@ -29,6 +29,7 @@ LOWEST = 21
 """The MIDI note number of a piano's lowest key, A0."""
 Form = Literal["roll", "notes"]
 """[T, K] of zeros and ones; or [N, 3] of begin, key and steps of each note: small where much time passes."""
+TONES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 SILENT = (-1,)
 """What stands for no note of a voice in a step."""
 
@@ -147,6 +148,16 @@ def json_notes(content: bytes, caps: Caps) -> tuple[np.ndarray, int]:
             if pitch not in SILENT:
                 notes.append((place, int(pitch) - LOWEST, 1))
     return np.array(notes, dtype=np.int64).reshape(-1, 3), len(steps)
+
+
+def note_name(key: int) -> str:
+    """Of a piano's key, from 0 on, in scientific pitch notation.
+
+    >>> [note_name(key) for key in (0, 39, 49, 87)]
+    ['A0', 'C4', 'A#4', 'C8']
+    """
+    octave, tone = divmod(LOWEST + key, len(TONES))
+    return f"{TONES[tone]}{octave - 1}"
 
 
 def roll_of(notes_N3: np.ndarray, steps: int) -> np.ndarray:

@@ -7,13 +7,15 @@ from typing import Literal
 from data_pipeline.manifest import MANIFEST_FILE, Manifest, read_manifest
 from data_pipeline.prepare.directory import WORK_FOLDER, num_pieces
 
+State = Literal["not begun", "unfinished", "finished"]
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """Of a directory of shards."""
 
     directory: str
-    state: Literal["not begun", "unfinished", "finished"]
+    state: State
     pieces: int | None = None
     """Of the corpus; None where they were not listed yet, or where that was not kept."""
     scanned: int = 0

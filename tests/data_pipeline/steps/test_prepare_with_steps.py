@@ -55,7 +55,7 @@ def test_shards_hold_what_the_steps_leave(corpus: Path, tmp_path: Path) -> None:
         "redact/email": 60,
     }
     (last,) = [event for event in events if event.stage == "clean" and event.done == event.total]
-    assert last.documents == 66
+    assert last.count == 66
     assert not (tmp_path / "out" / "work" / "steps").exists()
 
 
