@@ -53,9 +53,8 @@ def batch_lines(batch: Batch, data: DataConfig, *, rows: int) -> Iterator[Text]:
 
 
 def _class_name(label: int, data: DataConfig) -> str:
-    if isinstance(data, MediaData) and label < len(data.corpus.classes):
-        return f"class {label} ({data.corpus.classes[label]})"
-    return f"class {label}"
+    name = data.corpus.classes[label] if isinstance(data, MediaData) and data.corpus.classes else str(label)
+    return f"class {label}" if name == str(label) else f"class {label} ({name})"
 
 
 def _notes(roll_TK: np.ndarray) -> Iterator[Text]:

@@ -111,11 +111,11 @@ def _of_media(source: MediaData) -> dict[str, Any]:
 
 
 def _vector_split(source: VectorData, split: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": split, "num_vectors": len(source.vectors(split).labels)}
-    if not isinstance(source, MediaData):
-        return found
-    record = source.manifest().splits[split]
-    return found | {"num_items": record.num_items, "num_bytes": record.num_bytes, "num_tars": len(record.shards)}
+    found: dict[str, Any] = {"name": split}
+    if isinstance(source, MediaData):
+        record = source.manifest().splits[split]
+        found |= {"num_items": record.num_items, "num_bytes": record.num_bytes, "num_tars": len(record.shards)}
+    return found | {"num_vectors": len(source.vectors(split).labels)}
 
 
 def _tree(target: Target, sources: dict[str, dict[str, Any]]) -> Branch:

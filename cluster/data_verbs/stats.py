@@ -52,7 +52,7 @@ def _print(target: Target, found: Sequence[Lengths], console: Console) -> None:
     console.print(made)
     for one in found:
         if one.classes:
-            said = ", ".join(f"{name} {count:,}" for name, count in one.classes.items())
+            said = ", ".join(f"{name}: {count:,}" for name, count in one.classes.items())
             console.print(Text(f"\n{one.name}: {one.counted} by class: {said}"), soft_wrap=True, highlight=False)
         console.print(Text(f"\n{one.name}: {one.counted} by {one.unit}", style="bold"))
         for line in bars(one.bins()):
@@ -65,6 +65,7 @@ def _cells(one: Lengths) -> dict[str, str]:
     cells = {name: f"{said[name]:,}" for name in (one.counted, one.unit)}
     if one.unit != "bytes":
         cells["bytes"] = "" if one.num_bytes is None else f"{one.num_bytes:,}"
+    if one.unit == "tokens":
         cells[one.per_unit.replace("_per_", "/")] = "" if one.num_bytes is None else f"{said[one.per_unit]:.2f}"
     if one.rate is not None:
         cells["seconds"] = f"{said['seconds']:,.1f}"
