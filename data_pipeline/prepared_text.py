@@ -1,10 +1,7 @@
 """A directory of token shards as data of a run: how it is read, and what happens where it is damaged."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from data_pipeline.config import Config
 from data_pipeline.manifest import Manifest, read_manifest
@@ -51,10 +48,6 @@ class PreparedText(Config):
     def splits(self) -> tuple[str, ...]:
         """Which there are."""
         return tuple(self.manifest().splits)
-
-    def evaluation_documents(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Each document's tokens [length] int64, with the end of document, and the bytes of its text."""
-        return self.shards(split).documents()
 
     def load_tokenizer(self) -> Tokenizer:
         """The one that the shards were made with."""

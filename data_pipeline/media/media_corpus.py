@@ -20,6 +20,7 @@ from data_pipeline.media import archive_entries, image_arrays
 from data_pipeline.media.item import Caps, Converter, Entry, Unfit
 from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
 from data_pipeline.sources.document import SPLITS, Split, grouped, split_of
+from data_pipeline.sources.folder import LocalFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,7 @@ class MediaCorpus(Config):
 
     def listing(self) -> str:
         """SHA-256 over the names and sizes of the files, and over the table of labels."""
-        files = [(self._name(path), path.stat().st_size) for path in self._files()]
-        digest = hashlib.sha256(json.dumps(files).encode())
+        digest = hashlib.sha256(json.dumps(list(self._files().items())).encode())
         if isinstance(self.labels, TableLabels):
             try:
                 digest.update(Path(self.directory, self.labels.file).read_bytes())
@@ -99,7 +99,7 @@ class MediaCorpus(Config):
 
     def pieces(self, piece_bytes: int) -> list[tuple[Span, ...]]:
         """The corpus in pieces of about `piece_bytes`; BadInput if there is nothing to read."""
-        return list(grouped((span for path in self._files() for span in self._spans(path, piece_bytes)), piece_bytes))
+        return list(grouped((span for name in self._files() for span in self._spans(name, piece_bytes)), piece_bytes))
 
     def items(self, spans: Iterable[Span], converter: Converter) -> Iterator[Entry]:
         """Every item of a piece, in order; an entry with a `problem` where there should be one."""
@@ -145,8 +145,9 @@ class MediaCorpus(Config):
                 f"{path}: cannot be read ({error.strerror}); repair it, or leave it out of corpus.files"
             ) from error
 
-    def _spans(self, path: Path, piece_bytes: int) -> Iterator[Span]:
-        name, status = self._name(path), path.stat()
+    def _spans(self, name: str, piece_bytes: int) -> Iterator[Span]:
+        path = Path(self.directory, name)
+        status = path.stat()
         size = max(1, status.st_size)
         parts = [(0, 1, size)]
         if image_arrays.is_array(name):
@@ -161,20 +162,17 @@ class MediaCorpus(Config):
         for start, stop, part_bytes in parts:
             yield Span(name, start, stop, part_bytes, status.st_mtime_ns)
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.directory).as_posix()
-
-    def _files(self) -> list[Path]:
-        base = Path(self.directory)
-        if not base.is_dir():
-            raise BadInput(f"corpus.directory {base}: no such directory; give the one that holds the files")
-        chosen = set[Path]()
+    def _files(self) -> dict[str, int]:
+        """The size of each file, by name and in order."""
+        folder = LocalFolder(Path(self.directory))
+        if not folder.exists():
+            raise BadInput(f"corpus.directory {self.directory}: no such directory; give the one that holds the files")
+        chosen = dict[str, int]()
         for pattern in self.files:
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise BadInput(f"corpus.files {pattern}: must be relative to corpus.directory, and within it")
-            literal = base / pattern
-            found = [literal] if literal.is_file() else [path for path in base.glob(pattern) if path.is_file()]
+            found = folder.matching(pattern)
             if not found:
-                raise BadInput(f"corpus.files {pattern}: no such file in {base}; correct the path or glob")
-            chosen.update(found)
-        return sorted(chosen, key=self._name)
+                raise BadInput(f"corpus.files {pattern}: no such file in {self.directory}; correct the path or glob")
+            chosen |= found
+        return dict(sorted(chosen.items()))

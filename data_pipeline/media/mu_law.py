@@ -16,10 +16,3 @@ def mu_law_codes(samples: np.ndarray) -> np.ndarray:
     x = samples.astype(np.float64) / 32768.0
     companded = np.sign(x) * np.log1p(MU * np.abs(x)) / np.log1p(MU)
     return np.floor((companded + 1) / 2 * MU + 0.5).astype(np.uint8)
-
-
-def mu_law_samples(codes: np.ndarray) -> np.ndarray:
-    """float64 from -1 to 1: the middle of each code."""
-    companded = 2 * codes.astype(np.float64) / MU - 1
-    samples: np.ndarray = np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(MU)) / MU
-    return samples

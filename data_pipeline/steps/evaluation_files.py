@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar, decompressed
 from data_pipeline.config import BadInput
+from data_pipeline.sources.folder import LocalFolder
 
 MOST_BYTES = 1 << 30
 """Of one file, uncompressed."""
@@ -18,8 +19,7 @@ def evaluation_files(directory: str, patterns: tuple[str, ...]) -> list[Path]:
     """The files that the patterns name, by path; BadInput for one that names none, or a file of another kind."""
     base, chosen = Path(directory), set[Path]()
     for pattern in patterns:
-        literal = base / pattern
-        found = [literal] if literal.is_file() else [path for path in base.glob(pattern) if path.is_file()]
+        found = [base / name for name in LocalFolder(base).matching(pattern)]
         if not found:
             raise BadInput(f"{PLACE}: files {pattern}: no such file in {directory}; correct the path or glob")
         chosen.update(found)

@@ -75,7 +75,7 @@ def test_any_token_is_what_its_document_says(config: TextConfig) -> None:
 
 def test_unshuffled_lanes_are_the_corpus(config: TextConfig) -> None:
     plain = config.model_copy(update={"shuffle": False})
-    corpus = np.concatenate([ids for ids, _ in plain.evaluation_documents("train")])
+    corpus = np.concatenate([ids for ids, _ in plain.shards("train").documents()])
     stream = plain.stream(reads="lanes", length=16, micro_batches=2, rows=2, seed=0)
     assert isinstance(stream, Stream)
     batches = [[stream.micro_batch(draw, number).inputs for number in (0, 1)] for draw in range(stream.draws_per_epoch)]
@@ -95,7 +95,7 @@ def test_equal_seeds_give_equal_streams_and_others_others(config: TextConfig) ->
 
 
 def test_the_vocabulary_covers_every_token(config: TextConfig) -> None:
-    tokens = np.concatenate([ids for ids, _ in config.evaluation_documents("train")])
+    tokens = np.concatenate([ids for ids, _ in config.shards("train").documents()])
     assert tokens.max() < config.vocab_size() == config.load_tokenizer().vocab_size <= 300
 
 

@@ -36,7 +36,7 @@ def whole_documents(directory: Path, experiment: Experiment, split: str = "valid
     model.load_state_dict(gather_weights(open_checkpoint(directory)))
     model.eval()
     nats, tokens, num_bytes = 0.0, 0, 0
-    for document, size in experiment.data.evaluation_documents(split):
+    for document, size in experiment.data.shards(split).documents():
         labels = torch.from_numpy(document)[None]
         inputs = torch.cat([torch.tensor([[256]]), labels[:, :-1]], dim=1)
         age = torch.arange(labels.shape[1])[None]
