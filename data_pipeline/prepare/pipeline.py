@@ -138,6 +138,7 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
             f"data.directory {config.directory}: was prepared from other files (names or sizes in the corpus have "
             "changed); restore the corpus, or choose another data.directory"
         )
+    _check_same_tokenizer(config, manifest)
     try:
         load_tokenizer(directory, manifest.tokenizer_hash)
         for split in manifest.splits.values():
@@ -146,6 +147,18 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
     except (Corrupt, BadInput):
         return None
     return manifest
+
+
+def _check_same_tokenizer(config: "TextConfig", manifest: Manifest) -> None:
+    """A finished tokenizer's file may have moved, and need not be there any more; it must not be another's."""
+    if config.tokenizer.kind != "file" or not Path(config.tokenizer.path).exists():
+        return
+    given = config.tokenizer.build([], Counter()).hash
+    if given != manifest.tokenizer_hash:
+        raise Refused(
+            f"tokenizer.path {config.tokenizer.path}: its hash is {given}, but data.directory {config.directory} was "
+            f"prepared with {manifest.tokenizer_hash}; give that tokenizer, or choose another data.directory"
+        )
 
 
 def _start(directory: Path, identity: dict[str, Any]) -> None:

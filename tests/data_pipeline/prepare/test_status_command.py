@@ -25,6 +25,6 @@ def test_it_starts_nothing_and_tells_how_far_it_is(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "out").exists()
     with LocalExecutor(1) as executor:
         manifest = prepare(config, executor=executor, report=lambda _: None)
-    found = json.loads(told("--json"))
+    (found,) = json.loads(told("--json"))
     assert (found["state"], found["encoded"]) == ("finished", found["pieces"])
     assert found["tokens"] == sum(split.num_tokens for split in manifest.splits.values())
