@@ -13,7 +13,6 @@ Beside it: seconds from nothing but imports to the first batch (files in the pag
 at step 1,000,000 over that at step 0, each of a stream that was just opened.
 """
 
-import gzip
 import io
 import json
 import os
@@ -58,28 +57,13 @@ def write_text(directory: Path, count: int) -> None:
     (directory / "reviews.txt").write_text("\n".join(reviews) + "\n", encoding="utf-8")
 
 
-def write_tokenizer(path: Path) -> None:
-    """GPT-2's, as the tokenizers library reads it."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    vocabulary = json.loads(gzip.decompress((DATA / "gpt2_bpe" / "encoder.json.gz").read_bytes()))
-    lines = (DATA / "gpt2_bpe" / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:]
-    merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
-    library = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    library.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    library.save(str(path))
-
-
 def prepared(place: Path, count: int) -> TextConfig:
     """The shards."""
     write_text(place / "text", count)
-    write_tokenizer(place / "gpt2.json")
     config = TextConfig.model_validate({
         "kind": "text", "directory": str(place / "shards"),
         "corpus": {"kind": "files", "directory": str(place / "text"), "train": ["*.txt"], "document": "line"},
-        "tokenizer": {"kind": "file", "path": str(place / "gpt2.json")},
+        "tokenizer": {"kind": "gpt2", "path": str(DATA / "gpt2_bpe")},
     })  # fmt: skip
     with LocalExecutor(os.cpu_count() or 1) as executor:
         prepare(config, executor=executor, report=lambda _: None)

@@ -98,12 +98,13 @@ class MixtureConfig(Config):
 
     def check_vocabularies(self) -> None:
         """BadInput, with both hashes, where sources have tokens of different tokenizers."""
-        (first, vocabulary), *others = ((name, source.vocabulary()) for name, source in self.named().items())
+        (first, one), *others = self.named().items()
         for name, other in others:
-            if other != vocabulary:
+            if other.vocabulary() != one.vocabulary() and _ids_of(other) != _ids_of(one):
                 raise BadInput(
-                    f"data.sources: {first} has the tokenizer {vocabulary}, but {name} has {other}; a model reads one "
-                    "vocabulary: prepare one of them anew with the other's tokenizer"
+                    f"data.sources: {first} has the tokenizer {one.vocabulary()}, but {name} has "
+                    f"{other.vocabulary()}; a model reads one vocabulary: prepare one of them anew, in another "
+                    "directory, with tokenizer.kind file and the tokenizer.json that is in the other's"
                 )
 
     def vocab_size(self) -> int:
@@ -214,3 +215,8 @@ def _lanes_of(source: Source, split: str, length: int, draws: Draws, count: int)
         shuffle=source.shuffle,
         separate_documents=source.separate_documents,
     )
+
+
+def _ids_of(source: Source) -> str:
+    """What tells the tokens' ids from those of other tokenizers."""
+    return source.load_tokenizer().hash_of_ids if isinstance(source, PreparedText) else source.vocabulary()

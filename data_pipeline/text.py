@@ -25,13 +25,12 @@ class TextConfig(PreparedText):
     of its own."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the shards' bytes, but for where the corpus and GPT-2's files lie."""
+        """What decides the shards' bytes, but for where the corpus and the tokenizer's files lie."""
         fields = self.model_dump(mode="json", include={"corpus", "tokenizer", "shard_bytes"})
         fields["corpus"].pop("directory", None)
         if self.steps:
             fields["steps"] = identity_of(self.steps)
-        if self.tokenizer.kind == "gpt2":
-            fields["tokenizer"].pop("path")
+        fields["tokenizer"].pop("path", None)
         return fields
 
     def manifest(self) -> Manifest:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.atomic import write_atomically
-from data_pipeline.config import BadInput, Config, Corrupt
+from data_pipeline.config import BadInput, Config, Corrupt, Refused
 from data_pipeline.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -127,12 +127,25 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
         return None
     manifest = read_manifest(directory)
     check_same(config.directory, manifest, config.identity(), listing)
+    _check_same_tokenizer(config, manifest)
     try:
         load_tokenizer(directory, manifest.tokenizer_hash)
         manifest.check_sizes(directory)
     except (Corrupt, BadInput):
         return None
     return manifest
+
+
+def _check_same_tokenizer(config: "TextConfig", manifest: Manifest) -> None:
+    """A finished tokenizer's file may have moved, and need not be there any more; it must not be another's."""
+    if config.tokenizer.kind != "file" or not Path(config.tokenizer.path).exists():
+        return
+    given = config.tokenizer.build([], Counter()).hash
+    if given != manifest.tokenizer_hash:
+        raise Refused(
+            f"tokenizer.path {config.tokenizer.path}: its hash is {given}, but data.directory {config.directory} was "
+            f"prepared with {manifest.tokenizer_hash}; give that tokenizer, or choose another data.directory"
+        )
 
 
 def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> None:

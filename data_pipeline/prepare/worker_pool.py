@@ -115,7 +115,7 @@ def _check_losses(losses: int) -> None:
     if losses > RETRIES:
         raise SegueError(
             f"a worker process was ended from outside {losses} times at the same piece (out of memory?); run the same "
-            "command again to go on, with fewer workers or a smaller data.shard_bytes"
+            "command again to go on, with fewer workers; or prepare in another directory, in smaller data.shard_bytes"
         )
 
 

@@ -75,6 +75,13 @@ class Tokenizer(abc.ABC):
         """SHA-256 over both files' content."""
         return hashlib.sha256((self._settings_json() + "\0" + self.vocabulary_json()).encode()).hexdigest()
 
+    @property
+    def hash_of_ids(self) -> str:
+        """The same for tokenizers that give equal ids, wherever they come from: one of kind `file` and the one that
+        wrote the file."""
+        parts = (type(self).__name__, json.dumps(self.settings(), sort_keys=True), self.vocabulary_json())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
     def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text as stored: with an end of document, unless the text's last token is one already."""
         end = np.array([self.end_of_document], dtype=self.dtype)

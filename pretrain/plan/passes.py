@@ -31,8 +31,8 @@ TYPICAL_LENGTH = 32
 depend."""
 
 FEW_BLOCKS = (2, 3, 4)
-"""Of a model of more than twice as many blocks as the last of these so many are run, and the others continued from
-them: in less time, and with the same result."""
+"""Of a model of more than twice as many blocks as the last of these so many are run (the first of them only where the
+others do not tell), and the others continued from them: in less time, and with the same result."""
 
 
 class Passes:
@@ -58,17 +58,22 @@ class Passes:
     def _of(self, rows: int, player: str) -> Pass:
         if self.blocks is None or self.are_alike.get(player) is False:
             return trace(self.model, self.config, rows, player)
-        more = self._of_few(FEW_BLOCKS[1], rows, player)
-        block = self.block[player].within(more) if player in self.block else None
-        if block is None:
-            block = block_between(self._of_few(FEW_BLOCKS[0], rows, player), more, self.elements)
-        if player not in self.are_alike:
-            self.are_alike[player] = continued(more, block, blocks=1) == self._of_few(FEW_BLOCKS[2], rows, player)
-            if block == block.within(more):
+        few, more, most = FEW_BLOCKS
+        found = self._of_few(more, rows, player)
+        block = self.block[player].within(found) if player in self.block else None
+        if block is None and player not in self.are_alike:
+            longer = self._of_few(most, rows, player)
+            block = block_between(found, longer, self.elements).one_earlier()
+            if block == block.within(longer) == block.within(found):
                 self.block[player] = block
+            else:
+                block = block_between(self._of_few(few, rows, player), found, self.elements)
+            self.are_alike[player] = continued(found, block, blocks=1) == longer
+        elif block is None:
+            block = block_between(self._of_few(few, rows, player), found, self.elements)
         if not self.are_alike[player]:
             return trace(self.model, self.config, rows, player)
-        return continued(more, block, blocks=len(self.blocks) - FEW_BLOCKS[1])
+        return continued(found, block, blocks=len(self.blocks) - more)
 
     def calls(self) -> Calls:
         """The modules of a forward; of blocks the first one alone is run."""
@@ -123,6 +128,10 @@ class Block:
     """Moments of backward up to where passes of more and fewer blocks are alike no more."""
     moments: int
     """Of backward, of one block."""
+
+    def one_earlier(self) -> "Block":
+        """As between two passes of one block less each."""
+        return replace(self, ends=self.ends - self.moments)
 
     def within(self, found: Pass) -> "Block | None":
         """The block of another pass of as many blocks, of which only the bytes differ; None where it does not tell.
@@ -198,11 +207,6 @@ def trace(model: Model, config: ModelConfig, rows: int, player: str) -> Pass:
         loss.total.backward()
     backward = tuple(Held(total, complete) for complete, total in ledger.most.items())
     return Pass(kept, early[0] if early else 0, late, backward)
-
-
-def _once(found: list[int], ask: Callable[[], int]) -> Callable[[nn.Module, Any], None]:
-    """The first time alone: a block that is computed again in backward begins again."""
-    return lambda module, arguments: None if found else found.append(ask())
 
 
 def blocks_of(model: Model) -> nn.ModuleList | None:

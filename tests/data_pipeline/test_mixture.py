@@ -187,6 +187,21 @@ def test_different_tokenizers_are_refused_with_both_hashes(texts: dict[str, dict
             use()
 
 
+def test_a_tokenizer_and_the_file_it_wrote_are_one(tmp_path: Path) -> None:
+    """Where one source's was trained, the others are made with that."""
+    files = [write_files(tmp_path / name, seed=seed) for seed, name in enumerate(("a-files", "b-files"))]
+    trained = text_config(tmp_path / "a", files[0])
+    of_file = {"kind": "file", "path": str(tmp_path / "a" / "tokenizer.json"), "end_of_document": "<eos>"}
+    given = text_config(tmp_path / "b", files[1], tokenizer=of_file)
+    for config in (trained, given):
+        with LocalExecutor(1) as executor:
+            prepare(config, executor=executor, report=lambda _: None)
+    mixture = configured({"a": trained.model_dump(), "b": given.model_dump()}, {"a": 1, "b": 1})
+    assert trained.vocabulary() != given.vocabulary()
+    assert mixture.vocab_size() == trained.vocab_size()
+    assert opened(mixture).micro_batch(0, 0).inputs.shape == (4, 8)
+
+
 MARKOV = {"kind": "markov", "num_symbols": 16, "document_length": 20, "num_documents": 30, "num_held_out": 4}
 PAIR = {"a": MARKOV, "b": MARKOV | {"chain_seed": 1}}
 

@@ -145,6 +145,23 @@ def test_a_corpus_that_moved_is_the_same(corpus: Path, tmp_path: Path) -> None:
     assert run(text_config(tmp_path / "out", tmp_path / "elsewhere"))[0] == first
 
 
+def test_a_tokenizers_file_may_move_and_go_but_not_change(corpus: Path, tmp_path: Path) -> None:
+    for name, size in (("small", 300), ("large", 400)):
+        run(text_config(tmp_path / name, corpus, tokenizer={"kind": "bpe", "vocab_size": size, "sample_bytes": 8000}))
+    small, large = ({"kind": "file", "path": str(tmp_path / name / "tokenizer.json")} for name in ("small", "large"))
+
+    def by(file: dict[str, str]) -> TextConfig:
+        return text_config(tmp_path / "out", corpus, tokenizer=file | {"end_of_document": "<eos>"})
+
+    first, _ = run(by(small))
+    moved = small | {"path": str(tmp_path / "moved.json")}
+    Path(small["path"]).rename(moved["path"])
+    assert run(by(moved))[0] == run(by(small))[0] == first
+    assert by(moved).shards().num_tokens > 0
+    with pytest.raises(Refused, match=rf"{large['path']}: its hash is [0-9a-f]{{64}}, but .* was prepared with"):
+        run(by(large))
+
+
 def test_other_settings_for_the_same_directory_are_refused_by_name(corpus: Path, tmp_path: Path) -> None:
     run(text_config(tmp_path / "out", corpus))
     before = content_of(tmp_path / "out")
