@@ -98,12 +98,20 @@ def test_ones_are_drawn_once_or_anew_in_each_epoch(place: Path) -> None:
         ),
         ("t10k-labels-idx1-ubyte", idx(LABELS)[:6], "is cut off after 6 bytes, within its sizes; get it again"),
         ("t10k-labels-idx1-ubyte", idx(IMAGES[:4, :1, :1]), "begins with 00000803, where IDX files of labels begin"),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(LABELS)), "begins with 00000801, where IDX files of images"),
+        (
+            "t10k-images-idx3-ubyte.gz",
+            gzip.compress(idx(LABELS), mtime=0),
+            "begins with 00000801, where IDX files of images",
+        ),
         ("t10k-labels-idx1-ubyte", idx(LABELS)[:-3], "has 9 bytes of values, its sizes [12] need 12; get it again"),
         ("t10k-labels-idx1-ubyte", idx(LABELS), "4 images but 12 labels; get the files again"),
         ("t10k-labels-idx1-ubyte", idx(LABELS[:4] + 10), ", but data.classes is 10"),
         ("t10k-images-idx3-ubyte.gz", b"no gzip", "cannot be read"),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES[:4, :2])), "are 2 x 2, but data.height is 3 and data.w"),
+        (
+            "t10k-images-idx3-ubyte.gz",
+            gzip.compress(idx(IMAGES[:4, :2]), mtime=0),
+            "are 2 x 2, but data.height is 3 and data.w",
+        ),
     ],
 )
 def test_what_is_broken_is_told(place: Path, name: str, content: bytes | None, message: str) -> None:
