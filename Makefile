@@ -11,8 +11,11 @@ quickstart: .venv/.installed  ## prepare, train, lose a worker, carry on, evalua
 cluster-demo: .venv/.installed  ## a Ray cluster of two nodes on this machine that loses one while a job trains on it
 	$(BIN)/python launch.py cluster demo
 
-test: .venv/.installed-test  ## the tests; with CI=true the slow ones too
-	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-m "not slow") $(ARGS)
+test: .venv/.installed-test  ## the tests, two at a time; with CI=true the slow ones after them, one at a time
+	@status=0; \
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal $(ARGS) || status=$$?; \
+	if [ "$(CI)" = true ]; then $(BIN)/python -m pytest -m slow $(ARGS) || status=$$?; fi; \
+	exit $$status
 
 aot: .venv/.installed  ## every kernel compiled for GPUs that are not here; ARGS="--only sm_90" for some
 	$(BIN)/python -m kernels.aot $(ARGS)
