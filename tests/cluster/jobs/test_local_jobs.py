@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -11,7 +12,7 @@ import pytest
 from cluster.jobs.local_jobs import kept_environment
 from pretrain.config import recipe_path
 from tests.cluster.jobs.command import SLOW, User
-from tests.faults.workers import assert_gone, assert_same_bits, events, kinds
+from tests.faults.workers import assert_gone, assert_same_bits, events, kinds, wait_until
 
 TINY = "tiny_transformer_xl"
 
@@ -26,6 +27,13 @@ def processes_of(user: User, job: str) -> list[psutil.Process]:
     owner = json.loads((user.home / ".local/state/segue/jobs" / job / "owner.json").read_text())
     shell = psutil.Process(owner["pid"])
     return [shell, *shell.children(recursive=True)]
+
+
+def is_told_to_end(process: psutil.Process) -> bool:
+    """Whether SIGTERM waits for a process that is stopped."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    (pending,) = (int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
+    return bool(pending >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_job_is_submitted_followed_and_told_of(user: User) -> None:
@@ -50,17 +58,26 @@ def test_a_job_is_submitted_followed_and_told_of(user: User) -> None:
     assert "is over already: succeeded" in user.run("cancel", job).out
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_has_saved_and_is_resumed_to_the_same_end(user: User) -> None:
     """While it runs, nobody else is let at its run; whether it was interrupted makes no difference."""
     job = user.json("submit", TINY, "steps=150", *SLOW, "--name", "cut")["id"]
     user.wait_for_step(job, 3)
+    held = processes_of(user, job)
+    for process in held:  # so that it is not over by the time that the commands have come
+        process.suspend()
     second = user.run("submit", TINY, "steps=150", *SLOW, "--name", "cut")
     assert second.code == 3
     assert f"job {job} is running on" in second.one_message()
-    pids = [process.pid for process in processes_of(user, job)]
-    cancelled = user.run("cancel", job)
+    with ThreadPoolExecutor() as threads:
+        cancelling = threads.submit(user.run, "cancel", job)
+        wait_until(lambda: all(is_told_to_end(process) for process in held), 120, "SIGTERM")
+        for process in held:
+            process.resume()
+        cancelled = cancelling.result()
     assert cancelled.code == 0
     assert f"job {job} is over: stopped" in cancelled.out
+    pids = [process.pid for process in held]
     assert_gone(pids)
     status = user.json("status", job)
     assert (status["state"], status["exit_code"]) == ("stopped", 5)
