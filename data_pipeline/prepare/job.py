@@ -1,5 +1,6 @@
 """One directory to make, piece by piece, by an executor."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
 
+ENDLESS = (2.0, 0)
+"""After every document's place in the sample."""
+
 Listener = Callable[[Progress], None]
 
 
@@ -30,6 +34,8 @@ class Findings:
         self.report: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.sample: list[tuple[float, int]] = []
+        self._last_of_sample = ENDLESS
+        """What comes after it is not in the sample."""
         self.first_priorities: list[float] = []
         """Of each piece: that of the first document that may be in the sample."""
 
@@ -39,8 +45,12 @@ class Findings:
         self.documents.update(found.documents)
         self.report.update(found.report)
         self.counts.update(found.counts)
-        self.sample = first_of(self.sample + found.sample, self._sample_bytes)
-        self.first_priorities.append(min((one for one, _ in found.sample), default=2.0))
+        better = found.sample[: bisect_right(found.sample, self._last_of_sample)]
+        if better:
+            self.sample = first_of(self.sample + better, self._sample_bytes)
+            is_full = sum(size for _, size in self.sample) >= self._sample_bytes
+            self._last_of_sample = self.sample[-1] if is_full else ENDLESS
+        self.first_priorities.append(min((one for one, _ in found.sample), default=ENDLESS[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +122,11 @@ class Job:
     def _each(self, stage: Stage, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """The result for each piece in order; after each, how far the stage is."""
         sizes = [sum(span.size for span in piece.spans) for piece in self.pieces]
+        size = sum(sizes)
         documents = num_bytes = done = 0
         for number, result in enumerate(self.executor.map(function, tasks)):
             counted = result[0] if isinstance(result, tuple) else result
             documents, num_bytes = documents + counted.num_documents, num_bytes + counted.num_bytes
             done += sizes[number]
             yield result
-            self.report(Progress(stage, number + 1, len(tasks), documents, num_bytes, done, sum(sizes)))
+            self.report(Progress(stage, number + 1, len(tasks), documents, num_bytes, done, size))

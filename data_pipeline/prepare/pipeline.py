@@ -23,11 +23,12 @@ from data_pipeline.manifest import (
     check_unchanged,
     read_manifest,
 )
+from data_pipeline.prepare.claim import claimed, start
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.job import Findings, Job, Listener
 from data_pipeline.prepare.pieces import Encoded
 from data_pipeline.prepare.progress import Progress
-from data_pipeline.prepare.scanning import WORK_FOLDER
+from data_pipeline.prepare.scanning import WORK_FOLDER, forget_scans
 from data_pipeline.prepare.status import LISTING_FILE, Listing
 from data_pipeline.sources import Corpus
 from data_pipeline.sources.document import Piece, Split
@@ -54,18 +55,26 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     """Makes `config.directory`, or finishes or repairs it; a finished one is left as it is.
 
     BadInput if the corpus or the directory cannot be used; Refused if the directory was prepared with other settings,
-    or finished from other files.
+    or finished from other files, or if another driver works on it.
     """
     directory = Path(config.directory).resolve()
     pieces = config.corpus.pieces(config.shard_bytes)
-    listed: list[Any] = [[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]
+    listed: list[Any] = [[piece.split, [list(config.corpus.listed(span)) for span in piece.spans]] for piece in pieces]
     listing = _sha256(json.dumps(listed + files_of(config.steps)))
     report(Progress("list", len(pieces), len(pieces)))
-    finished = _finished(config, directory, listing)
-    if finished is not None:
-        report(Progress("finished", len(pieces), len(pieces)))
-        return finished
-    _start(directory, config.identity())
+    manifest = _finished(config, directory, listing)
+    if manifest is None:
+        with claimed(directory):
+            manifest = _made(config, directory, pieces, listing, executor, report)
+    report(Progress("finished", len(pieces), len(pieces)))
+    return manifest
+
+
+def _made(
+    config: "TextConfig", directory: Path, pieces: list[Piece], listing: str, executor: Executor, report: Listener
+) -> Manifest:
+    start(directory, config.identity())
+    repairing = (directory / MANIFEST_FILE).exists()
     tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
     if config.steps or (tokenizer is not None and not tokenizer.divisible):
         pieces = with_whole_documents(pieces)
@@ -74,13 +83,15 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     )
     corpus = _cleaned(config, directory, pieces, executor, report)
     job = Job(config, corpus, directory, pieces, executor, report)
-    if tokenizer is not None:
+    if tokenizer is not None and not repairing:
         findings, encoded = job.scan_and_encode(tokenizer.hash)
         _check_no_split_is_empty(pieces, findings)
     else:
         findings = job.scan()
+        if repairing:
+            _check_same_text(config, read_manifest(directory), findings)
         _check_no_split_is_empty(pieces, findings)
-        tokenizer = _trained(job, findings)
+        tokenizer = tokenizer or _trained(job, findings)
         encoded = job.encode(findings, tokenizer.hash)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -95,7 +106,6 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     _sweep(directory, manifest)
     forget(directory / WORK_FOLDER)
-    report(Progress("finished", len(pieces), len(pieces)))
     return manifest
 
 
@@ -117,10 +127,6 @@ def _cleaned(
 
 def _source(findings: Findings) -> str:
     return _sha256("".join(findings.contents))
-
-
-def _fields(span: Any) -> tuple[str, int, int]:
-    return span.name, span.start, span.stop
 
 
 def _sha256(text: str) -> str:
@@ -149,6 +155,16 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
     return manifest
 
 
+def _check_same_text(config: "TextConfig", manifest: Manifest, findings: Findings) -> None:
+    """What is missing can only be made anew of the same text."""
+    if _source(findings) != manifest.source:
+        raise Refused(
+            f"data.directory {config.directory}: some of its files are missing or damaged, and cannot be made anew, "
+            "since the corpus's text is no longer what they were made of; restore the corpus, or choose another "
+            "data.directory"
+        )
+
+
 def _check_same_tokenizer(config: "TextConfig", manifest: Manifest) -> None:
     """A finished tokenizer's file may have moved, and need not be there any more; it must not be another's."""
     if config.tokenizer.kind != "file" or not Path(config.tokenizer.path).exists():
@@ -159,15 +175,6 @@ def _check_same_tokenizer(config: "TextConfig", manifest: Manifest) -> None:
             f"tokenizer.path {config.tokenizer.path}: its hash is {given}, but data.directory {config.directory} was "
             f"prepared with {manifest.tokenizer_hash}; give that tokenizer, or choose another data.directory"
         )
-
-
-def _start(directory: Path, identity: dict[str, Any]) -> None:
-    """Claims the directory for these settings; Refused if it was begun with others."""
-    path = directory / WORK_FOLDER / "started.json"
-    try:
-        check_unchanged(str(directory), json.loads(path.read_text(encoding="utf-8")), identity)
-    except (OSError, json.JSONDecodeError):
-        write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
 def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> None:
@@ -225,5 +232,6 @@ def _sweep(directory: Path, manifest: Manifest) -> None:
         if path not in wanted and path.suffix in (".npy", ".tmp"):
             path.unlink()
     work = directory / WORK_FOLDER
-    for path in (*directory.glob("*.tmp"), *work.glob("*.tmp"), *work.glob("scan-*.json"), *work.glob("part-*.json")):
-        path.unlink()  # a scan says when the corpus's files changed, which is no part of what was prepared
+    for path in (*directory.glob("*.tmp"), *work.glob("*.tmp"), *work.glob("part-*.json")):
+        path.unlink()
+    forget_scans(directory)  # they say when the corpus's files changed, which is no part of what was prepared

@@ -78,6 +78,7 @@ class Scanner:
         self._documents: Counter[Split] = Counter()
         self._num_bytes = 0
         self._sample: list[tuple[float, int]] = []
+        self._sample_bytes = 0
         self._counts: Counter[str] = Counter()
         self.report = Report()
         self.num_documents = 0
@@ -97,6 +98,10 @@ class Scanner:
         self._num_bytes += document.num_bytes
         if split == "train" and self._task.sample_bytes:
             self._sample.append((priority(document.id), document.num_bytes))
+            self._sample_bytes += document.num_bytes
+            if self._sample_bytes > 4 * self._task.sample_bytes:  # most of many short ones are not in it
+                self._sample = first_of(self._sample, self._task.sample_bytes)
+                self._sample_bytes = sum(size for _, size in self._sample)
         if split == "train" and self._task.counts:
             self._counts.update(document.text.split() if self._task.counts == "words" else document.text)
 
@@ -142,6 +147,12 @@ def keep(task: ScanTask, found: Scan, stamp: str | None) -> None:
     if stamp is not None and task.corpus.stamp(task.piece) == stamp:
         kept = KeptScan(key=task.key(stamp), scan=found)
         write_atomically(task.record_path, kept.model_dump_json().encode())
+
+
+def forget_scans(directory: Path) -> None:
+    """Removes what was found in the pieces."""
+    for path in (directory / WORK_FOLDER).glob("scan-*.json"):
+        path.unlink()
 
 
 def first_of(candidates: list[tuple[float, int]], wanted_bytes: int) -> list[tuple[float, int]]:
