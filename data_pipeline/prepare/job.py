@@ -78,7 +78,7 @@ class Job:
             return []
         highest = findings.sample[-1][0]
         wanted = [
-            SampleTask(self.corpus, piece, highest)
+            SampleTask(self.corpus, piece, highest, self.config.tokenizer.wanted_sample_bytes)
             for piece, first in zip(self.pieces, findings.first_priorities, strict=True)
             if first <= highest
         ]

@@ -30,6 +30,8 @@ def test_the_sample_is_the_first_documents_by_hash(piece_bytes: int, tmp_path: P
             size += document.num_bytes
     assert 1 < len(chosen) < 30
     assert found == [document.text for document in corpus.documents("train") if document.id in chosen]
+    cut = [text for piece in pieces for text in sample(SampleTask(corpus, piece, highest, 100))]
+    assert cut == [text[:100] for text in found] != found
 
 
 @pytest.mark.parametrize("wanted", [0, 50, 300, 5000])
