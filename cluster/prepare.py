@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cluster.progress import duration, short
 from cluster.ray_session import ray_session
 from data_pipeline import prepare as pipeline
-from data_pipeline.config import BadInput, Preempted
+from data_pipeline.config import BadInput, Preempted, SegueError
 from data_pipeline.data import DataConfig
 from data_pipeline.manifest import Manifest
 from data_pipeline.media.media_data import MediaData
 from data_pipeline.media.media_manifest import MediaManifest
 from data_pipeline.media.media_pipeline import prepare_media
 from data_pipeline.mixture import texts_to_prepare
+from data_pipeline.prepare.directory import WORK_FOLDER, claimed
 from data_pipeline.text import TextConfig
 
 ExecutorName = Literal["local", "ray"]
@@ -124,22 +125,30 @@ def _ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _nothing_left_of_bad_input(directory: Path) -> Iterator[None]:
-    """Remove a directory that was made for a corpus in which there was nothing to make shards of."""
+    """Remove a directory that was made for nothing: what was found or made is kept, for when a disk was full or a
+    file out of reach."""
     made = not directory.exists()
     try:
         yield
     except BadInput:
-        if made and not any(directory.rglob("*.npy")):
-            shutil.rmtree(directory, ignore_errors=True)
+        if made and directory.is_dir() and not any(_results(directory)):
+            with suppress(SegueError), claimed(directory):  # another driver's is left alone
+                shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def _results(directory: Path) -> Iterator[Path]:
+    yield from directory.rglob("*.npy")
+    yield from directory.rglob("*.tar")
+    yield from (directory / WORK_FOLDER).glob("scan-*.json")
 
 
 def _executor(name: ExecutorName, workers: int | None, address: str | None, stack: ExitStack) -> pipeline.Executor:
     """Without an address, Ray's tasks run in a session of ours, which listens on loopback only."""
-    here = os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if name == "local":
-        return pipeline.LocalExecutor(workers or here)
-    stack.enter_context(ray_session(workers or here, address))
+        return pipeline.LocalExecutor(here if workers is None else workers)
+    stack.enter_context(ray_session(here if workers is None else workers, address))
     import ray
 
     from data_pipeline.prepare.ray_executor import RayExecutor

@@ -21,7 +21,7 @@ from data_pipeline.media.media_manifest import (
     read_media_manifest,
 )
 from data_pipeline.media.media_pieces import AnyConverter, Converted, MediaTask, convert_piece
-from data_pipeline.prepare.directory import check_same, claim, note_pieces, sweep
+from data_pipeline.prepare.directory import check_same, claimed, note_pieces, start, sweep
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.progress import Listener, Progress, followed
 from data_pipeline.sources.document import SPLITS
@@ -48,17 +48,22 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
     """Makes `config.directory`, or finishes or repairs it; a finished one is left as it is.
 
     BadInput if the corpus or the directory cannot be used; Refused if the directory was prepared with other settings,
-    or finished from other files.
+    or finished from other files, or if another driver works on it.
     """
     directory = Path(config.directory).resolve()
     listing = config.corpus.listing()
-    finished = _finished(config, directory, listing)
-    if finished is not None:
-        report(Progress("finished", 1, 1))
-        return finished
+    manifest = _finished(config, directory, listing)
+    if manifest is None:
+        with claimed(directory):
+            manifest = _made(config, directory, listing, executor, report)
+    report(Progress("finished", 1, 1))
+    return manifest
+
+
+def _made(config: Preparable, directory: Path, listing: str, executor: Executor, report: Listener) -> MediaManifest:
     pieces = config.corpus.pieces(config.shard_bytes)
     report(Progress("list", len(pieces), len(pieces)))
-    claim(directory, config.identity())
+    start(directory, config.identity())
     note_pieces(directory, listing, len(pieces))
     corpus, converter = config.corpus.located(), config.converter()
     tasks = [
@@ -77,7 +82,6 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
     )
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
-    report(Progress("finished", len(pieces), len(pieces)))
     return manifest
 
 

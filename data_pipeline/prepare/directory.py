@@ -1,17 +1,22 @@
 """A directory while it is prepared: whose it is, of how many pieces, and what may be removed once it is finished."""
 
+import fcntl
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from data_pipeline.atomic import write_atomically
-from data_pipeline.config import Config, Refused
+from data_pipeline.config import BadInput, Config, Refused
 from data_pipeline.manifest import check_unchanged
 from data_pipeline.stored_files import SHARD_FOLDER, StoredManifest
 
 WORK_FOLDER = "work"
+LOCK_FILE = "lock"
 LISTING_FILE = "listing.json"
 STARTED_FILE = "started.json"
 ENDINGS = (".npy", ".tar", ".tmp")
@@ -26,13 +31,54 @@ class Listing(Config):
     pieces: int
 
 
-def claim(directory: Path, identity: dict[str, Any]) -> None:
-    """For these settings; Refused if it was begun with others."""
-    path = directory / WORK_FOLDER / STARTED_FILE
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Refused while another driver has it; BadInput if it cannot be written. The lock ends with its process.
+
+    Without it one driver would sweep away the drafts of another. File systems without locks are taken as they are.
+    """
+    path = directory / WORK_FOLDER / LOCK_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); permit writing, or choose another directory"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"data.directory {directory}: another `launch.py prepare` works on it now; wait until that has ended, "
+                "or choose another data.directory"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def start(directory: Path, identity: dict[str, Any]) -> None:
+    """Notes the settings. Refused if the directory has shards that were begun with others; without shards, what was
+    found with others is forgotten."""
+    work = directory / WORK_FOLDER
+    path = work / STARTED_FILE
     try:
         check_unchanged(str(directory), json.loads(path.read_text(encoding="utf-8")), identity)
-    except (OSError, json.JSONDecodeError):
-        write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
+    except Refused:
+        shards = directory / SHARD_FOLDER
+        if shards.exists() and any(one.suffix in (".npy", ".tar") for one in shards.iterdir()):
+            raise
+    except (OSError, ValueError):
+        pass  # it is not there, or cannot be understood
+    else:
+        return
+    for found in work.iterdir():
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        elif found.name.startswith("scan-"):
+            found.unlink()
+    write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
 def note_pieces(directory: Path, listing: str, count: int) -> None:

@@ -1,5 +1,6 @@
 """One directory to make, piece by piece, by an executor."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 if TYPE_CHECKING:
     from data_pipeline.text import TextConfig
 
+ENDLESS = (2.0, 0)
+"""After every document's place in the sample."""
+
 
 class Findings:
     """What was found in all pieces together. Of the sample it keeps what is still in it."""
@@ -28,6 +32,8 @@ class Findings:
         self.report: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.sample: list[tuple[float, int]] = []
+        self._last_of_sample = ENDLESS
+        """What comes after it is not in the sample."""
         self.first_priorities: list[float] = []
         """Of each piece: that of the first document that may be in the sample."""
 
@@ -37,8 +43,12 @@ class Findings:
         self.documents.update(found.documents)
         self.report.update(found.report)
         self.counts.update(found.counts)
-        self.sample = first_of(self.sample + found.sample, self._sample_bytes)
-        self.first_priorities.append(min((one for one, _ in found.sample), default=2.0))
+        better = found.sample[: bisect_right(found.sample, self._last_of_sample)]
+        if better:
+            self.sample = first_of(self.sample + better, self._sample_bytes)
+            is_full = sum(size for _, size in self.sample) >= self._sample_bytes
+            self._last_of_sample = self.sample[-1] if is_full else ENDLESS
+        self.first_priorities.append(min((one for one, _ in found.sample), default=ENDLESS[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Job:
             return []
         highest = findings.sample[-1][0]
         wanted = [
-            SampleTask(self.corpus, piece, highest)
+            SampleTask(self.corpus, piece, highest, self.config.tokenizer.wanted_sample_bytes)
             for piece, first in zip(self.pieces, findings.first_priorities, strict=True)
             if first <= highest
         ]

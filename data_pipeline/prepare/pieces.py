@@ -40,6 +40,8 @@ class SampleTask:
     corpus: Corpus | CleanedCorpus
     piece: Piece
     highest: float
+    most_characters: int | None = None
+    """Of one of them: a document far longer than the whole sample was to be is not needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Encoded(Config):
 def sample(task: SampleTask) -> list[str]:
     """The texts of the piece's documents in the sample, in the corpus's order."""
     documents = documents_of(task.corpus, task.piece, Report())
-    return [one.text for split, one in documents if split == "train" and priority(one.id) <= task.highest]
+    most = task.most_characters
+    return [one.text[:most] for split, one in documents if split == "train" and priority(one.id) <= task.highest]
 
 
 def encode(task: EncodeTask) -> Encoded:

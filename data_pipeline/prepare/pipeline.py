@@ -21,7 +21,7 @@ from data_pipeline.manifest import (
     SplitRecord,
     read_manifest,
 )
-from data_pipeline.prepare.directory import WORK_FOLDER, check_same, claim, note_pieces, sweep
+from data_pipeline.prepare.directory import WORK_FOLDER, check_same, claimed, note_pieces, start, sweep
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.job import Findings, Job
 from data_pipeline.prepare.pieces import Encoded
@@ -49,31 +49,41 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     """Makes `config.directory`, or finishes or repairs it; a finished one is left as it is.
 
     BadInput if the corpus or the directory cannot be used; Refused if the directory was prepared with other settings,
-    or finished from other files.
+    or finished from other files, or if another driver works on it.
     """
     directory = Path(config.directory).resolve()
     pieces = config.corpus.pieces(config.shard_bytes)
-    listed: list[Any] = [[piece.split, [list(_fields(span)) for span in piece.spans]] for piece in pieces]
+    listed: list[Any] = [[piece.split, [list(config.corpus.listed(span)) for span in piece.spans]] for piece in pieces]
     listing = _sha256(json.dumps(listed + files_of(config.steps)))
     report(Progress("list", len(pieces), len(pieces)))
-    finished = _finished(config, directory, listing)
-    if finished is not None:
-        report(Progress("finished", len(pieces), len(pieces)))
-        return finished
-    claim(directory, config.identity())
+    manifest = _finished(config, directory, listing)
+    if manifest is None:
+        with claimed(directory):
+            manifest = _made(config, directory, pieces, listing, executor, report)
+    report(Progress("finished", len(pieces), len(pieces)))
+    return manifest
+
+
+def _made(
+    config: "TextConfig", directory: Path, pieces: list[Piece], listing: str, executor: Executor, report: Listener
+) -> Manifest:
+    start(directory, config.identity())
+    repairing = (directory / MANIFEST_FILE).exists()
     tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
     if config.steps or (tokenizer is not None and not tokenizer.divisible):
         pieces = with_whole_documents(pieces)
     note_pieces(directory, listing, len(pieces))
     corpus = _cleaned(config, directory, pieces, executor, report)
     job = Job(config, corpus, directory, pieces, executor, report)
-    if tokenizer is not None:
+    if tokenizer is not None and not repairing:
         findings, encoded = job.scan_and_encode(tokenizer.hash)
         _check_no_split_is_empty(pieces, findings)
     else:
         findings = job.scan()
+        if repairing:
+            _check_same_text(config, read_manifest(directory), findings)
         _check_no_split_is_empty(pieces, findings)
-        tokenizer = _trained(job, findings)
+        tokenizer = tokenizer or _trained(job, findings)
         encoded = job.encode(findings, tokenizer.hash)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -89,7 +99,6 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     sweep(directory, manifest)
     _sweep_work(directory / WORK_FOLDER)
     forget(directory / WORK_FOLDER)
-    report(Progress("finished", len(pieces), len(pieces)))
     return manifest
 
 
@@ -113,10 +122,6 @@ def _source(findings: Findings) -> str:
     return _sha256("".join(findings.contents))
 
 
-def _fields(span: Any) -> tuple[str, int, int]:
-    return span.name, span.start, span.stop
-
-
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -134,6 +139,16 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
     except (Corrupt, BadInput):
         return None
     return manifest
+
+
+def _check_same_text(config: "TextConfig", manifest: Manifest, findings: Findings) -> None:
+    """What is missing can only be made anew of the same text."""
+    if _source(findings) != manifest.source:
+        raise Refused(
+            f"data.directory {config.directory}: some of its files are missing or damaged, and cannot be made anew, "
+            "since the corpus's text is no longer what they were made of; restore the corpus, or choose another "
+            "data.directory"
+        )
 
 
 def _check_same_tokenizer(config: "TextConfig", manifest: Manifest) -> None:

@@ -78,6 +78,7 @@ class Scanner:
         self._documents: Counter[Split] = Counter()
         self._num_bytes = 0
         self._sample: list[tuple[float, int]] = []
+        self._sample_bytes = 0
         self._counts: Counter[str] = Counter()
         self.report = Report()
         self.num_documents = 0
@@ -97,6 +98,10 @@ class Scanner:
         self._num_bytes += document.num_bytes
         if split == "train" and self._task.sample_bytes:
             self._sample.append((priority(document.id), document.num_bytes))
+            self._sample_bytes += document.num_bytes
+            if self._sample_bytes > 4 * self._task.sample_bytes:  # most of many short ones are not in it
+                self._sample = first_of(self._sample, self._task.sample_bytes)
+                self._sample_bytes = sum(size for _, size in self._sample)
         if split == "train" and self._task.counts:
             self._counts.update(document.text.split() if self._task.counts == "words" else document.text)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -132,13 +133,22 @@ def _serve(connection: Connection) -> None:
         try:
             outcome = True, function(item)
         except Exception as error:  # it is raised in the driver
-            outcome = False, error
+            outcome = False, _that_travels(error)
         try:
             connection.send(outcome)
         except LOST:
             return
         except Exception as error:  # what cannot be pickled
             connection.send((False, SegueError(f"{type(error).__name__}: {error}, of {outcome[1]!r}")))
+
+
+def _that_travels(error: Exception) -> Exception:
+    """The error, or what it says: those of some libraries cannot be made again from what is pickled of them."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception as problem:
+        return SegueError(f"{type(error).__name__}: {error} ({problem})")
+    return error
 
 
 def _end_with_parent() -> None:

@@ -194,4 +194,4 @@ def _finished(first: int, data: bytes | None, max_bytes: int, report: Report) ->
 
 
 def _without_newline(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r")
+    return line[:-1].removesuffix(b"\r") if line.endswith(b"\n") else line

@@ -116,6 +116,10 @@ class CorpusConfig(Config, abc.ABC):
         One too long to be held comes in parts, which `continues` and `more` tell, each with an id of its own.
         """
 
+    def listed(self, span: Span) -> tuple[str | int, ...]:
+        """What a span tells of the names and sizes of the corpus's files."""
+        return span.name, span.start, span.stop
+
     def stamp(self, piece: Piece) -> str | None:
         """Equal stamps: what the piece reads has not changed. None where that cannot be told without reading it."""
         return None

@@ -1,7 +1,7 @@
 """What all corpora of files share: which files, in which split, and what happens to a bad file or document."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -144,7 +144,17 @@ class FileCorpus(CorpusConfig):
                 raise BadInput(
                     f"corpus.directory {folder.shown}: cannot be reached ({redact(str(error))}); see that it is there"
                 ) from None
+            except ValueError as error:
+                raise BadInput(f"corpus.{split} {pattern}: is no glob ({error}); write one such as **/*.txt") from None
             if not found:
                 raise BadInput(f"corpus.{split} {pattern}: no such file in {folder.shown}; correct the path or glob")
             sizes |= found
+        _check_names(split, sizes, folder.shown)
         return dict(sorted(sizes.items()))
+
+
+def _check_names(split: Split, names: Iterable[str], shown: str) -> None:
+    """BadInput for one that is not UTF-8: it is part of ids, which are written in it."""
+    for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise BadInput(f"corpus.{split}: the name {name!a} in {shown} is not UTF-8; rename the file")

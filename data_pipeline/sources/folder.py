@@ -42,7 +42,7 @@ class Folder(Protocol):
         """Whether it can be there; an address is not asked."""
 
     def matching(self, pattern: str) -> dict[str, int]:
-        """The size of the file of that name, or else of all that the glob matches, by name."""
+        """The size of the file of that name, or else of all that the glob matches, by name; ValueError for no glob."""
 
     def open(self, name: str) -> io.BufferedReader:
         """For reading, buffered and seekable; OSError."""
@@ -76,8 +76,8 @@ class LocalFolder:
 
     def matching(self, pattern: str) -> dict[str, int]:
         literal = self.base / pattern
-        found = [literal] if literal.is_file() else [path for path in self.base.glob(pattern) if path.is_file()]
-        return {path.relative_to(self.base).as_posix(): path.stat().st_size for path in found}
+        found = [literal] if literal.is_file() else self.base.glob(pattern)
+        return {path.relative_to(self.base).as_posix(): path.stat().st_size for path in found if path.is_file()}
 
     def open(self, name: str) -> io.BufferedReader:
         return (self.base / name).open("rb")

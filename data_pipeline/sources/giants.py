@@ -26,6 +26,8 @@ OVERLAP = 1 << 12
 
 END_OF_LINE = re.compile(rb"\r?\n")
 END_OF_PARAGRAPH = re.compile(rb"\r?\n(?:[ \t\r\v\f]*\n)+")
+BLANK_LINES = re.compile(rb"(?:[ \t\r\v\f]*\n)+")
+LAST_END = re.compile(rb"\r?\n[ \t\r\v\f\n]*\Z")
 
 CUT = re.compile(rb"[ \t\r\n](?=[!-~\xc3-\xe0\xe4-\xf4])")
 """A white space before what is none: not before the first byte of one of Unicode's (C2, E1, E2, E3)."""
@@ -116,9 +118,24 @@ def _giants(stream: BinaryIO, size: int, end: re.Pattern[bytes], giant: int) -> 
         after = _first(stream, at + window, size, end) or (size, size)
         start = before[1] if before else 0
         if after[0] - start > giant:
-            yield Giant(start, after[0], before[0] + 1 if before else 0)
+            begin = start if before or end is not END_OF_PARAGRAPH else _after_blank_lines(stream)
+            stop = after[0] if after[0] < size or end is not END_OF_PARAGRAPH else _before_last_end(stream, size)
+            yield Giant(begin, stop, before[0] + 1 if before else 0)
         known = after
         at = -(-after[1] // window) * window
+
+
+def _after_blank_lines(stream: BinaryIO) -> int:
+    """Where the first paragraph begins: at the beginning of a file no line end is before blank lines."""
+    match = BLANK_LINES.match(_read(stream, 0, OVERLAP))
+    return match.end() if match else 0
+
+
+def _before_last_end(stream: BinaryIO, size: int) -> int:
+    """Where the last paragraph ends: at the end of a file no blank line is after its line end."""
+    begin = size - OVERLAP
+    match = LAST_END.search(_read(stream, begin, OVERLAP))
+    return begin + match.start() if match else size
 
 
 def _first(stream: BinaryIO, start: int, stop: int, end: re.Pattern[bytes]) -> Bytes | None:

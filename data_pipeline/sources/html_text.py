@@ -44,6 +44,13 @@ class _Seen(HTMLParser):
         self._unseen: str | None = None
         self._depth = 0
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """What begins as one and is none, such as `<![x[`, is a comment up to the next `>`, as in the HTML standard."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i, report)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._unseen is None and tag in UNSEEN:
             self._unseen, self._depth = tag, 1

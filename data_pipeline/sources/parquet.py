@@ -48,6 +48,10 @@ class ParquetConfig(FileCorpus):
             held += group.size
         yield Span(name, start, len(groups), held)
 
+    def listed(self, span: Span) -> tuple[str | int, ...]:
+        """Groups are no sizes."""
+        return span.name, span.start, span.stop, span.size
+
     def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
         with folder.open(span.name) as file, opened_table(file) as table:
             self._check(f"{folder.shown}/{span.name}", table)

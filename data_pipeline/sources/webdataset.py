@@ -60,7 +60,7 @@ class WebDatasetConfig(FileCorpus):
         return f".{name.rpartition('/')[2].partition('.')[2]}".endswith(f".{self.extension}")
 
     def _found(self, tar: str, member: Member, data: bytes, report: Report) -> Iterator[Found]:
-        identity = f"{tar}:{member.name}"
+        identity = f"{tar}:{_in_unicode(member.name)}"
         content: bytes | str = data
         if self.extension.rpartition(".")[2] == "json" and data:
             record = JsonFields(self.text_field, None, self.bad_record, self.invalid_utf8).read(identity, data, report)
@@ -68,3 +68,8 @@ class WebDatasetConfig(FileCorpus):
                 return
             content = record[1]
         yield Found(identity, content, tar, member.offset, member.offset + member.size)
+
+
+def _in_unicode(name: str) -> str:
+    """With `\\xe9` for a byte that is not UTF-8, which `tarfile` gives as half of a surrogate pair."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

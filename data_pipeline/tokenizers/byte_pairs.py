@@ -72,8 +72,7 @@ class TokenizerFileConfig(TokenizerTraining):
             content = Path(self.path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"tokenizer.path {self.path}: cannot be read ({error}); give a tokenizer.json") from error
-        settings: dict[str, str | int | bool] = {"kind": "file", "end_of_document": self.end_of_document}
-        return BytePairTokenizer.parse(content, settings)
+        return BytePairTokenizer(_library_of(content), kind="file", end_of_document=self.end_of_document)
 
 
 def byte_level(model: models.Model) -> LibraryTokenizer:
@@ -87,8 +86,10 @@ def byte_level(model: models.Model) -> LibraryTokenizer:
 class BytePairTokenizer(Tokenizer):
     """A tokenizer of the library. Text that looks like a special token is encoded as the text it is."""
 
-    def __init__(self, library: LibraryTokenizer, *, kind: LibraryKind, end_of_document: str) -> None:
-        """BadInput if `end_of_document` is none of the tokens."""
+    def __init__(
+        self, library: LibraryTokenizer, *, kind: LibraryKind, end_of_document: str, stored: str | None = None
+    ) -> None:
+        """BadInput if `end_of_document` is none of the tokens. `stored` is the file that it was read back from."""
         number = library.token_to_id(end_of_document)
         if number is None:
             raise BadInput(
@@ -97,7 +98,7 @@ class BytePairTokenizer(Tokenizer):
         library.encode_special_tokens = True
         library.no_padding()
         library.no_truncation()
-        self._library, self.kind, self.end_name = library, kind, end_of_document
+        self._library, self.kind, self.end_name, self._stored = library, kind, end_of_document, stored
         self.lossless = library.normalizer is None and isinstance(library.decoder, decoders.ByteLevel)
         self.end_of_document = number
         self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())
@@ -108,12 +109,9 @@ class BytePairTokenizer(Tokenizer):
     @classmethod
     def parse(cls, vocabulary: str, settings: dict[str, str | int | bool]) -> "BytePairTokenizer":
         """From the two files' content; BadInput if the library cannot read it."""
-        try:
-            library = LibraryTokenizer.from_str(vocabulary)
-        except Exception as error:  # the library raises nothing narrower
-            raise BadInput(f"tokenizer.json: the tokenizers library cannot read it ({error}); give another") from error
         kind = next(one for one in get_args(LibraryKind) if one == settings["kind"])
-        return cls(library, kind=kind, end_of_document=str(settings["end_of_document"]))
+        end = str(settings["end_of_document"])
+        return cls(_library_of(vocabulary), kind=kind, end_of_document=end, stored=vocabulary)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         return self._encode(texts, with_end=False)
@@ -189,7 +187,8 @@ class BytePairTokenizer(Tokenizer):
         return str(self._library.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def vocabulary_json(self) -> str:
-        return self._written
+        """As stored: another version of the library may write the same tokenizer otherwise."""
+        return self._written if self._stored is None else self._stored
 
     @cached_property
     def _written(self) -> str:
@@ -197,6 +196,14 @@ class BytePairTokenizer(Tokenizer):
 
     def settings(self) -> dict[str, str | int | bool]:
         return {"end_of_document": self.end_name}
+
+
+def _library_of(content: str) -> LibraryTokenizer:
+    """BadInput if the library cannot read it."""
+    try:
+        return LibraryTokenizer.from_str(content)
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"tokenizer.json: the tokenizers library cannot read it ({error}); give another") from error
 
 
 def _divides_as_gpt2(library: LibraryTokenizer) -> bool:

@@ -71,14 +71,30 @@ def _trained(alphabet: list[str], words: Words, size: int) -> models.Unigram:
 
 def _seeds(alphabet: list[str], words: Words, size: int) -> Counts:
     """How often each piece is in the words, wherever it begins, of those that cover the most characters."""
+    letters: Counter[str] = Counter()
+    for word, count in words:
+        for letter in word:
+            letters[letter] += count
+    longer: Counts = {}
+    repeated: Counts = {letter: count for letter, count in letters.items() if count > 1}
+    for length in range(2, LONGEST_PIECE + 1):
+        words = [(word, count) for word, count in words if len(word) >= length]
+        repeated = _repeated(words, length, repeated)
+        longer |= repeated
+    best = sorted(longer, key=lambda piece: (-longer[piece] * len(piece), piece))
+    return {letter: letters[letter] for letter in alphabet} | {piece: longer[piece] for piece in best[:size]}
+
+
+def _repeated(words: Words, length: int, shorter: Counts) -> Counts:
+    """How often the pieces of a length are in the words, of those that are there more than once. So are both of their
+    parts that are one shorter: of other pieces, of which there may be as many as characters, none is counted."""
     found: Counter[str] = Counter()
     for word, count in words:
-        for start in range(len(word)):
-            for stop in range(start + 1, min(start + LONGEST_PIECE, len(word)) + 1):
-                found[word[start:stop]] += count
-    longer = [piece for piece, count in found.items() if len(piece) > 1 and count > 1]
-    longer.sort(key=lambda piece: (-found[piece] * len(piece), piece))
-    return {piece: found[piece] for piece in [*alphabet, *longer[:size]]}
+        for start in range(len(word) - length + 1):
+            piece = word[start : start + length]
+            if piece[:-1] in shorter and piece[1:] in shorter:
+                found[piece] += count
+    return {piece: count for piece, count in found.items() if count > 1}
 
 
 def _divided(model: models.Unigram, pieces: Counts, words: Words) -> Counts:

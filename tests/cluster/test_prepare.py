@@ -9,6 +9,7 @@ from cluster.prepare import Pace, prepare
 from data_pipeline.config import BadInput
 from data_pipeline.prepare import Progress
 from data_pipeline.text import TextConfig
+from tests.data_pipeline.prepare.test_scanning import settled
 
 
 def text(place: Path, name: str) -> TextConfig:
@@ -54,3 +55,16 @@ def test_bad_input_leaves_a_directory_that_was_there(tmp_path: Path, console: Co
             prepare(text(tmp_path, name), executor="local", workers=1, console=console)
         assert (tmp_path / name).exists() == left
     assert (tmp_path / "mine" / "notes").read_text() == "keep"
+
+
+def test_what_was_found_before_bad_input_is_kept(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "corpus").mkdir()
+    for number in range(3):
+        (tmp_path / "corpus" / f"{number}.txt").write_bytes(b"some words\n" * 150 + b"\xff" * (number == 2))
+    settled(tmp_path / "corpus")
+    fields = text(tmp_path, "out").model_dump()
+    fields |= {"tokenizer": {"kind": "bpe", "vocab_size": 300}}
+    fields["corpus"]["invalid_utf8"] = "stop"
+    with pytest.raises(BadInput, match=r"2\.txt:1650: not UTF-8"):
+        prepare(TextConfig.model_validate(fields), executor="local", workers=1, console=console)
+    assert len(list((tmp_path / "out" / "work").glob("scan-*"))) == 2

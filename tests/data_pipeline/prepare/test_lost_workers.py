@@ -28,6 +28,17 @@ def killed_always(mark: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class OfTwo(Exception):
+    """It is pickled with one argument."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def failing(item: str) -> None:
+    raise OfTwo(item, "more")
+
+
 def held_up(item: tuple[Path, int]) -> int:
     """The first item waits for the twentieth."""
     mark, number = item
@@ -53,6 +64,11 @@ def test_an_item_that_loses_every_worker_ends_it(tmp_path: Path) -> None:
     ):
         list(executor.map(killed_always, [tmp_path / "tries"]))
     assert len((tmp_path / "tries").read_text()) == RETRIES + 1
+
+
+def test_an_error_that_cannot_be_pickled_is_told_all_the_same() -> None:
+    with LocalExecutor(2) as executor, pytest.raises(SegueError, match="OfTwo: this and more"):
+        list(executor.map(failing, ["this"]))
 
 
 def test_a_long_item_does_not_hold_up_the_others(tmp_path: Path) -> None:

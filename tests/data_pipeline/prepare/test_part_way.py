@@ -4,12 +4,17 @@ import gzip
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.prepare import LocalExecutor, prepare
-from data_pipeline.prepare.part_way import PartWay
+from data_pipeline.prepare.part_way import Changed, PartWay, key_of
+from data_pipeline.prepare.pieces import EncodeTask
+from data_pipeline.prepare.scanning import Scanner, ScanTask
+from data_pipeline.sources.document import Document, Piece
+from data_pipeline.sources.whole_documents import SplitDocument
 from data_pipeline.stored_files import SHARD_FOLDER
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config
@@ -28,6 +33,36 @@ with LocalExecutor(1) as executor:
 def config_of(out: Path, corpus: Path) -> TextConfig:
     fields = {"kind": "files", "directory": str(corpus), "train": ["*.gz"], "document": "line"}
     return text_config(out, corpus, corpus=fields, tokenizer={"kind": "byte"}, shard_bytes=1 << 20)
+
+
+def task_of(directory: Path) -> ScanTask:
+    return ScanTask(config_of(directory, directory).corpus, Piece("train", ()), 0, directory)
+
+
+def test_what_another_tokenizer_or_shard_size_left_is_not_gone_on_with(tmp_path: Path) -> None:
+    task = task_of(tmp_path)
+    PartWay(key="before", num_documents=3, content="x").write(task)
+    assert PartWay.read(task, "before").num_documents == 3
+    assert PartWay.read(task, "now") == PartWay(key="now")
+    made = EncodeTask(task, None, "a" * 64, 4000)
+    keys = {one.key("content") for one in (made, replace(made, tokenizer_hash="b" * 64), replace(made, shard_bytes=1))}
+    assert len(keys | {made.key("other content")}) == 4
+    assert len({key_of(task, "a", 1), key_of(task, "b", 1), key_of(task, "a", 2)}) == 3
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_file_with_fewer_documents_than_before_has_changed(missing: int, tmp_path: Path) -> None:
+    documents: list[SplitDocument] = [("train", Document(str(number), "text", 4)) for number in range(3)]
+    before = Scanner(task_of(tmp_path))
+    for split, document in documents:
+        before.add(split, document)
+    begun = PartWay(num_documents=3, content=before.content)
+    found = begun.checked(iter(documents[missing:]), Scanner(task_of(tmp_path)))
+    if missing:
+        with pytest.raises(Changed):
+            list(found)
+    else:
+        assert list(found) == [(False, one) for one in documents]
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_pipeline.prepare.job import Findings
 from data_pipeline.prepare.pieces import SampleTask, sample
-from data_pipeline.prepare.scanning import ScanTask, first_of, priority, scan
+from data_pipeline.prepare.scanning import Scan, Scanner, ScanTask, first_of, priority, scan
+from data_pipeline.sources.document import Document, Piece
 from tests.data_pipeline.corpora import text_config, write_files
 
 
@@ -27,6 +30,30 @@ def test_the_sample_is_the_first_documents_by_hash(piece_bytes: int, tmp_path: P
             size += document.num_bytes
     assert 1 < len(chosen) < 30
     assert found == [document.text for document in corpus.documents("train") if document.id in chosen]
+    cut = [text for piece in pieces for text in sample(SampleTask(corpus, piece, highest, 100))]
+    assert cut == [text[:100] for text in found] != found
+
+
+@pytest.mark.parametrize("wanted", [0, 50, 300, 5000])
+def test_findings_keep_what_is_first_of_all(wanted: int) -> None:
+    random = np.random.default_rng(wanted)
+    pieces = [[(float(one), int(random.integers(1, 9))) for one in random.random(20)] for _ in range(30)]
+    findings = Findings(wanted)
+    for piece in pieces:
+        found = first_of(piece, wanted)
+        findings.add(Scan(content="", documents={"train": 20}, num_bytes=1, report={}, sample=found))
+    assert findings.sample == first_of([one for piece in pieces for one in piece], wanted)
+
+
+def test_a_scanner_of_many_short_documents_keeps_what_is_first(tmp_path: Path) -> None:
+    corpus = text_config(tmp_path, tmp_path).corpus
+    scanner = Scanner(ScanTask(corpus, Piece("train", ()), 0, tmp_path, sample_bytes=100))
+    documents = [Document(str(number), "x" * (1 + number % 9), 1 + number % 9) for number in range(2000)]
+    for document in documents:
+        scanner.add("train", document)
+        assert len(scanner._sample) <= 500
+    expected = first_of([(priority(one.id), one.num_bytes) for one in documents], 100)
+    assert scanner.finish().sample == expected
 
 
 def test_scanning_counts_what_is_there(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from cluster.ray_session import ray_session
@@ -212,6 +214,35 @@ def test_pieces_of_other_text_are_made_again(corpus: Path, tmp_path: Path) -> No
     assert content_of(tmp_path / "out") == content_of(tmp_path / "fresh")
 
 
+@pytest.mark.parametrize("tokenizer", [{"kind": "byte"}, {"kind": "bpe", "vocab_size": 300}])
+def test_a_repair_from_other_text_is_refused(tokenizer: dict[str, object], corpus: Path, tmp_path: Path) -> None:
+    config = text_config(tmp_path / "out", corpus, tokenizer=tokenizer)
+    manifest, _ = run(config)
+    manifest.splits["train"].shards[1].path(tmp_path / "out", "tokens").unlink()
+    before = content_of(tmp_path / "out")
+    path = corpus / "file-007.txt"
+    text = path.read_text()
+    path.write_text(text.replace("cat", "dog"))
+    with pytest.raises(Refused, match=r"cannot be made anew, since the corpus's text is no longer"):
+        run(config)
+    assert content_of(tmp_path / "out") == before
+    path.write_text(text)
+    assert run(config)[0] == manifest
+
+
+def test_a_table_of_other_size_is_refused_once_finished(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    fields = {"kind": "parquet", "directory": str(tmp_path / "corpus"), "train": ["*"], "held_out": 0}
+    config = text_config(tmp_path / "out", tmp_path, corpus=fields, tokenizer={"kind": "byte"})
+    for count in (5, 6):
+        table = pa.table({"text": [f"row {number}" for number in range(count)]})
+        parquet.write_table(table, tmp_path / "corpus" / "a.parquet")
+        if count == 5:
+            run(config)
+    with pytest.raises(Refused, match="was prepared from other files"):
+        run(config)
+
+
 @pytest.mark.parametrize("kind", ["tokens", "offsets", "bytes"])
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_a_damaged_directory_is_noticed_and_repaired(kind: str, damage: str, corpus: Path, tmp_path: Path) -> None:
@@ -287,7 +318,7 @@ def test_a_split_that_stays_empty_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written_is_refused(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(BadInput, match=r"started\.json: cannot be written \(Not a directory\).*another directory"):
+    with pytest.raises(BadInput, match=r"lock: cannot be written \(Not a directory\).*another directory"):
         run(text_config(tmp_path / "file" / "out", corpus))
 
 

@@ -46,6 +46,7 @@ def test_a_piece_is_read_again_only_if_it_has_changed(change: Callable[[Path], N
     task.record_path.write_text(marked.model_dump_json())
     if change is not None:
         change(files / "file-003.txt")
+        settled(files)  # now the stamps alone can tell
     again = scan(task)
     assert again.num_bytes == (1 if change is None else first.num_bytes)
     assert (again.content == first.content) == (change is None)

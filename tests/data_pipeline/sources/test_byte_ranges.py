@@ -4,6 +4,7 @@ import gzip
 import io
 import re
 import tracemalloc
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def read(
 
 def random_text(seed: int) -> bytes:
     random = np.random.default_rng(seed)
-    parts = [b"a", b"bc", b" ", b"\n", b"\n", b"\r\n", b"\n\n", b"\t", b"word"]
+    parts = [b"a", b"bc", b" ", b"\n", b"\n", b"\r\n", b"\n\n", b"\t", b"word", b"\r"]
     return b"".join(parts[int(i)] for i in random.integers(0, len(parts), int(random.integers(0, 60))))
 
 
@@ -107,12 +108,13 @@ def test_too_long_documents_are_counted_and_the_others_kept(unit: DocumentUnit, 
 
 @pytest.mark.parametrize(("length", "kept"), [(100, True), (101, False)])
 @pytest.mark.parametrize("unit", ["line", "blank_line"])
-@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", BOM_UTF8])
 def test_the_longest_document_is_exactly_as_long_as_allowed(
-    length: int, kept: bool, unit: DocumentUnit, end: bytes, tmp_path: Path
+    length: int, kept: bool, unit: DocumentUnit, end: bytes, mark: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "text"
-    path.write_bytes(b"z" * length + end)
+    path.write_bytes(mark + b"z" * length + end)
     assert bool(read(path, unit, max_bytes=100)) == kept
 
 

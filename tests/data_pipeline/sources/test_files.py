@@ -1,6 +1,7 @@
 """Corpora of the user's own files: what is chosen, in which order, in which split, and what is refused."""
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def test_what_is_not_utf8_can_stop(tmp_path: Path) -> None:
         ({"directory": "/nowhere/at/all"}, r"corpus\.directory /nowhere/at/all: no such directory"),
         ({"train": ["*.md"]}, r"corpus\.train \*\.md: no such file in"),
         ({"train": ["/etc/*"]}, r"corpus\.train /etc/\*: must be relative"),
+        ({"train": ["**.txt"]}, r"corpus\.train \*\*\.txt: is no glob .*write one such as \*\*/\*\.txt"),
         ({"train": ["../*"]}, r"corpus\.train \.\./\*: must be relative"),
         ({"valid": ["file-000.txt"]}, r"corpus\.valid: file-000\.txt is in corpus\.train too"),
         (
@@ -123,6 +125,13 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(fields: dict[str, Any], 
     write_files(tmp_path, count=9)
     with pytest.raises(BadInput, match=message):
         files(tmp_path, **fields).pieces(1000)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """It could not be written in ids."""
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("text")
+    with pytest.raises(BadInput, match=r"the name 'caf\\udce9\.txt' in .* is not UTF-8; rename the file"):
+        files(tmp_path).pieces(1000)
 
 
 @pytest.mark.parametrize("fields", [{"train": []}, {"train": [""]}, {"held_out": 1.0}, {"trian": ["a"]}])

@@ -78,6 +78,27 @@ def test_ends_of_documents_at_the_edge_of_a_window(offset: int, ending: bytes, t
     assert texts == [first.decode(), "z " * giant]
 
 
+@pytest.mark.parametrize("before", [b"", b"\n", b" \t\n\r\n", b"one\n\n"])
+@pytest.mark.parametrize("after", [b"", b"\n", b"\r\n \n", b"\n  ", b"\n\nlast\n"])
+def test_a_giant_paragraph_at_the_edges_of_a_file_is_what_a_small_one_is(
+    before: bytes, after: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(before + b"word " * 20_000 + b"end" + after)
+    found = documents_in(
+        io.BytesIO((tmp_path / "a.txt").read_bytes()),
+        Range(0, MOST),
+        unit="blank_line",
+        max_bytes=MOST,
+        report=Report(),
+    )
+    expected = [part.data.decode() for part in found if part.data]
+    texts, parts = all_of(
+        LocalFolder(tmp_path), "a.txt", "blank_line", END_OF_PARAGRAPH, giant=50_000, piece_bytes=9_999
+    )
+    assert texts == expected
+    assert len(parts) > 5
+
+
 def test_text_without_white_space_is_cut_between_characters(tmp_path: Path) -> None:
     text = "東京" * 1_000_000
     (tmp_path / "a.txt").write_text(text)

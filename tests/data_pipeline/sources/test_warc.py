@@ -174,6 +174,8 @@ def test_without_warcio_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.M
         ("<!-- no --><p>un<i>closed", "unclosed"),
         ("a  \n\t b", "a b"),
         ("", ""),
+        ("a<![x[ no ]]>b<![ 5 >c<![if !IE]>d<![CDATA[ no ]]>e", "abcde"),
+        ("a<![x[ no end", "a<![x[ no end"),
     ],
 )
 def test_text_of_html(html: str, text: str) -> None:

@@ -125,6 +125,12 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert (tmp_path / "sprung").exists(), "the trap would not have sprung"
 
 
+def test_names_that_are_not_utf8_have_ids_that_are(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of({"caf\udce9.txt": b"one"}))
+    documents, _ = read(corpus_of("webdataset", tmp_path))
+    assert [one.id for one in documents] == [r"a.tar:caf\xe9.txt"]
+
+
 @pytest.mark.parametrize("extension", ["pkl", "pickle", "txt.pyd", "pth", "", ".txt", "a/b", "npy"])
 def test_extensions_that_hold_no_text_are_refused(extension: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="extension"):

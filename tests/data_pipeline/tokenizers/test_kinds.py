@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import tracemalloc
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from data_pipeline.tokenizers.characters import CharacterConfig, CharacterTokeni
 from data_pipeline.tokenizers.gpt2 import GPT2Config
 from data_pipeline.tokenizers.stored import load_tokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.tokenizers.unigram import UnigramConfig
+from data_pipeline.tokenizers.unigram import LONGEST_PIECE, LONGEST_WORD, UnigramConfig, _seeds
 from tests.data_pipeline.tokenizers.vocabularies import GPT2_FILES, TRAINING, gpt2, trained
 
 
@@ -78,6 +80,33 @@ def test_every_text_comes_back(texts: list[str]) -> None:
             assert tokenizer.decode(ids) == text + "<eos>"
             assert (ids < tokenizer.vocab_size).all()
             assert np.flatnonzero(ids == tokenizer.end_of_document).tolist() == [len(ids) - 1]
+
+
+@pytest.mark.parametrize("size", [20, 10_000])
+def test_unigram_begins_with_the_pieces_that_cover_the_most(size: int) -> None:
+    random = np.random.default_rng(size)
+    words = [("".join("abcd"[int(one)] for one in random.integers(0, 4, 30)), 1 + number) for number in range(20)]
+    words += [("b", 3), ("abcabcabcabcabcabcabc", 1), ("x", 1)]
+    found: Counter[str] = Counter()
+    for word, count in words:
+        for start, stop in combinations(range(len(word) + 1), 2):
+            found[word[start:stop]] += count
+    longer = [piece for piece, count in found.items() if 1 < len(piece) <= LONGEST_PIECE and count > 1]
+    longer.sort(key=lambda piece: (-found[piece] * len(piece), piece))
+    expected = {piece: found[piece] for piece in [*"abcdxz", *longer[:size]]}
+    assert list(_seeds([*"abcdxz"], words, size).items()) == list(expected.items())
+
+
+def test_unigram_counts_long_words_in_bounded_memory() -> None:
+    """Such as base64, or languages without spaces: nearly every longer piece is there once."""
+    random = np.random.default_rng(0)
+    letters = "".join(chr(97 + int(one)) for one in random.integers(0, 26, 60_000))
+    words = [(letters[start : start + LONGEST_WORD], 1) for start in range(0, len(letters), LONGEST_WORD)]
+    tracemalloc.start()
+    _seeds([*"abc"], words, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_characters_are_ordered_by_count() -> None:

@@ -1,5 +1,7 @@
 """Tokenizers: lossless where they say so, the same after storing, and blind to special tokens in text."""
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -165,6 +167,21 @@ def test_all_kinds_are_the_same_after_storing(byte_pairs: BytePairTokenizer, tmp
         for one, other in zip(again.encode_documents(STRANGE), tokenizer.encode_documents(STRANGE), strict=True):
             assert np.array_equal(one, other)
     assert len({tokenizer.hash for tokenizer in tokenizers}) == len(tokenizers)
+
+
+def test_a_tokenizer_that_another_version_wrote_keeps_its_hash(byte_pairs: BytePairTokenizer, tmp_path: Path) -> None:
+    """Earlier versions of the library wrote a merge as one string."""
+    byte_pairs.save(tmp_path)
+    content = json.loads((tmp_path / VOCABULARY_FILE).read_text())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    (tmp_path / VOCABULARY_FILE).write_text(json.dumps(content))
+    stored = load_tokenizer(tmp_path)
+    assert stored.hash != byte_pairs.hash
+    files = [(tmp_path / name).read_text() for name in (SETTINGS_FILE, VOCABULARY_FILE)]
+    assert stored.hash == hashlib.sha256("\0".join(files).encode()).hexdigest()
+    stored.save(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again", stored.hash)
+    assert np.array_equal(again.encode_batch(["the cat"])[0], byte_pairs.encode_batch(["the cat"])[0])
 
 
 def test_a_tokenizer_file_needs_its_end_of_document(byte_pairs: BytePairTokenizer, tmp_path: Path) -> None:
