@@ -16,7 +16,7 @@ from data_pipeline.steps.step import DocumentStep, Dropped, with_text
 END_MARKS = (".", "!", "?", '"', "”")
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
-_SENTENCE_END = re.compile(r"[.!?]+[\"'”\u2019)\]]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”\u2019)\]]*+(?=\s|$)")
 _CITATION = re.compile(r"\[(?:\d{1,4}|edit|citation needed)\]")
 
 
