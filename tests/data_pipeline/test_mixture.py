@@ -110,6 +110,16 @@ def test_packed_and_cut_rows_mix() -> None:
             ], within
 
 
+def test_a_source_without_weight_may_be_too_small() -> None:
+    sources = {name: CutRows(documents, length=LENGTH, seed=0) for name, documents in SOURCES.items()}
+    sources["code"] = CutRows(RaggedDocuments([3]), length=LENGTH, seed=0)
+    draws = Draws(micro_batches=2, rows=2)
+    stream = MixtureStream(sources, [(0, {"books": 1, "web": 1})], length=LENGTH, draws=draws)
+    assert {source for source, *_ in rows_read(stream, range(10))} == {0, 2}
+    with pytest.raises(BadInput, match=r"data\.sources\.code: has too few tokens for one row of 4"):
+        MixtureStream(sources, [(0, {"web": 1}), (5, {"code": 1})], length=LENGTH, draws=draws)
+
+
 def test_an_epoch_is_when_the_slowest_source_is_through() -> None:
     stream = mixture([(0, {"books": 1, "code": 1}), (5, {"web": 1, "code": 3})])
     draws = stream.draws_per_epoch
