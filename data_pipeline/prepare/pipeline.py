@@ -135,8 +135,8 @@ def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest |
     check_unchanged(config.directory, manifest.config, config.identity())
     if manifest.listing != listing:
         raise Refused(
-            f"data.directory {config.directory}: was prepared from other files (names or sizes in the corpus have "
-            "changed); restore the corpus, or choose another data.directory"
+            f"data.directory {config.directory}: was prepared from other files (names or sizes in the corpus, or an "
+            "evaluation file, have changed); restore them, or choose another data.directory"
         )
     _check_same_tokenizer(config, manifest)
     try:

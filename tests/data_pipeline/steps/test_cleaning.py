@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline.atomic import sha256_of
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.prepare.executor import LocalExecutor
 from data_pipeline.sources.document import Report
@@ -231,4 +232,4 @@ def test_identity_names_settings_and_no_place(all_steps: list[Any], tmp_path: Pa
     chosen = steps(*all_steps)
     assert str(tmp_path) not in str(identity_of(chosen))
     assert identity_of(chosen)["1 gopher_quality"]["least_words"] == 5
-    assert files_of(chosen) == [("evaluation.txt", (tmp_path / "evaluation.txt").stat().st_size)]
+    assert files_of(chosen) == [("evaluation.txt", sha256_of(tmp_path / "evaluation.txt"))]

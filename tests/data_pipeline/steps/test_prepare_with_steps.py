@@ -110,7 +110,7 @@ def test_evaluation_files_may_move_but_not_change(corpus: Path, tmp_path: Path) 
     assert run(leak(tmp_path / "b"))[0] == manifest
     with pytest.raises(BadInput, match=r"files \*\.jsonl: no such file"):
         run(leak(tmp_path / "a"))
-    (tmp_path / "b" / "x.jsonl").write_text(json.dumps("Line 41 goes from here") + "\n")
+    (tmp_path / "b" / "x.jsonl").write_text(json.dumps("Line 42 goes from a1borg") + "\n")
     with pytest.raises(Refused, match="prepared from other files"):
         run(leak(tmp_path / "b"))
 
