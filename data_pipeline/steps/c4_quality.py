@@ -2,6 +2,8 @@
 
 Not here: its list of bad words, its classifier of English, and the removal of repeated spans of three sentences
 (`exact_duplicates` and `near_duplicates` drop documents). Sentences are counted by how they end, not by NLTK's model.
+Nor what TensorFlow Datasets' code does and the paper does not say: it leaves out lines that end in `...` or have a word
+of more than 1,000 characters.
 """
 
 import re

@@ -262,8 +262,10 @@ def test_only_the_past_may_not_change() -> None:
         changed.check_past(steady, 51, "samples")
     with pytest.raises(Refused, match="for steps before 51"):
         steady.check_past(changed, 51, "samples")
-    with pytest.raises(Refused, match="reads lanes"):
-        changed.check_past(steady, 0, "lanes")
+    steady.check_past(configured(PAIR, {"a": 3, "b": 3}), 50, "lanes")
+    for draws in (0, 50):
+        with pytest.raises(Refused, match="reads lanes"):
+            changed.check_past(steady, draws, "lanes")
 
 
 # Lanes

@@ -220,6 +220,27 @@ def test_a_corpus_that_changes_meanwhile_is_noticed(lines: list[str], tmp_path: 
             list(found.read(piece, Report()))
 
 
+class Changing(LocalExecutor):
+    """Does something after each round of work."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        super().__init__(1)
+        self.change = change
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        yield from super().map(function, items)
+        self.change()
+
+
+def test_a_corpus_that_changes_between_passes_is_noticed(tmp_path: Path) -> None:
+    corpus = files_of_lines(tmp_path / "corpus", ["one", "two", "one"])
+    chosen = steps("exact_duplicates", {"kind": "exact_duplicates", "compare": "words"})
+    executor = Changing(lambda: files_of_lines(tmp_path / "corpus", ["two", "two", "one"]))
+    with pytest.raises(BadInput, match=r"000\.txt .*changed while it was prepared"):
+        clean(corpus, chosen, tmp_path / "work", executor=executor)
+    assert clean(corpus, chosen, tmp_path / "work")[0] == ["two", "one"]
+
+
 def test_what_passes_left_can_be_removed(tmp_path: Path) -> None:
     corpus = files_of_lines(tmp_path / "corpus", ["one", "one"])
     clean(corpus, steps("exact_duplicates"), tmp_path / "work")

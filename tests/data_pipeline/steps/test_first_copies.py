@@ -53,8 +53,11 @@ def test_pieces_and_ranges_make_no_difference(
 ) -> None:
     monkeypatch.setattr(first_copies, "RANGE_KEYS", range_keys)
     random = np.random.default_rng(bands)
-    values = random.integers(0, 1 << 64, size=25, dtype=np.uint64)
+    edges_of_ranges = [(1 << 64) * number // 6 for number in range(7)]  # of 40 documents, 7 in a range
+    at_edges = [edge - less for edge in edges_of_ranges for less in (0, 1) if 0 <= edge - less < 1 << 64]
+    values = np.array([*at_edges, *random.integers(0, 1 << 64, 13, dtype=np.uint64)], dtype=np.uint64)
     keys = values[random.integers(0, 25, size=(40, bands, words))]
+    keys[:, :, 1:] %= np.uint64(3)
     skipped = {3, 20, 21}
     pairs = [
         (a, b)

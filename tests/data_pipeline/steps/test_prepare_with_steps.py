@@ -115,6 +115,23 @@ def test_evaluation_files_may_move_but_not_change(corpus: Path, tmp_path: Path) 
         run(leak(tmp_path / "b"))
 
 
+def test_evaluation_text_that_changed_after_a_kill_is_another_outcome(corpus: Path, tmp_path: Path) -> None:
+    """Of pieces too that were scanned and encoded before."""
+    step = {"kind": "decontaminate", "directory": str(tmp_path), "evaluation": ["x.jsonl"], "words": 5}
+
+    def stop(event: Progress) -> None:
+        if event.stage == "encode" and event.done == 3:
+            raise InterruptedError
+
+    (tmp_path / "x.jsonl").write_text(json.dumps("Line 41 goes from a1borg") + "\n")
+    with LocalExecutor(1) as executor, pytest.raises(InterruptedError):
+        prepare(config_of(tmp_path / "killed", corpus, [step]), executor=executor, report=stop)
+    (tmp_path / "x.jsonl").write_text(json.dumps("Line 42 goes from a2borg") + "\n")
+    manifest, _ = run(config_of(tmp_path / "killed", corpus, [step]))
+    assert manifest == run(config_of(tmp_path / "fresh", corpus, [step]))[0]
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "fresh")
+
+
 def test_steps_that_leave_nothing_say_why(corpus: Path, tmp_path: Path) -> None:
     strict = {"kind": "gopher_quality"}
     with pytest.raises(BadInput, match=r"all 66 documents were dropped \(66 gopher_quality/few_words\)"):
