@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import LocalExecutor, Progress, prepare
+from data_pipeline.sources import folder
 from data_pipeline.sources.giants import GIANT
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config
@@ -115,8 +116,11 @@ def test_evaluation_files_may_move_but_not_change(corpus: Path, tmp_path: Path) 
         run(leak(tmp_path / "b"))
 
 
-def test_evaluation_text_that_changed_after_a_kill_is_another_outcome(corpus: Path, tmp_path: Path) -> None:
-    """Of pieces too that were scanned and encoded before."""
+def test_evaluation_text_that_changed_after_a_kill_is_another_outcome(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pieces too that were scanned and encoded before, and whose files stand still."""
+    monkeypatch.setattr(folder, "SETTLED_NS", 0)
     step = {"kind": "decontaminate", "directory": str(tmp_path), "evaluation": ["x.jsonl"], "words": 5}
 
     def stop(event: Progress) -> None:
