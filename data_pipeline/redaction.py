@@ -41,13 +41,18 @@ PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z
 USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^/\s\"'<>]*(?=@)")
 TOKEN_SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-    r"|sk-(?=[\w-]*\d)[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[a-z]-[A-Za-z0-9-]{10,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]+)"
+    r"|sk-(?=[\w-]{0,99}?\d)[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[a-z]-[A-Za-z0-9-]{10,}"
+    r"|eyJ[\w-]{8,1024}+\.[\w-]{4,}+\.[\w-]+)"
 )
-"""Hugging Face, GitHub, GitLab, OpenAI and its like, AWS, Google, Slack, JSON web tokens."""
+"""Hugging Face, GitHub, GitLab, OpenAI and its like, AWS, Google, Slack, JSON web tokens.
+
+What a shape looks at before it is told from others is bounded, here and below: else a long text of beginnings alone
+takes time by the square of its length.
+"""
 _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/-]{8,}=*")
 _KEY = re.compile(
-    r"""(?<![A-Za-z0-9_])(?:--(?P<option>[A-Za-z][\w-]*)\s+|(?P<key>[A-Za-z][\w.-]*)\\?["']?\]?\s*[=:]\s*)"""
+    r"""(?<![A-Za-z0-9_])(?:--(?P<option>[A-Za-z][\w-]{0,127}+)\s+"""
+    r"""|(?P<key>[A-Za-z][\w.-]{0,127}+)\\?["']?\]?\s*+[=:]\s*)"""
 )
 """`--key value`, or what stands before the value in `key=value`, `key: value` and `"key": "value"`."""
 _VALUE = re.compile(r"""\\"(?s:.*?)\\"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s&;"'<]*[^\s&;"'<,()\[\]{}]""")

@@ -80,8 +80,7 @@ class TokenShards:
         """[length] int64: the tokens of a document, its end included; IndexError unless 0 <= index < num_documents."""
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index}: there are {self.num_documents}")
-        offset = np.arange(self.lengths[index])
-        return self.tokens_at(np.full_like(offset, index), offset)
+        return self.read(np.array([index]), np.zeros(1, dtype=np.int64), self.lengths[index : index + 1])
 
     def document_bytes(self, index: int) -> int:
         """UTF-8 bytes of the document's text."""

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from data_pipeline.manifest import read_manifest
 from data_pipeline.shards import TokenShards
 from data_pipeline.tokenizers.stored import load_tokenizer
@@ -75,7 +77,7 @@ def summarize(directory: Path, *, damaged: Literal["stop", "skip"] = "stop") -> 
             num_documents=record.num_documents,
             num_tokens=record.num_tokens,
             num_bytes=record.num_bytes,
-            sample=tokenizer.decode(TokenShards.open(directory, name, damaged=damaged).document(0)[:SAMPLE_TOKENS]),
+            sample=tokenizer.decode(_beginning(TokenShards.open(directory, name, damaged=damaged))),
         )
         for name, record in manifest.splits.items()
     ]
@@ -89,3 +91,9 @@ def summarize(directory: Path, *, damaged: Literal["stop", "skip"] = "stop") -> 
         left_out=manifest.report,
         splits=tuple(splits),
     )
+
+
+def _beginning(shards: TokenShards) -> np.ndarray:
+    """Some tokens of the first document, which may be a giant."""
+    nothing = np.zeros(1, dtype=np.int64)
+    return shards.read(nothing, nothing, np.minimum(shards.lengths[:1], SAMPLE_TOKENS))

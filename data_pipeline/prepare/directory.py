@@ -100,8 +100,9 @@ def check_same(directory: str, manifest: StoredManifest, identity: dict[str, Any
     check_unchanged(directory, manifest.config, identity)
     if manifest.listing != listing:
         raise Refused(
-            f"data.directory {directory}: was prepared from other files (names, sizes or tables of labels in the "
-            "corpus have changed); restore the corpus, or choose another data.directory"
+            f"data.directory {directory}: was prepared from other files (names or sizes in the corpus, an "
+            "evaluation file of decontamination, or a table of labels have changed); restore them, or choose another "
+            "data.directory"
         )
 
 

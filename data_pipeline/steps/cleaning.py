@@ -58,10 +58,13 @@ def identity_of(steps: Sequence[Step]) -> dict[str, Any]:
     }
 
 
-def files_of(steps: Sequence[Step]) -> list[tuple[str, int]]:
-    """Names and sizes of the files that steps read besides the corpus; BadInput if one cannot be used."""
+def files_of(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Names and SHA-256 of the files that steps read besides the corpus; BadInput if one cannot be used."""
     paths = [path for step in steps if isinstance(step, CorpusStep) for path in step.files()]
-    return [(path.name, path.stat().st_size) for path in paths]
+    try:
+        return [(path.name, sha256_of(path)) for path in paths]
+    except OSError as error:
+        raise BadInput(f"data.steps: {error.filename} cannot be read ({error}); repair it or leave it out") from error
 
 
 def cleaned(

@@ -1,13 +1,14 @@
 """Gopher's rules against repetition: Rae et al. 2021, arXiv 2112.11446, appendix A.1.1 and table A1.
 
-A line or paragraph is a duplicate if it stood in the document before. Shares by runs of n words are of the words'
-characters, each once however many runs it lies in, and with the first occurrence of a run that comes again; the paper
-leaves these choices open.
+As in the paper, a character counts once however many repeated runs it lies in. It leaves open what is chosen here: a
+line or paragraph is a duplicate if it stood in the document before, but of a run that comes again the first occurrence
+counts too; characters are those of words, without the white space between them; the most frequent run is, of equals,
+the first.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,12 +16,12 @@ from pydantic import Field
 
 from data_pipeline.sources.document import Document
 from data_pipeline.steps.step import DocumentStep, Dropped, share
-from data_pipeline.steps.words import run_hashes, word_hashes
+from data_pipeline.steps.words import blocks, run_hashes, word_hashes
 
 TOP_RUNS = {2: 0.20, 3: 0.18, 4: 0.16}
 DUPLICATE_RUNS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
-_PARAGRAPH_END = re.compile(r"\n\s*\n")
+_ENDS = {"line": re.compile(r"\n"), "paragraph": re.compile(r"\n\s*\n")}
 
 
 class GopherRepetitionConfig(DocumentStep):
@@ -46,24 +47,20 @@ class GopherRepetitionConfig(DocumentStep):
     """By number of words: the share of characters in all runs that come twice or more."""
 
     def apply(self, document: Document, altered: Counter[str]) -> Document | Dropped:
-        text = document.text
-        lines = [line for line in text.split("\n") if line.strip()]
-        paragraphs = [part for part in _PARAGRAPH_END.split(text) if part.strip()]
-        for name, parts, most, most_characters in (
-            ("line", lines, self.most_duplicate_lines, self.most_duplicate_line_characters),
-            ("paragraph", paragraphs, self.most_duplicate_paragraphs, self.most_duplicate_paragraph_characters),
+        for name, most, most_characters in (
+            ("line", self.most_duplicate_lines, self.most_duplicate_line_characters),
+            ("paragraph", self.most_duplicate_paragraphs, self.most_duplicate_paragraph_characters),
         ):
-            count, characters = _duplicates(parts)
-            if share(count, len(parts)) > most:
+            parts, repeated, all_characters, characters = _duplicates(document.text, _ENDS[name])
+            if share(repeated, parts) > most:
                 return Dropped(f"duplicate_{name}s")
-            if share(characters, sum(map(len, parts))) > most_characters:
+            if share(characters, all_characters) > most_characters:
                 return Dropped(f"duplicate_{name}_characters")
-        reason = self._runs(text.split())
+        reason = self._runs(document.text)
         return document if reason is None else Dropped(reason)
 
-    def _runs(self, words: Sequence[str]) -> str | None:
-        hashes = word_hashes(words)
-        lengths = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
+    def _runs(self, text: str) -> str | None:
+        hashes, lengths = _words(text)
         total = int(lengths.sum())
         for wanted, bounds, reason in (
             ("top", self.most_in_top_run, "top_runs"),
@@ -78,15 +75,26 @@ class GopherRepetitionConfig(DocumentStep):
         return None
 
 
-def _duplicates(parts: Sequence[str]) -> tuple[int, int]:
-    """How many stood there before, and their characters."""
-    seen: set[str] = set()
-    count = characters = 0
-    for part in parts:
-        if part in seen:
-            count, characters = count + 1, characters + len(part)
-        seen.add(part)
-    return count, characters
+def _duplicates(text: str, end: re.Pattern[str]) -> tuple[int, int, int, int]:
+    """Of the parts that are more than white space: how many, how many that stood there before; characters of both."""
+    counts = Counter(part for part in end.split(text) if part.strip())
+    again = {part: count - 1 for part, count in counts.items() if count > 1}
+    return counts.total(), sum(again.values()), _characters(counts), _characters(again)
+
+
+def _characters(counts: Mapping[str, int]) -> int:
+    return sum(len(part) * count for part, count in counts.items())
+
+
+def _words(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The hash and the characters of each word, block after block: a list of a giant's words has many times its
+    size."""
+    hashes, lengths = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+    for block in blocks(text):
+        words = block.split()
+        hashes.append(word_hashes(words))
+        lengths.append(np.fromiter(map(len, words), dtype=np.int64, count=len(words)))
+    return np.concatenate(hashes), np.concatenate(lengths)
 
 
 def _repeated(runs: np.ndarray, *, only_top: bool) -> np.ndarray:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from data_pipeline.sources.document import Document
 from data_pipeline.steps.step import DocumentStep, Dropped, share
+from data_pipeline.steps.words import blocks
 
 _NO_ASCII_LETTER = bytes(code for code in range(256) if not bytes([code]).isalpha())
 _OTHER = re.compile(r"[^\x00-\x7f]")
@@ -42,11 +43,16 @@ class LanguageHeuristicsConfig(DocumentStep):
             return Dropped("no_letters")
         if share(sum(letters[script] for script in self.scripts), total) < self.least_in_scripts:
             return Dropped("other_script")
-        if self.words:
-            words, wanted = _LETTERS.findall(document.text.lower()), frozenset(self.words)
-            if share(sum(word in wanted for word in words), len(words)) < self.least_listed_words:
-                return Dropped("few_listed_words")
+        if self.words and self._listed_share(document.text) < self.least_listed_words:
+            return Dropped("few_listed_words")
         return document
+
+    def _listed_share(self, text: str) -> float:
+        wanted, listed, total = frozenset(self.words), 0, 0
+        for block in blocks(text):
+            words = _LETTERS.findall(block.lower())
+            listed, total = listed + sum(word in wanted for word in words), total + len(words)
+        return share(listed, total)
 
 
 def script_counts(text: str) -> Counter[str]:
@@ -55,12 +61,15 @@ def script_counts(text: str) -> Counter[str]:
     >>> script_counts("né 東京 42")
     Counter({'LATIN': 2, 'CJK': 2})
     """
-    counts = Counter[str]({"LATIN": len(text.encode("ascii", "ignore").translate(None, _NO_ASCII_LETTER))})
-    if not text.isascii():
-        for character, count in Counter(_OTHER.findall(text)).items():
-            script = _script(character)
-            if script is not None:
-                counts[script] += count
+    counts, others = Counter[str](), Counter[str]()
+    for block in blocks(text):
+        counts["LATIN"] += len(block.encode("ascii", "ignore").translate(None, _NO_ASCII_LETTER))
+        if not block.isascii():
+            others.update(_OTHER.findall(block))
+    for character, count in others.items():
+        script = _script(character)
+        if script is not None:
+            counts[script] += count
     return +counts
 
 

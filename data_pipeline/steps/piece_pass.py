@@ -18,7 +18,7 @@ from data_pipeline.steps.chain import Pass, chain
 from data_pipeline.steps.raw_content import RawContent, changed
 from data_pipeline.stored_files import FileRecord
 
-VERSION = 1
+VERSION = 2
 """Of what steps do and write: raised when the same settings come to drop or alter otherwise."""
 
 CODES = "codes"

@@ -62,7 +62,7 @@ def text_runs(text: str, length: int) -> Iterator[np.ndarray]:
         found = run_hashes(hashes, length)
         if len(found):
             yield found
-        carried = hashes[max(0, len(hashes) - length + 1) :] if length > 1 else hashes[:0]
+        carried = hashes[max(0, len(hashes) - length + 1) :]
 
 
 def blocks(text: str) -> Iterator[str]:

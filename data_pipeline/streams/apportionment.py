@@ -19,7 +19,7 @@ import numpy as np
 from data_pipeline.mixing import keys
 
 LARGEST = 10**6
-"""Of the whole numbers that stand for the weights: a trillion rows times it are far below 2**63."""
+"""Of the whole numbers that stand for the weights."""
 
 
 def whole_numbers(weights: Mapping[str, float]) -> dict[str, int]:
@@ -55,8 +55,10 @@ class Node:
     offset: int
 
     def lefts(self, rows_N: np.ndarray) -> np.ndarray:
-        """How many of the first x rows are of the left side, for each x."""
-        found: np.ndarray = (rows_N * self.left_share + self.offset) // self.share
+        """How many of the first x rows are of the left side, for each x: by whole rounds of `share` rows, so that no
+        product is beyond 2**63."""
+        rounds_N, rest_N = np.divmod(rows_N, self.share)
+        found: np.ndarray = rounds_N * self.left_share + (rest_N * self.left_share + self.offset) // self.share
         return found
 
 

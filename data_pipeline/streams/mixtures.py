@@ -38,8 +38,9 @@ class MixtureStream:
     def __init__(self, sources: Mapping[str, Rows], stages: Stages, *, length: int, draws: Draws) -> None:
         """Sources in alphabetical order. BadInput if one that has a weight has no row."""
         self._names, self._rows = tuple(sources), tuple(sources.values())
+        weighted = {name for _, numbers in stages for name in numbers}
         for name, rows in sources.items():
-            if rows.num_rows < 1:
+            if name in weighted and rows.num_rows < 1:
                 raise BadInput(
                     f"data.sources.{name}: has too few tokens for one row of {length}; give it more, or leave it out"
                 )

@@ -96,7 +96,8 @@ class PackedRows:
     ) -> None:
         """A row's id is epoch * rows + its number. Without `separate_documents` ages count from the row's start.
 
-        A row of one token, after which nothing comes, is left out: there can be one. BadInput where `length` is 1.
+        A row in which no token has a label is left out: one of single tokens, each the rest of a document or before
+        one. BadInput where `length` is 1.
         """
         del seed  # which documents share a row is a function of their lengths alone
         if length < 2:
@@ -104,8 +105,7 @@ class PackedRows:
         self._documents, self._length, self.shuffle = documents, length, shuffle
         self._separate = separate_documents
         self._lay_out(documents.lengths)
-        only = len(self._length_P) and self._length_P[self._first_R[-2] :].sum() == 1  # such a row is the last
-        self.num_rows = len(self._first_R) - 1 - bool(only)
+        self.num_rows = len(self._first_R) - 1
 
     def _lay_out(self, lengths_D: np.ndarray) -> None:
         """The pieces, by row and then in the order of the corpus."""
@@ -113,10 +113,11 @@ class PackedRows:
         document_P = np.repeat(np.arange(len(lengths_D)), pieces_D)
         offset_P = laid_out(np.zeros_like(pieces_D), pieces_D) * self._length
         length_P = np.minimum(lengths_D[document_P] - offset_P, self._length)
-        row_P, num_rows = best_fit(length_P, self._length)
+        row_P, _ = best_fit(length_P, self._length)
         order_P = np.argsort(row_P, kind="stable")
+        order_P = order_P[_have_labels(row_P[order_P], length_P[order_P], offset_P[order_P])]
         self._document_P, self._offset_P, self._length_P = document_P[order_P], offset_P[order_P], length_P[order_P]
-        self._first_R = np.concatenate([[0], np.cumsum(np.bincount(row_P, minlength=num_rows))])
+        self._first_R = np.concatenate([[0], np.cumsum(np.unique(row_P[order_P], return_counts=True)[1])])
         ends_P = np.cumsum(self._length_P)
         starts_P = ends_P - self._length_P
         self._column_P = starts_P - np.repeat(starts_P[self._first_R[:-1]], np.diff(self._first_R))
@@ -162,3 +163,12 @@ class PackedRows:
             "separate_documents": int(self._separate),
             "packing": "best_fit",
         }
+
+
+def _have_labels(row_P: np.ndarray, length_P: np.ndarray, offset_P: np.ndarray) -> np.ndarray:
+    """[P] bool, of pieces in the order of their rows: whether some token of the row has a label."""
+    follows_P = np.concatenate([row_P[1:] == row_P[:-1], [False]])  # a piece in the same row
+    begins_P = np.concatenate([offset_P[1:] == 0, [False]])  # and it is no rest
+    labelled = np.bincount(row_P, weights=(length_P > 1) | (follows_P & begins_P)) > 0
+    found: np.ndarray = labelled[row_P]
+    return found

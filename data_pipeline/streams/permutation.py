@@ -16,6 +16,10 @@ ROUNDS = 16
 """With 8, some orders of five things are twice as likely as others; from 12 on, none is found to be."""
 
 
+AT_ONCE = 1 << 14
+"""Indices: what they become in between stays in the processor's cache."""
+
+
 class Permutation:
     """`permutation(indices)` is where the shuffled order of range(size) has those places."""
 
@@ -32,10 +36,17 @@ class Permutation:
         """int64 of the shape of `indices`, which must lie in range(size)."""
         if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= self.size):
             raise IndexError(f"indices must lie in range({self.size})")
-        images = self._rounds(indices.astype(np.uint64))
+        flat = indices.ravel()
+        images = np.empty(flat.shape, dtype=np.int64)
+        for start in range(0, flat.size, AT_ONCE):
+            images[start : start + AT_ONCE] = self._images(flat[start : start + AT_ONCE].astype(np.uint64))
+        return images.reshape(indices.shape)
+
+    def _images(self, words: Words) -> Words:
+        images = self._rounds(words)
         while (outside := images >= np.uint64(self.size)).any():
             images[outside] = self._rounds(images[outside])
-        return images.astype(np.int64)
+        return images
 
     def _rounds(self, words: Words) -> Words:
         left: Words = words // self._width

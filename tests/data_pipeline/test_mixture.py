@@ -110,6 +110,16 @@ def test_packed_and_cut_rows_mix() -> None:
             ], within
 
 
+def test_a_source_without_weight_may_be_too_small() -> None:
+    sources = {name: CutRows(documents, length=LENGTH, seed=0) for name, documents in SOURCES.items()}
+    sources["code"] = CutRows(RaggedDocuments([3]), length=LENGTH, seed=0)
+    draws = Draws(micro_batches=2, rows=2)
+    stream = MixtureStream(sources, [(0, {"books": 1, "web": 1})], length=LENGTH, draws=draws)
+    assert {source for source, *_ in rows_read(stream, range(10))} == {0, 2}
+    with pytest.raises(BadInput, match=r"data\.sources\.code: has too few tokens for one row of 4"):
+        MixtureStream(sources, [(0, {"web": 1}), (5, {"code": 1})], length=LENGTH, draws=draws)
+
+
 def test_an_epoch_is_when_the_slowest_source_is_through() -> None:
     stream = mixture([(0, {"books": 1, "code": 1}), (5, {"web": 1, "code": 3})])
     draws = stream.draws_per_epoch
@@ -252,8 +262,10 @@ def test_only_the_past_may_not_change() -> None:
         changed.check_past(steady, 51, "samples")
     with pytest.raises(Refused, match="for steps before 51"):
         steady.check_past(changed, 51, "samples")
-    with pytest.raises(Refused, match="reads lanes"):
-        changed.check_past(steady, 0, "lanes")
+    steady.check_past(configured(PAIR, {"a": 3, "b": 3}), 50, "lanes")
+    for draws in (0, 50):
+        with pytest.raises(Refused, match="reads lanes"):
+            changed.check_past(steady, draws, "lanes")
 
 
 # Lanes

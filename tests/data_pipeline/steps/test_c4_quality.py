@@ -61,3 +61,15 @@ def test_every_rule_can_be_left_out() -> None:
     )
     text = "lorem ipsum {x}\njavascript\n\ncookie policy [1]"
     assert outcome(free, text) == text
+
+
+def test_sentences_end_where_a_run_of_marks_does() -> None:
+    three = 'Is it so?! He said "yes it is." (And so it was...) he'
+    assert outcome(STEP, f"{three} did so too.") == f"{three} did so too."
+    assert outcome(STEP, "It is a.b.c.d and x.y or e.g.z so that is one. And here is the second.") == "-few_sentences"
+
+
+def test_a_long_line_of_marks_takes_no_time_by_its_square() -> None:
+    """By the square of it, half an hour."""
+    text = f"{'.' * 400_000}x and so it goes on. {BODY}"
+    assert outcome(STEP, text) == text

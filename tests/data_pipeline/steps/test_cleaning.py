@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline.atomic import sha256_of
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.prepare.executor import LocalExecutor
 from data_pipeline.sources.document import Report
@@ -219,6 +220,27 @@ def test_a_corpus_that_changes_meanwhile_is_noticed(lines: list[str], tmp_path: 
             list(found.read(piece, Report()))
 
 
+class Changing(LocalExecutor):
+    """Does something after each round of work."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        super().__init__(1)
+        self.change = change
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        yield from super().map(function, items)
+        self.change()
+
+
+def test_a_corpus_that_changes_between_passes_is_noticed(tmp_path: Path) -> None:
+    corpus = files_of_lines(tmp_path / "corpus", ["one", "two", "one"])
+    chosen = steps("exact_duplicates", {"kind": "exact_duplicates", "compare": "words"})
+    executor = Changing(lambda: files_of_lines(tmp_path / "corpus", ["two", "two", "one"]))
+    with pytest.raises(BadInput, match=r"000\.txt .*changed while it was prepared"):
+        clean(corpus, chosen, tmp_path / "work", executor=executor)
+    assert clean(corpus, chosen, tmp_path / "work")[0] == ["two", "one"]
+
+
 def test_what_passes_left_can_be_removed(tmp_path: Path) -> None:
     corpus = files_of_lines(tmp_path / "corpus", ["one", "one"])
     clean(corpus, steps("exact_duplicates"), tmp_path / "work")
@@ -231,4 +253,4 @@ def test_identity_names_settings_and_no_place(all_steps: list[Any], tmp_path: Pa
     chosen = steps(*all_steps)
     assert str(tmp_path) not in str(identity_of(chosen))
     assert identity_of(chosen)["1 gopher_quality"]["least_words"] == 5
-    assert files_of(chosen) == [("evaluation.txt", (tmp_path / "evaluation.txt").stat().st_size)]
+    assert files_of(chosen) == [("evaluation.txt", sha256_of(tmp_path / "evaluation.txt"))]

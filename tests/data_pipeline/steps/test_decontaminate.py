@@ -96,3 +96,13 @@ def test_other_evaluation_text_is_another_outcome(evaluation: Path, tmp_path: Pa
     assert run(tmp_path, [LEAK, OTHER], "a.txt")[0] == [OTHER]
     (evaluation / "a.txt").write_text(OTHER)
     assert run(tmp_path, [LEAK, OTHER], "a.txt")[0] == [LEAK]
+
+
+def test_other_evaluation_text_is_another_outcome_of_later_steps(evaluation: Path, tmp_path: Path) -> None:
+    """Their passes are made again, though neither their settings nor the text have changed."""
+    corpus = files_of_lines(tmp_path / "corpus", [LEAK, OTHER, LEAK])
+    chosen = steps(step(evaluation, "a.txt"), "exact_duplicates")
+    (evaluation / "a.txt").write_text(QUESTION)
+    assert clean(corpus, chosen, tmp_path / "work")[0] == [OTHER]
+    (evaluation / "a.txt").write_text(OTHER)
+    assert clean(corpus, chosen, tmp_path / "work")[0] == [LEAK]

@@ -37,10 +37,13 @@ def test_sets_are_joined_to_their_least_member(batches: list[list[tuple[int, int
     assert ((parent != np.arange(20)) == (np.array(expected) != np.arange(20))).all()
 
 
-def test_a_long_chain_in_the_worst_order() -> None:
-    parent = np.arange(2000)
-    unite(parent, np.stack([np.arange(1999), np.arange(1, 2000)], axis=1))
-    assert (parent != np.arange(2000)).sum() == 1999
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_long_chain_takes_no_time_by_its_square(step: int) -> None:
+    """By the square of half a million, minutes."""
+    count = 500_000
+    parent = np.arange(count)
+    unite(parent, np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)[::step])
+    assert (parent != np.arange(count)).sum() == count - 1
 
 
 @pytest.mark.parametrize("range_keys", [1, 7, 1 << 22])
@@ -50,8 +53,11 @@ def test_pieces_and_ranges_make_no_difference(
 ) -> None:
     monkeypatch.setattr(first_copies, "RANGE_KEYS", range_keys)
     random = np.random.default_rng(bands)
-    values = random.integers(0, 1 << 64, size=25, dtype=np.uint64)
+    edges_of_ranges = [(1 << 64) * number // 6 for number in range(7)]  # of 40 documents, 7 in a range
+    at_edges = [edge - less for edge in edges_of_ranges for less in (0, 1) if 0 <= edge - less < 1 << 64]
+    values = np.array([*at_edges, *random.integers(0, 1 << 64, 13, dtype=np.uint64)], dtype=np.uint64)
     keys = values[random.integers(0, 25, size=(40, bands, words))]
+    keys[:, :, 1:] %= np.uint64(3)
     skipped = {3, 20, 21}
     pairs = [
         (a, b)

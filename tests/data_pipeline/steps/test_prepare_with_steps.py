@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.config import BadInput, Refused
 from data_pipeline.manifest import Manifest
 from data_pipeline.prepare import LocalExecutor, Progress, prepare
+from data_pipeline.sources import folder
 from data_pipeline.sources.giants import GIANT
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import content_of, text_config
@@ -110,9 +111,29 @@ def test_evaluation_files_may_move_but_not_change(corpus: Path, tmp_path: Path) 
     assert run(leak(tmp_path / "b"))[0] == manifest
     with pytest.raises(BadInput, match=r"files \*\.jsonl: no such file"):
         run(leak(tmp_path / "a"))
-    (tmp_path / "b" / "x.jsonl").write_text(json.dumps("Line 41 goes from here") + "\n")
+    (tmp_path / "b" / "x.jsonl").write_text(json.dumps("Line 42 goes from a1borg") + "\n")
     with pytest.raises(Refused, match="prepared from other files"):
         run(leak(tmp_path / "b"))
+
+
+def test_evaluation_text_that_changed_after_a_kill_is_another_outcome(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pieces too that were scanned and encoded before, and whose files stand still."""
+    monkeypatch.setattr(folder, "SETTLED_NS", 0)
+    step = {"kind": "decontaminate", "directory": str(tmp_path), "evaluation": ["x.jsonl"], "words": 5}
+
+    def stop(event: Progress) -> None:
+        if event.stage == "encode" and event.done == 3:
+            raise InterruptedError
+
+    (tmp_path / "x.jsonl").write_text(json.dumps("Line 41 goes from a1borg") + "\n")
+    with LocalExecutor(1) as executor, pytest.raises(InterruptedError):
+        prepare(config_of(tmp_path / "killed", corpus, [step]), executor=executor, report=stop)
+    (tmp_path / "x.jsonl").write_text(json.dumps("Line 42 goes from a2borg") + "\n")
+    manifest, _ = run(config_of(tmp_path / "killed", corpus, [step]))
+    assert manifest == run(config_of(tmp_path / "fresh", corpus, [step]))[0]
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "fresh")
 
 
 def test_steps_that_leave_nothing_say_why(corpus: Path, tmp_path: Path) -> None:

@@ -85,9 +85,23 @@ def test_every_token_is_an_input_once_in_whole_documents(sizes: list[int], lengt
             whole = offset == 0 and len(tokens) == sizes[document]
             assert whole or sizes[document] > length, "a document is cut only if it is longer than a row"
             assert whole or offset % length == 0
-    left_out = sum(sizes) - sum(seen.values())
-    assert left_out <= 1
     assert set(seen.values()) <= {1}
+    assert (batch.labels != IGNORED).any(1).all(), "a step of no label would divide by nothing"
+    for token in np.array(sorted({*range(sum(sizes))} - seen.keys()), dtype=np.int64):
+        size, offset = sizes[documents.document_of(token)], int(documents.offset_of(token))
+        assert offset == size - 1, "what is left out is a document of one token or a rest of one"
+        assert offset % length == 0
+
+
+def test_rows_without_a_label_are_left_out() -> None:
+    rests = PackedRows(RaggedDocuments([1, 17, 33, 17]), length=16, seed=0)
+    assert rests.num_rows == 4, "the fifth row would have a document of one token before three rests of one"
+    assert sorted(rests.batch(0, np.arange(4)).inputs[:, 0].tolist()) == [1, 18, 34, 51]
+    begins = PackedRows(RaggedDocuments([17, 33, 1, 1]), length=16, seed=0)
+    last = begins.batch(0, np.array([begins.num_rows - 1]))
+    assert (last.labels != IGNORED).sum() == 2, "of the tokens before documents that begin"
+    assert PackedRows(RaggedDocuments([1]), length=16, seed=0).num_rows == 0
+    assert PackedRows(RaggedDocuments([1, 1]), length=16, seed=0).num_rows == 1
 
 
 def test_labels_cross_to_the_next_document_but_not_into_a_rest() -> None:

@@ -32,6 +32,13 @@ def test_very_large_sizes_stay_in_range_and_do_not_collide() -> None:
     assert abs(images.mean() / size - 0.5) < 6 / np.sqrt(12 * 100_000)
 
 
+def test_orders_are_what_they_always_were() -> None:
+    """Else a run that goes on with another version reads some of its data twice, and some never."""
+    assert Permutation(10, 7, 3, "samples")(np.arange(10)).tolist() == [9, 6, 4, 3, 1, 0, 2, 7, 5, 8]
+    ends = Permutation(10**12, 7, 3, "samples")(np.array([0, 10**12 - 1]))
+    assert ends.tolist() == [105029428681, 291380030201]
+
+
 def test_keys_that_differ_give_orders_that_differ() -> None:
     paths = [(0, 0, "documents"), (0, 1, "documents"), (1, 0, "documents"), (0, 0, "samples"), ("0", 0, "documents")]
     orders = [tuple(Permutation(50, *path)(np.arange(50))) for path in paths]
