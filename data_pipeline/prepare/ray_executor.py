@@ -19,6 +19,9 @@ from data_pipeline.prepare.worker_pool import AHEAD, RETRIES
 IN_FLIGHT = 2
 """Tasks per worker that are submitted at a time: one runs, one waits."""
 
+END_SECONDS = 10.0
+"""In which tasks that are no longer wanted are to end."""
+
 
 class RayExecutor:
     """Plain Ray tasks, a bounded number at a time. It starts no Ray: a session does, which binds it to loopback."""
@@ -52,8 +55,11 @@ class RayExecutor:
                 while waiting and len(running) < IN_FLIGHT * self.workers and waiting[0] < given + AHEAD * self.workers:
                     place = waiting.popleft()
                     running[call.remote(Path.cwd(), function, items[place])] = place
-                ready, _ = ray.wait(list(running))
-                results |= {running.pop(reference): ray.get(reference) for reference in ready}
+                ray.wait(list(running))
+                ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+                results |= {
+                    running.pop(reference): value for reference, value in zip(ready, ray.get(ready), strict=True)
+                }
                 while given in results:
                     yield results.pop(given)
                     given += 1
@@ -68,6 +74,8 @@ class RayExecutor:
         finally:
             for reference in running:
                 ray.cancel(reference)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=END_SECONDS)
 
 
 def _in_directory(directory: Path, function: Callable[[Any], Any], item: Any) -> Any:
