@@ -23,6 +23,7 @@ from data_pipeline.media.media_manifest import (
 from data_pipeline.media.media_pieces import AnyConverter, Converted, MediaTask, convert_piece
 from data_pipeline.prepare.directory import check_same, claimed, note_pieces, start, sweep
 from data_pipeline.prepare.executor import Executor
+from data_pipeline.prepare.left_out import LeftOutFile
 from data_pipeline.prepare.progress import Listener, Progress, followed
 from data_pipeline.sources.document import SPLITS
 
@@ -80,6 +81,10 @@ def _made(config: Preparable, directory: Path, listing: str, executor: Executor,
         splits=_splits(converted),
         report=_report(converted),
     )
+    left_out = LeftOutFile()
+    for one in converted:
+        left_out.add(one.left_out)
+    left_out.write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     return manifest

@@ -95,6 +95,7 @@ def _made(
         splits=_splits(encoded),
         report=dict(sorted(findings.report.items())),
     )
+    findings.left_out.write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     _sweep_work(directory / WORK_FOLDER)

@@ -229,7 +229,7 @@ def test_a_table_tells_labels_and_captions(tmp_path: Path) -> None:
     assert data.vectors("train").labels.tolist() == [1, 0]
     assert [about["caption"] for about in abouts(tmp_path / "out")] == ["a cat", "a dog, barking"]
     write(corpus, {"labels.csv": table.replace("a cat", "no cat").encode()})
-    with pytest.raises(Refused, match="tables of labels"):
+    with pytest.raises(Refused, match="table of labels"):
         prepared(data)
     rows = [json.dumps({"file": f"{number}.png", "label": "cat", "words": number}) for number in range(4)]
     write(corpus, {"labels.jsonl": "\n".join(rows).encode()})
