@@ -172,6 +172,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
+    if len(names) == 1:
+        return f"; with this kind there is only {names[0]}"
     return f"; there are {', '.join(names)}" if 0 < len(names) <= MOST_NAMED else ""
 
 
