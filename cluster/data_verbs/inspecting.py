@@ -21,7 +21,7 @@ from data_pipeline.mixture import MixtureConfig
 from data_pipeline.pair_data import PairData
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.streams import Stream
-from data_pipeline.summary import summarize
+from data_pipeline.summary import counted, summarize
 from data_pipeline.text import TextConfig
 from data_pipeline.vector_data import VectorData
 
@@ -163,7 +163,8 @@ def _add_plain(branch: Branch, details: dict[str, Any]) -> None:
 def _said(key: str, number: Any) -> str:
     if isinstance(number, dict):
         return f"left out or altered: {', '.join(f'{count:,} {why}' for why, count in number.items()) or 'none'}"
-    return f"{number:,} {key.removeprefix('num_')}"
+    name = key.removeprefix("num_")
+    return counted(number, name.removesuffix("s")) if key.startswith("num_") else f"{number:,} {name}"
 
 
 def _draw(batch: Batch, data: VectorData, picture: Path) -> None:

@@ -68,7 +68,7 @@ def test_what_steps_drop_or_alter_is_named(tmp_path: Path) -> None:
     steps = [{"kind": "exact_duplicates"}, {"kind": "redact"}]
     report = made(lines_config(tmp_path / "out", tmp_path / "corpus", steps=steps))
     found = left_out_of(tmp_path / "out")
-    assert [(one["reason"], one["id"]) for one in found] == [(list(report)[0], "3"), (list(report)[1], "mail")]
+    assert [(one["reason"], one["id"]) for one in found] == list(zip(report, ["3", "mail"], strict=True))
     assert found[0]["start"] == sum(len(line) + 1 for line in lines)
     assert found[1]["start"] == begins[mail]
     assert report[found[1]["reason"]] == 2, "counted each, named once"
