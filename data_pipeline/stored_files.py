@@ -117,7 +117,9 @@ def read_stored(path: Path, kind: type[Stored], *, version: int, what: str) -> S
         raise BadInput(
             f"data.directory {path.parent}: holds no prepared {what}; run `launch.py prepare` first"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise Corrupt(out_of_reach(path, error)) from error
+    except UnicodeDecodeError as error:
         raise Corrupt(f"{path}: cannot be read ({error}); restore it, or prepare the data anew") from error
     try:
         manifest = kind.model_validate_json(text)

@@ -87,7 +87,7 @@ def _details(source: DataConfig) -> dict[str, Any]:
         if isinstance(source, TextConfig):
             source.manifest()  # whether it was prepared so
         found |= summarize(Path(source.directory), damaged=source.damaged).to_json()
-        return found | {"shards_left_out": source.warnings()}
+        return found | {"shards_left_out": _damage(source)}
     found["fingerprint"] = source.fingerprint()
     if isinstance(source, MarkovConfig):
         counts = {split: source.documents(split).tokens_DT.shape for split in source.splits()}
@@ -103,6 +103,11 @@ def _details(source: DataConfig) -> dict[str, Any]:
             for split in source.splits()
         ]
     return found
+
+
+def _damage(source: PreparedText) -> list[str]:
+    """What is left out of every split."""
+    return [line for split in source.splits() for line in source.shards(split).left_out_lines()]
 
 
 def _of_media(source: MediaData) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _add_shards(branch: Branch, source: PreparedText) -> None:
     summary = summarize(Path(source.directory), damaged=source.damaged)
     for line in (source.directory, *summary.lines()):
         branch.add(line)
-    for line in source.warnings():
+    for line in _damage(source):
         branch.add(line, "red")
     for split in summary.splits:
         branch.add(str(split)).add(repr(split.sample), "dim")

@@ -1,11 +1,14 @@
 """What was left out or altered can be found: its name stands beside the manifest."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cluster.prepare import prepare as prepare_shown
 from cluster.ray_session import ray_session
 from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.prepare.left_out import LEFT_OUT_FILE, LeftOutFile
@@ -59,6 +62,20 @@ def test_files_are_named(tmp_path: Path) -> None:
     assert found == {"empty": "empty.txt", "invalid_utf8": "wrong.txt"}
     made(text_config(tmp_path / "none", write_files(tmp_path / "whole")))
     assert left_out_of(tmp_path / "none") == []
+
+
+def test_the_last_line_of_prepare_names_the_file(tmp_path: Path) -> None:
+    corpus, said = write_files(tmp_path / "corpus"), io.StringIO()
+
+    def last_line(out: str) -> str:
+        console = Console(file=said, width=80)
+        prepare_shown(text_config(tmp_path / out, corpus), executor="local", workers=1, console=console)
+        return said.getvalue().splitlines()[-1]
+
+    assert last_line("whole").startswith("left out or altered: nothing; vocabulary ")
+    (corpus / "wrong.txt").write_bytes(b"\xc3(")
+    named = f"(the first of each reason are named in {tmp_path}/out/left_out.jsonl)"
+    assert last_line("out").startswith(f"left out or altered: 1 invalid_utf8 {named}; vocabulary ")
 
 
 def test_what_steps_drop_or_alter_is_named(tmp_path: Path) -> None:
