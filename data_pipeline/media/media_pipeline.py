@@ -83,10 +83,7 @@ def _made(config: Preparable, directory: Path, listing: str, executor: Executor,
         splits=_splits(converted),
         report=_report(converted),
     )
-    left_out = LeftOutFile()
-    for one in converted:
-        left_out.add(one.left_out)
-    left_out.write(directory)
+    _left_out(converted).write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     return manifest
@@ -117,6 +114,13 @@ def _files(config: Preparable) -> dict[str, int]:
     return sizes_of(span for spans in config.corpus.pieces(config.shard_bytes) for span in spans)
 
 
+def _left_out(converted: Sequence[Converted]) -> LeftOutFile:
+    found = LeftOutFile()
+    for one in converted:
+        found.add(one.left_out)
+    return found
+
+
 def _report(converted: Sequence[Converted]) -> dict[str, int]:
     return dict(sorted(sum((Counter(one.report) for one in converted), Counter[str]()).items()))
 
@@ -125,7 +129,7 @@ def _check_no_split_is_empty(corpus: MediaCorpus, converted: Sequence[Converted]
     found = {split for one in converted for split, so_far in one.splits.items() if so_far.shards}
     for split in corpus.expected:
         if split not in found:
-            left_out = ", ".join(f"{count} {reason}" for reason, count in _report(converted).items()) or "none"
+            left_out = _left_out(converted).counted(_report(converted))
             raise BadInput(
                 f"corpus: no item for the split {split} ({sum(one.num_items for one in converted)} were found, of all "
                 f"splits; left out: {left_out}); {remedy(corpus, split)}"

@@ -5,7 +5,7 @@ DIRECTORY/left_out.jsonl   a line each, in the order of the pieces; the first of
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_pipeline.atomic import write_atomically
@@ -23,13 +23,20 @@ class LeftOutFile:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._counts = Counter[str]()
+        self._first = ""
 
     def add(self, found: Iterable[LeftOut]) -> None:
         """The next piece's."""
         for one in found:
+            self._first = self._first or one.id or one.file
             self._counts[one.reason] += 1
             if self._counts[one.reason] <= MOST_IN_ALL:
                 self._lines.append(json.dumps(one.model_dump(), ensure_ascii=False))
+
+    def counted(self, report: Mapping[str, int]) -> str:
+        """How often each reason was, and what was the first, for an error that leaves no file of them."""
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.items()))
+        return f"{counts}, the first {self._first}" if self._first else counts or "none"
 
     def write(self, directory: Path) -> None:
         """Without lines, too: then nothing was left out."""

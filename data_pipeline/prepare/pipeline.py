@@ -175,7 +175,7 @@ def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> Non
         raise BadInput("corpus: its files are empty, there is no document in them; name files with text")
     for split in SPLITS:
         if split in expected and not counts[split]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(findings.report.items())) or "none"
+            reasons = findings.left_out.counted(findings.report)
             raise BadInput(
                 f"corpus: no document for the split {split} ({counts.total()} for others; left out: {reasons}); give "
                 "more text, cut it in smaller documents, or name files for the split"

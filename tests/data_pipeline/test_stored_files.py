@@ -2,6 +2,9 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.stored_files import FileRecord, out_of_reach
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import text_config, write_files
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -32,6 +37,29 @@ def test_a_file_out_of_reach_is_not_to_be_made_anew(tmp_path: Path) -> None:
     denied = out_of_reach(looped, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     assert "Permission denied" in denied
     assert "prepare" not in denied
+
+
+def test_what_may_not_be_read_is_neither_set_aside_nor_to_be_made_anew(config: TextConfig) -> None:
+    first, second = config.manifest().splits["train"].shards[:2]
+    denied, damaged = first.path(Path(config.directory), "tokens"), second.path(Path(config.directory), "tokens")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    denied.chmod(0)
+    command = [sys.executable, str(ROOT / "launch.py"), "data", "verify", config.directory, "--set-aside"]
+    done = subprocess.run([*as_any_user(), *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done
+    assert f"{denied}: cannot be read (Permission denied); see that you may read it" in done.stderr
+    assert denied.exists()
+    assert not damaged.exists()
+
+
+def as_any_user() -> list[str]:
+    """Before a command: without root's right to read whatever it likes."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("this process may read everything, and there is no setpriv to give that up")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", "--bounding-set", rights, "--inh-caps", rights]
 
 
 def test_the_remedy_names_the_directory_to_verify(config: TextConfig) -> None:

@@ -245,7 +245,7 @@ def test_a_table_tells_labels_and_captions(tmp_path: Path) -> None:
     [
         (["*.jpg"], {}, "no such file"),
         (["../*"], {}, "within it"),
-        (["*.txt"], {}, r"no item for the split train .*left out: 1 other_kind"),
+        (["*.txt"], {}, r"no item for the split train .*left out: 1 other_kind, the first a\.txt"),
         (["*.png"], {"corpus_valid": "nothing"}, r"no item for the split valid.*correct corpus\.valid"),
     ],
 )

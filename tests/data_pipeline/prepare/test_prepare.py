@@ -336,7 +336,7 @@ def test_a_corpus_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(12):
         (tmp_path / "corpus" / f"{number}.txt").write_bytes(b"\n" * number)
-    with pytest.raises(BadInput, match=r"no document for the split train.*left out: 12 empty"):
+    with pytest.raises(BadInput, match=r"no document for the split train.*left out: 12 empty, the first 0\.txt"):
         run(text_config(tmp_path / "out", tmp_path / "corpus"))
 
 
