@@ -25,6 +25,7 @@ from data_pipeline.media.media_manifest import MediaManifest
 from data_pipeline.media.media_pipeline import prepare_media
 from data_pipeline.mixture import texts_to_prepare
 from data_pipeline.prepare.directory import WORK_FOLDER, claimed
+from data_pipeline.prepare.left_out import where_told
 from data_pipeline.text import TextConfig
 
 ExecutorName = Literal["local", "ray"]
@@ -70,7 +71,7 @@ def prepare(
             console,
             f"{name}: {split.num_documents:,} documents, {split.num_tokens:,} tokens, {split.num_bytes:,} bytes",
         )
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
+    left_out = _left_out(config.directory, manifest.report)
     _say(
         console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
     )
@@ -85,9 +86,15 @@ def prepare_tars(
         manifest = prepare_media(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
         _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tars")
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
+    left_out = _left_out(config.directory, manifest.report)
     _say(console, f"left out: {left_out}; prepared in {config.directory}")
     return manifest
+
+
+def _left_out(directory: str, report: dict[str, int]) -> str:
+    """The counts, and where the names are."""
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in report.items())
+    return f"{counts}{where_told(directory, report)}" if counts else "nothing"
 
 
 @contextmanager

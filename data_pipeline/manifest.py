@@ -11,7 +11,7 @@ documents is no new one, and the last of the shard before does not end there.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,10 @@ from data_pipeline.stored_files import SHARD_FOLDER, FileRecord, Sha256, StoredM
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+MOST_TOLD = 4
+"""Of what differs, in one message."""
+MOST_CHARACTERS = 80
+"""Of one value in it."""
 
 FileKind = Literal["tokens", "offsets", "bytes"]
 
@@ -86,6 +90,11 @@ class Manifest(StoredManifest):
                 digest.update("".join(shard.files[kind].sha256 for kind in ("tokens", "offsets", "bytes")).encode())
         return digest.hexdigest()
 
+    def fingerprint_without(self, left_out: Sequence[str], *splits: str) -> str:
+        """Of what is read where shards are left out, which are named; without such the one of all."""
+        whole = self.fingerprint(*splits)
+        return hashlib.sha256(" without ".join([whole, *left_out]).encode()).hexdigest() if left_out else whole
+
 
 def read_manifest(directory: Path) -> Manifest:
     """BadInput if the directory holds no finished shards; Corrupt if the record cannot be understood."""
@@ -93,18 +102,39 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def check_unchanged(directory: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refused, naming each field with both values, if a directory's shards were prepared with other settings."""
-    old, new = _flat(before), _flat(now)
-    changes = [
-        f"data.{name}: {old.get(name, '(absent)')} -> {new.get(name, '(absent)')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if changes:
+    """Refused, naming the first fields with both values, if a directory's shards were prepared with other settings."""
+    found = changes(before, now)
+    if found:
         raise Refused(
-            f"data.directory {directory}: was prepared with other settings ({'; '.join(changes)}); restore them, or "
+            f"data.directory {directory}: was prepared with other settings ({first_few(found)}); restore them, or "
             "choose another data.directory and run `launch.py prepare`"
         )
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`KEY: BEFORE -> NOW` of each setting that differs, kinds first; of what is of another kind nothing else."""
+    kinds = [settings.get("kind", "text") for settings in (before, now)]
+    if kinds[0] != kinds[1]:
+        return [f"data.kind: {kinds[0]} -> {kinds[1]}"]
+    old, new = _flat(before), _flat(now)
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    others = tuple(name.removesuffix("kind") for name in names if name.endswith(".kind"))
+    told = [f"{other}kind" for other in others] + [name for name in names if not name.startswith(others)]
+    return [f"data.{name}: {_short(old.get(name, '(absent)'))} -> {_short(new.get(name, '(absent)'))}" for name in told]
+
+
+def first_few(found: Sequence[str]) -> str:
+    """
+    >>> first_few(["a", "b", "c", "d", "e", "f"])
+    'a; b; c; d; and 2 more'
+    """
+    more = [f"and {len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else []
+    return "; ".join([*found[:MOST_TOLD], *more])
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

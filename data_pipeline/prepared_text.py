@@ -62,8 +62,12 @@ class PreparedText(Config):
         return self.manifest().tokenizer_hash
 
     def fingerprint(self) -> str:
-        """SHA-256 over the tokenizer and every shard."""
-        return self.manifest().fingerprint()
+        """SHA-256 over the tokenizer and every shard that is read."""
+        manifest = self.manifest()
+        left_out = (
+            [] if self.damaged == "stop" else [name for split in manifest.splits for name in self._left_out(split)]
+        )
+        return manifest.fingerprint_without(left_out)
 
     def directories(self) -> dict[str, Path]:
         """Of all token shards, each under the name of its source; this has only the one."""
@@ -73,7 +77,10 @@ class PreparedText(Config):
         """Names of the shards that runs leave out."""
         if self.damaged == "stop":
             return set()
-        return {name for split in self.splits() for name in self.shards(split).left_out}
+        return {name for split in self.splits() for name in self._left_out(split)}
+
+    def _left_out(self, split: str) -> list[str]:
+        return [*self.shards(split).left_out]
 
     def warnings(self) -> list[str]:
         """What a run's user is to know of its training data: the shards that are left out."""

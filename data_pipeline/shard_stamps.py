@@ -14,7 +14,7 @@ from data_pipeline.atomic import sha256_of, write_atomically
 from data_pipeline.config import Config, Corrupt
 from data_pipeline.manifest import Manifest
 from data_pipeline.media.media_manifest import read_any_manifest
-from data_pipeline.stored_files import FileRecord
+from data_pipeline.stored_files import FileRecord, first_problem
 
 RECORD = "data.json"
 
@@ -63,7 +63,8 @@ class ShardStamps(Config):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise Corrupt(f"{path}: cannot be understood ({error}); remove it to go on without this check") from error
+            said = first_problem(error) if isinstance(error, ValidationError) else error
+            raise Corrupt(f"{path}: cannot be understood ({said}); remove it to go on without this check") from error
 
     def write(self, run: Path) -> None:
         write_atomically(run / RECORD, (self.model_dump_json(indent=1) + "\n").encode())

@@ -5,7 +5,6 @@ Legend: D documents of the split, S shards.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from data_pipeline.config import BadInput, Corrupt
 from data_pipeline.manifest import FileKind, Manifest, ShardRecord, read_manifest
+from data_pipeline.stored_files import other_content, out_of_reach
 
 MOST_MAPS = 1024
 """Shards mapped at a time: the operating system allows a process some 65,000."""
@@ -33,9 +33,10 @@ class TokenShards:
         self._left_out_shards: list[ShardRecord] = []
         found = self._open_all(manifest.splits[split].shards, damaged == "skip")
         if not found:
-            raise Corrupt(f"{directory}: every shard of the split {split!r} is damaged; run `launch.py prepare` again")
+            first = next(iter(self.left_out.values()))
+            raise Corrupt(f"{directory}: every shard of the split {split!r} is damaged, such as {first}")
         self._shards = [shard for shard, _, _ in found]
-        self.fingerprint = self._fingerprint(manifest)
+        self.fingerprint = manifest.fingerprint_without([*self.left_out], split)
         starts = _starts(self._shards)
         self.lengths: np.ndarray = np.add.reduceat(np.concatenate([np.diff(one) for _, one, _ in found]), starts)
         """[D] int64: tokens of each document, its end included."""
@@ -117,11 +118,6 @@ class TokenShards:
             tokens[here] = self._tokens(int(number))[position[here] - self._firsts_S[number]]
         return tokens
 
-    def _fingerprint(self, manifest: Manifest) -> str:
-        """Of the split, and of what is left out of it."""
-        whole = manifest.fingerprint(self._split)
-        return sha256(" without ".join([whole, *self.left_out]).encode()).hexdigest() if self.left_out else whole
-
     def _open_all(self, shards: Sequence[ShardRecord], skip: bool) -> list[tuple[ShardRecord, np.ndarray, np.ndarray]]:
         """Each shard that can be read, with its documents' offsets and bytes."""
         found = []
@@ -142,8 +138,7 @@ class TokenShards:
         shard.check_sizes(self._directory)
         offsets = self._load(shard, "offsets")
         if offsets[0] != 0 or offsets[-1] != shard.num_tokens or (np.diff(offsets) < 1).any():
-            path = shard.path(self._directory, "offsets")
-            raise Corrupt(f"{path}: its content is not what was written; run `launch.py prepare` again")
+            raise Corrupt(other_content(shard.path(self._directory, "offsets")))
         if skip:
             self._load(shard, "tokens", mapped=True)  # its header: whoever reads it later would stop there
         return offsets, self._load(shard, "bytes")
@@ -156,10 +151,12 @@ class TokenShards:
         expected = {"tokens": shard.num_tokens, "offsets": shard.num_documents + 1, "bytes": shard.num_documents}
         try:
             array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise Corrupt(f"{path}: cannot be read ({error}); run `launch.py prepare` again") from error
+        except OSError as error:
+            raise Corrupt(out_of_reach(path, error)) from error
+        except (ValueError, EOFError) as error:
+            raise Corrupt(other_content(path, f"cannot be read ({error})")) from error
         if array.shape != (expected[kind],):
-            raise Corrupt(f"{path}: shape {array.shape} instead of ({expected[kind]},); run `launch.py prepare` again")
+            raise Corrupt(other_content(path, f"shape {array.shape} instead of ({expected[kind]},)"))
         return array
 
 

@@ -14,7 +14,6 @@ from data_pipeline.config import BadInput, Config, Corrupt
 SHARD_FOLDER = "shards"
 BLOCK = 1 << 22
 REMEDY = "run `launch.py prepare` again"
-REMEDY_OF_CONTENT = "`launch.py data verify --set-aside`, then `launch.py prepare` makes it anew"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -36,7 +35,7 @@ class FileRecord(Config):
         except (FileNotFoundError, NotADirectoryError):
             return f"{path}: is missing; {REMEDY}"
         except OSError as error:
-            return f"{path}: cannot be read ({error.strerror}); {REMEDY}"
+            return out_of_reach(path, error)
         if found != self.num_bytes:
             return f"{path}: has {found} bytes, but {self.num_bytes} were written; {REMEDY}"
         return None
@@ -53,9 +52,9 @@ class FileRecord(Config):
                     digest.update(block)
                     see(len(block))
         except OSError as error:
-            return f"{path}: cannot be read ({error.strerror}); {REMEDY}"
+            return out_of_reach(path, error)
         if digest.hexdigest() != self.sha256:
-            return f"{path}: its content is not what was written; {REMEDY_OF_CONTENT}"
+            return other_content(path)
         return None
 
 
@@ -118,18 +117,45 @@ def read_stored(path: Path, kind: type[Stored], *, version: int, what: str) -> S
         raise BadInput(
             f"data.directory {path.parent}: holds no prepared {what}; run `launch.py prepare` first"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise Corrupt(out_of_reach(path, error)) from error
+    except UnicodeDecodeError as error:
         raise Corrupt(f"{path}: cannot be read ({error}); restore it, or prepare the data anew") from error
     try:
         manifest = kind.model_validate_json(text)
     except ValidationError as error:
-        raise Corrupt(f"{path}: not a manifest ({error}); restore it, or prepare the data anew") from error
+        raise Corrupt(
+            f"{path}: not a manifest ({first_problem(error)}); restore it, or prepare the data anew"
+        ) from error
     if manifest.format_version != version:
         raise BadInput(
             f"{path}: format_version {manifest.format_version}, but this version of Segue reads {version}; "
             "prepare the data anew in another directory"
         )
     return manifest
+
+
+def out_of_reach(path: Path, error: OSError) -> str:
+    """What to say of a file that may be whole: nothing is to be made anew."""
+    return f"{path}: cannot be read ({error.strerror or error}); see that you may read it, and that its disk works"
+
+
+def other_content(path: Path, what: str = "its content is not what was written") -> str:
+    """What to say of a shard's file of the right size: preparing alone would leave it as it is."""
+    return f"{path}: {what}; {remedy_of_content(path)}"
+
+
+def remedy_of_content(path: Path) -> str:
+    """Of a file in the folder of shards."""
+    return f"`launch.py data verify {path.parent.parent} --set-aside`, then `launch.py prepare` makes it anew"
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where a record is not as it should be, without what pydantic says besides."""
+    first, *others = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, first["loc"]))
+    told = f"{place}: {first['msg']}" if place else first["msg"]
+    return f"{told}, and {len(others)} more" if others else told
 
 
 def _refuse(problem: str | None) -> None:

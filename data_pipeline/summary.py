@@ -15,7 +15,7 @@ SAMPLE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class SplitSummary:
-    """One split, and how its first document begins."""
+    """What is read of one split, and how its first document begins."""
 
     name: str
     num_shards: int
@@ -24,6 +24,10 @@ class SplitSummary:
     num_bytes: int
     """Of the documents' text, in UTF-8."""
     sample: str
+    shards_left_out: int
+    """Damaged ones, whose documents and tokens are not among the above."""
+    documents_left_out: int
+    tokens_left_out: int
 
     @property
     def bytes_per_token(self) -> float:
@@ -33,8 +37,14 @@ class SplitSummary:
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.num_documents:,} documents, {self.num_tokens:,} tokens, {self.num_bytes:,} bytes "
-            f"({self.bytes_per_token:.2f} bytes/token), {self.num_shards} shards"
+            f"({self.bytes_per_token:.2f} bytes/token), {counted(self.num_shards, 'shard')}{self._left_out()}"
         )
+
+    def _left_out(self) -> str:
+        if not self.shards_left_out:
+            return ""
+        shards, documents = counted(self.shards_left_out, "shard"), counted(self.documents_left_out, "document")
+        return f"; besides, left out: {documents}, {self.tokens_left_out:,} tokens, in {shards}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,9 @@ class Summary:
     tokenizer_hash: str
     vocab_size: int
     fingerprint: str
+    """Of what is read."""
+    fingerprint_of_all: str
+    """Of what was prepared; the same where no shard is left out."""
     source: str
     """SHA-256 over the ids and texts of all documents."""
     left_out: dict[str, int]
@@ -55,8 +68,11 @@ class Summary:
     def lines(self) -> list[str]:
         """A few for a terminal; of each split one, and its sample."""
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()) or "none"
+        is_whole = self.fingerprint == self.fingerprint_of_all
+        whole = [] if is_whole else [f"fingerprint of all that was prepared {self.fingerprint_of_all}"]
         return [
-            f"fingerprint {self.fingerprint}",
+            f"fingerprint {self.fingerprint}" + ("" if is_whole else ", of what is read"),
+            *whole,
             f"tokenizer {self.tokenizer} {self.tokenizer_hash}, vocabulary {self.vocab_size:,}",
             f"documents {self.source}, left out or altered: {left_out}",
         ]
@@ -67,30 +83,44 @@ class Summary:
 
 def summarize(directory: Path, *, damaged: Literal["stop", "skip"] = "stop") -> Summary:
     """BadInput if the directory is not prepared; Corrupt if a file's size is not what was written, unless such shards
-    are skipped: counts are then those of the manifest."""
+    are skipped: they are then not counted."""
     manifest = read_manifest(directory)
     tokenizer = load_tokenizer(directory, manifest.tokenizer_hash)
+    read = {name: TokenShards.open(directory, name, damaged=damaged) for name in manifest.splits}
     splits = [
         SplitSummary(
             name=name,
-            num_shards=len(record.shards),
-            num_documents=record.num_documents,
-            num_tokens=record.num_tokens,
-            num_bytes=record.num_bytes,
-            sample=tokenizer.decode(_beginning(TokenShards.open(directory, name, damaged=damaged))),
+            num_shards=len(manifest.splits[name].shards) - len(shards.left_out),
+            num_documents=shards.num_documents,
+            num_tokens=shards.num_tokens,
+            num_bytes=shards.num_bytes,
+            sample=tokenizer.decode(_beginning(shards)),
+            shards_left_out=len(shards.left_out),
+            documents_left_out=manifest.splits[name].num_documents - shards.num_documents,
+            tokens_left_out=manifest.splits[name].num_tokens - shards.num_tokens,
         )
-        for name, record in manifest.splits.items()
+        for name, shards in read.items()
     ]
+    left_out = [shard for shards in read.values() for shard in shards.left_out]
     return Summary(
         directory=str(directory),
         tokenizer=tokenizer.kind,
         tokenizer_hash=manifest.tokenizer_hash,
         vocab_size=manifest.vocab_size,
-        fingerprint=manifest.fingerprint(),
+        fingerprint=manifest.fingerprint_without(left_out),
+        fingerprint_of_all=manifest.fingerprint(),
         source=manifest.source,
         left_out=manifest.report,
         splits=tuple(splits),
     )
+
+
+def counted(number: int, name: str) -> str:
+    """
+    >>> counted(1, "shard"), counted(2000, "shard")
+    ('1 shard', '2,000 shards')
+    """
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _beginning(shards: TokenShards) -> np.ndarray:

@@ -172,6 +172,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
+    if names == ["kind"]:
+        return "; what is of this kind has none but its kind"
     return f"; there are {', '.join(names)}" if 0 < len(names) <= MOST_NAMED else ""
 
 

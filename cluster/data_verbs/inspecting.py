@@ -21,7 +21,7 @@ from data_pipeline.mixture import MixtureConfig
 from data_pipeline.pair_data import PairData
 from data_pipeline.prepared_text import PreparedText
 from data_pipeline.streams import Stream
-from data_pipeline.summary import summarize
+from data_pipeline.summary import counted, summarize
 from data_pipeline.text import TextConfig
 from data_pipeline.vector_data import VectorData
 
@@ -87,7 +87,7 @@ def _details(source: DataConfig) -> dict[str, Any]:
         if isinstance(source, TextConfig):
             source.manifest()  # whether it was prepared so
         found |= summarize(Path(source.directory), damaged=source.damaged).to_json()
-        return found | {"shards_left_out": source.warnings()}
+        return found | {"shards_left_out": _damage(source)}
     found["fingerprint"] = source.fingerprint()
     if isinstance(source, MarkovConfig):
         counts = {split: source.documents(split).tokens_DT.shape for split in source.splits()}
@@ -103,6 +103,11 @@ def _details(source: DataConfig) -> dict[str, Any]:
             for split in source.splits()
         ]
     return found
+
+
+def _damage(source: PreparedText) -> list[str]:
+    """What is left out of every split."""
+    return [line for split in source.splits() for line in source.shards(split).left_out_lines()]
 
 
 def _of_media(source: MediaData) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _add_shards(branch: Branch, source: PreparedText) -> None:
     summary = summarize(Path(source.directory), damaged=source.damaged)
     for line in (source.directory, *summary.lines()):
         branch.add(line)
-    for line in source.warnings():
+    for line in _damage(source):
         branch.add(line, "red")
     for split in summary.splits:
         branch.add(str(split)).add(repr(split.sample), "dim")
@@ -163,7 +168,8 @@ def _add_plain(branch: Branch, details: dict[str, Any]) -> None:
 def _said(key: str, number: Any) -> str:
     if isinstance(number, dict):
         return f"left out or altered: {', '.join(f'{count:,} {why}' for why, count in number.items()) or 'none'}"
-    return f"{number:,} {key.removeprefix('num_')}"
+    name = key.removeprefix("num_")
+    return counted(number, name.removesuffix("s")) if key.startswith("num_") else f"{number:,} {name}"
 
 
 def _draw(batch: Batch, data: VectorData, picture: Path) -> None:

@@ -16,8 +16,7 @@ def show_status(data: DataConfig, *, as_json: bool) -> None:
     """Of all that is made of these data before they are trained on."""
     wanted = to_prepare(data)
     found = [
-        media_status(Path(one.directory)) if isinstance(one, MediaData) else status(Path(one.directory))
-        for one in wanted
+        (media_status if isinstance(one, MediaData) else status)(Path(one.directory), one.identity()) for one in wanted
     ]
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))

@@ -57,8 +57,8 @@ def verify_target(target: Target, *, set_aside: bool, as_json: bool, console: Co
             if checked.problem is not None:
                 found.damaged.append(checked)
     if set_aside:
-        shards = [one.path for one in found.damaged if one.path.suffix in (".npy", ".tar") and one.path.exists()]
-        found.set_aside = [str(_set_aside(path)) for path in shards]
+        shards = [one.path for one in found.damaged if one.path.suffix in (".npy", ".tar")]
+        found.set_aside = [str(_set_aside(path)) for path in shards if os.access(path, os.R_OK)]  # others may be whole
     if as_json:
         print(json.dumps(found.to_json(target), indent=2))
     elif not found.damaged:

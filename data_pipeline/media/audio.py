@@ -12,7 +12,7 @@ from pydantic import Field
 
 from data_pipeline.arrays import npy_bytes
 from data_pipeline.config import Config
-from data_pipeline.media.item import Caps, Entry, Stored, Unfit
+from data_pipeline.media.item import Caps, Entry, Stored, Unfit, told
 from data_pipeline.media.libraries import library
 from data_pipeline.media.mu_law import mu_law_codes
 
@@ -73,7 +73,7 @@ class AudioConverter(Config):
                 facts |= {"samples": file.frames, "format": file.format, "subtype": file.subtype}
                 rate = file.samplerate
         except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-            raise Unfit("broken", str(error)) from error
+            raise Unfit("broken", told(error)) from error
         if samples_TC.dtype == np.float64 and not np.isfinite(samples_TC).all():
             raise Unfit("broken", "it has samples that are not finite")
         return samples_TC, rate, facts

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from data_pipeline.config import Config
-from data_pipeline.media.item import Caps, Entry, Stored, Unfit
+from data_pipeline.media.item import Caps, Entry, Stored, Unfit, told
 from data_pipeline.media.libraries import library
 
 FORMATS = ("PNG", "JPEG")
@@ -88,9 +88,10 @@ def opened(content: bytes, caps: Caps) -> Iterator[Any]:
                 raise Unfit("too_many_pixels", f"{image.height} x {image.width} pixels, more than {caps.pixels:,}")
             yield image
     except Image.DecompressionBombError as error:
-        raise Unfit("too_many_pixels", str(error)) from error
+        most = min(caps.pixels, 2 * (Image.MAX_IMAGE_PIXELS or caps.pixels))  # where pillow refuses to open one
+        raise Unfit("too_many_pixels", f"more than {most:,} pixels") from error
     except (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error, zlib.error) as error:
-        raise Unfit("cut_off" if "truncated" in str(error) else "broken", str(error)) from error
+        raise Unfit("cut_off" if "truncated" in str(error) else "broken", told(error)) from error
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:

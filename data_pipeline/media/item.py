@@ -1,5 +1,6 @@
 """What a corpus of media gives, what is stored of it, and why something is left out."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -41,6 +42,15 @@ class Unfit(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+
+def told(error: Exception) -> str:
+    """What a library says, without the place in memory of what it read.
+
+    >>> told(OSError("cannot identify image file <_io.BytesIO object at 0x7f5e1c0>"))
+    'cannot identify image file'
+    """
+    return re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))
 
 
 class Caps(Config):

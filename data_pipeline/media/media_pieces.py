@@ -24,7 +24,7 @@ from data_pipeline.media.media_manifest import FORMAT_VERSION, MediaShardRecord
 from data_pipeline.media.music import MusicConverter
 from data_pipeline.media.tar_writer import NO_LABEL, TarWriter
 from data_pipeline.prepare.directory import WORK_FOLDER
-from data_pipeline.sources.document import Split
+from data_pipeline.sources.document import MOST_NAMED, LeftOut, Report, Split
 
 AnyConverter = ImageConverter | AudioConverter | MusicConverter
 
@@ -53,6 +53,7 @@ class MediaTask:
             self.shard_bytes,
             self.listing,
             FORMAT_VERSION,
+            MOST_NAMED,
         )
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -68,6 +69,8 @@ class SplitSoFar(Config):
     """Items of the piece, of all splits, up to which this one is in them."""
     report: dict[str, int] = Field(default={})
     """What was left out among those, by reason."""
+    left_out: list[LeftOut] = Field(default=[])
+    """The first of each reason."""
     shards: tuple[MediaShardRecord, ...] = ()
 
 
@@ -82,6 +85,8 @@ class Converted(Config):
     num_bytes: int = 0
     report: dict[str, int] = Field(default={})
     """Of all splits."""
+    left_out: list[LeftOut] = Field(default=[])
+    """The first of each reason: of what has no split, then of each split."""
     splits: dict[Split, SplitSoFar] = Field(default={})
 
     @property
@@ -103,21 +108,22 @@ class _Piece:
     def __init__(self, task: MediaTask, kept: Converted) -> None:
         self._task, self._splits = task, dict(kept.splits)
         self._writers: dict[Split, TarWriter] = {}
-        self._reports: dict[Split, Counter[str]] = {}
+        self._reports: dict[Split, Report] = {}
 
     def convert(self) -> Converted:
         task, digest, num_items, num_bytes = self._task, hashlib.sha256(), 0, 0
-        outside = Counter[str]()
+        outside = Report()
         for number, entry in enumerate(task.corpus.items(task.spans, task.converter)):
             num_bytes += _digest(digest, entry)
             num_items += 1
             if entry.problem is not None:
-                outside[self._refused(entry, entry.problem)] += 1
+                outside.note(self._refused(entry, entry.problem), entry.name)
             else:
                 self._add(number, entry)
         for split, writer in self._writers.items():
             self._note(split, num_items, writer.write())
-        total = sum((Counter(one.report) for one in self._splits.values()), outside)
+        splits = dict(sorted(self._splits.items()))
+        total = sum((Counter(one.report) for one in splits.values()), outside.counts)
         finished = Converted(
             key=task.key,
             finished=True,
@@ -125,7 +131,8 @@ class _Piece:
             num_items=num_items,
             num_bytes=num_bytes,
             report=dict(sorted(total.items())),
-            splits=dict(sorted(self._splits.items())),
+            left_out=[*outside.named, *(left for one in splits.values() for left in one.left_out)],
+            splits=splits,
         )
         write_atomically(task.record_path, finished.model_dump_json(indent=1).encode())
         return finished
@@ -139,12 +146,12 @@ class _Piece:
         if split not in self._writers:
             name, first = f"{split}-{task.number:05d}", len(so_far.shards)
             self._writers[split] = TarWriter(task.directory, name, task.shard_bytes, first=first)
-            self._reports[split] = Counter(so_far.report)
+            self._reports[split] = Report(Counter(so_far.report), list(so_far.left_out))
         try:
             label, fields = self._label(entry)
             stored = task.converter.convert(entry, task.corpus.caps)
         except Unfit as problem:
-            self._reports[split][self._refused(entry, problem)] += 1
+            self._reports[split].note(self._refused(entry, problem), entry.name)
             return
         facts: dict[str, object] = {"source": entry.name, **fields, **stored.facts}
         if label != NO_LABEL:
@@ -158,8 +165,13 @@ class _Piece:
     def _note(self, split: Split, done: int, written: MediaShardRecord | None) -> None:
         shards = self._splits.get(split, SplitSoFar()).shards
         more = () if written is None else (written,)
-        report = dict(sorted(self._reports[split].items()))
-        self._splits[split] = SplitSoFar(done=done, report=report, shards=(*shards, *more))
+        report = self._reports[split]
+        self._splits[split] = SplitSoFar(
+            done=done,
+            report=dict(sorted(report.counts.items())),
+            left_out=list(report.named),
+            shards=(*shards, *more),
+        )
 
     def _label(self, entry: Entry) -> tuple[int, dict[str, str]]:
         """The class's number, and all that is told of the item."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Corrupt
+from data_pipeline.media.expected_splits import check_names, remedy
 from data_pipeline.media.media_corpus import MediaCorpus
 from data_pipeline.media.media_manifest import (
     FORMAT_VERSION,
@@ -21,8 +22,9 @@ from data_pipeline.media.media_manifest import (
     read_media_manifest,
 )
 from data_pipeline.media.media_pieces import AnyConverter, Converted, MediaTask, convert_piece
-from data_pipeline.prepare.directory import check_same, claimed, note_pieces, start, sweep
+from data_pipeline.prepare.directory import check_same, claimed, note_pieces, sizes_of, start, sweep
 from data_pipeline.prepare.executor import Executor
+from data_pipeline.prepare.left_out import LeftOutFile
 from data_pipeline.prepare.progress import Listener, Progress, followed
 from data_pipeline.sources.document import SPLITS
 
@@ -63,8 +65,9 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
 def _made(config: Preparable, directory: Path, listing: str, executor: Executor, report: Listener) -> MediaManifest:
     pieces = config.corpus.pieces(config.shard_bytes)
     report(Progress("list", len(pieces), len(pieces)))
+    check_names(config.corpus, config.converter(), pieces)
     start(directory, config.identity())
-    note_pieces(directory, listing, len(pieces))
+    note_pieces(directory, listing, len(pieces), sizes_of(span for spans in pieces for span in spans))
     corpus, converter = config.corpus.located(), config.converter()
     tasks = [
         MediaTask(corpus, converter, spans, number, directory, config.shard_bytes, listing)
@@ -80,6 +83,7 @@ def _made(config: Preparable, directory: Path, listing: str, executor: Executor,
         splits=_splits(converted),
         report=_report(converted),
     )
+    _left_out(converted).write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     return manifest
@@ -98,12 +102,23 @@ def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifes
     if not (directory / MANIFEST_FILE).exists():
         return None
     manifest = read_media_manifest(directory)
-    check_same(config.directory, manifest, config.identity(), listing)
+    check_same(config.directory, manifest, config.identity(), listing, lambda: _files(config))
     try:
         manifest.check_sizes(directory)
     except Corrupt:
         return None
     return manifest
+
+
+def _files(config: Preparable) -> dict[str, int]:
+    return sizes_of(span for spans in config.corpus.pieces(config.shard_bytes) for span in spans)
+
+
+def _left_out(converted: Sequence[Converted]) -> LeftOutFile:
+    found = LeftOutFile()
+    for one in converted:
+        found.add(one.left_out)
+    return found
 
 
 def _report(converted: Sequence[Converted]) -> dict[str, int]:
@@ -114,11 +129,10 @@ def _check_no_split_is_empty(corpus: MediaCorpus, converted: Sequence[Converted]
     found = {split for one in converted for split, so_far in one.splits.items() if so_far.shards}
     for split in corpus.expected:
         if split not in found:
-            mend = "files" if split == "train" else split
-            left_out = ", ".join(f"{count} {reason}" for reason, count in _report(converted).items()) or "none"
+            left_out = _left_out(converted).counted(_report(converted))
             raise BadInput(
                 f"corpus: no item for the split {split} ({sum(one.num_items for one in converted)} were found, of all "
-                f"splits; left out: {left_out}); name more files, or correct corpus.{mend}"
+                f"splits; left out: {left_out}); {remedy(corpus, split)}"
             )
 
 

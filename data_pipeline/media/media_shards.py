@@ -3,6 +3,7 @@
 Legend: N items of the split, S shards.
 """
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 
 from data_pipeline.arrays import npy_array
 from data_pipeline.config import BadInput, Corrupt
+from data_pipeline.media.item import told
 from data_pipeline.media.media_manifest import MediaManifest, MediaShardRecord, read_media_manifest
 from data_pipeline.media.tar_writer import COLUMNS
+from data_pipeline.stored_files import other_content, out_of_reach
 
 MOST_MAPS = 1024
 """Tars mapped at a time: the operating system allows a process some 65,000."""
@@ -77,9 +80,14 @@ class MediaShards:
         """What to raise for an item that cannot be decoded."""
         path = self._shards[self._shard_N[item]].path(self._directory, "tar")
         number = int(item - np.searchsorted(self._shard_N, self._shard_N[item]))
-        return Corrupt(
-            f"{path}: item {number} cannot be decoded ({error}); remove it and run `launch.py prepare` again"
-        )
+        return Corrupt(other_content(path, f"item {number}{self._origin(item)} cannot be decoded ({told(error)})"))
+
+    def _origin(self, item: int) -> str:
+        """Its name in the corpus, if that can be read."""
+        try:
+            return f", of {json.loads(self.about(item))['source']},"
+        except (ValueError, KeyError, TypeError):
+            return ""
 
     def _read(self, item: int, column: str, begin: int, end: int) -> bytes:
         offset = int(self._columns[column][item])
@@ -89,16 +97,20 @@ class MediaShards:
         path = self._shards[number].path(self._directory, "tar")
         try:
             mapped: np.ndarray[Any, np.dtype[np.uint8]] = np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            raise Corrupt(f"{path}: cannot be read ({error}); run `launch.py prepare` again") from error
+        except OSError as error:
+            raise Corrupt(out_of_reach(path, error)) from error
+        except ValueError as error:
+            raise Corrupt(other_content(path, f"cannot be read ({error})")) from error
         return mapped
 
     def _index(self, shard: MediaShardRecord) -> np.ndarray:
         path = shard.path(self._directory, "index")
         try:
             index = npy_array(path.read_bytes())
-        except (OSError, ValueError, EOFError) as error:
-            raise Corrupt(f"{path}: cannot be read ({error}); run `launch.py prepare` again") from error
+        except OSError as error:
+            raise Corrupt(out_of_reach(path, error)) from error
+        except (ValueError, EOFError) as error:
+            raise Corrupt(other_content(path, f"cannot be read ({error})")) from error
         if index.shape != (shard.num_items, len(COLUMNS)) or index.dtype != np.int64:
-            raise Corrupt(f"{path}: {index.dtype} {list(index.shape)} instead of int64; run `launch.py prepare` again")
+            raise Corrupt(other_content(path, f"{index.dtype} {list(index.shape)} instead of int64"))
         return index

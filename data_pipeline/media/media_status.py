@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from data_pipeline.manifest import first_few
 from data_pipeline.media.media_manifest import is_media, read_media_manifest
 from data_pipeline.media.media_pieces import Converted
 from data_pipeline.prepare.directory import WORK_FOLDER, num_pieces
-from data_pipeline.prepare.status import State
+from data_pipeline.prepare.status import State, differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,12 @@ class MediaStatus:
     """In the tars that are written: of pieces in hand, too."""
     num_bytes: int = 0
     """Of those items."""
+    other_settings: tuple[str, ...] = ()
+    """As of texts."""
 
     def __str__(self) -> str:
+        if self.other_settings:
+            return f"{self.directory}: {self.state}, of other settings: {first_few(self.other_settings)}"
         if self.state == "not begun":
             return f"{self.directory}: not begun"
         told = f"{self.items:,} items, {self.num_bytes:,} bytes"
@@ -36,10 +42,12 @@ class MediaStatus:
         return f"{self.directory}: unfinished, {self.converted:,}{of} pieces converted, {told} so far"
 
 
-def media_status(directory: Path) -> MediaStatus:
+def media_status(directory: Path, identity: dict[str, Any]) -> MediaStatus:
     """Starts nothing and reads no corpus; Corrupt if a manifest cannot be understood."""
     work, pieces = directory / WORK_FOLDER, num_pieces(directory)
-    state: State
+    state, other = differing(directory, identity)
+    if other:
+        return MediaStatus(str(directory), state, other_settings=other)
     if is_media(directory):
         shards, state, converted = list(read_media_manifest(directory).shards()), "finished", pieces or 0
     elif work.is_dir():

@@ -10,6 +10,7 @@ from data_pipeline.media.audio_data import AudioConfig
 from data_pipeline.media.image_data import ImagesConfig
 from data_pipeline.media.media_manifest import read_media_manifest
 from data_pipeline.media.music_data import MusicConfig
+from data_pipeline.stored_files import first_problem
 
 AnyMedia = ImagesConfig | AudioConfig | MusicConfig
 READ = TypeAdapter[AnyMedia](Annotated[AnyMedia, Field(discriminator="kind")])
@@ -26,7 +27,8 @@ def prepared_media(directory: Path) -> AnyMedia:
             values["window"] = values["rate"]
         data = READ.validate_python(values)
     except (KeyError, TypeError, ValidationError) as error:
-        raise Corrupt(f"{directory}: its record is of no data that Segue reads ({error}); prepare it anew") from error
+        said = first_problem(error) if isinstance(error, ValidationError) else error
+        raise Corrupt(f"{directory}: its record is of no data that Segue reads ({said}); prepare it anew") from error
     if isinstance(data, AudioConfig):
         shortest = min(int(data.shards(split).lengths.min()) for split in data.splits())
         data = data.model_copy(update={"window": min(data.window, shortest)})

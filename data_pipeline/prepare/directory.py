@@ -3,24 +3,39 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from data_pipeline.atomic import write_atomically
 from data_pipeline.config import BadInput, Config, Refused
-from data_pipeline.manifest import check_unchanged
+from data_pipeline.manifest import check_unchanged, first_few
 from data_pipeline.stored_files import SHARD_FOLDER, StoredManifest
 
 WORK_FOLDER = "work"
 LOCK_FILE = "lock"
 LISTING_FILE = "listing.json"
+FILES_FILE = "files.json"
 STARTED_FILE = "started.json"
 ENDINGS = (".npy", ".tar", ".tmp")
 """Of what lies among shards."""
+
+Files = Mapping[str, int]
+"""The corpus's, with something that changes with their sizes."""
+
+
+class AnySpan(Protocol):
+    """Of a corpus of text or of media."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
 
 
 class Listing(Config):
@@ -29,6 +44,13 @@ class Listing(Config):
     listing: str
     """As in the manifest."""
     pieces: int
+
+
+class Known(Config):
+    """The files of a listing."""
+
+    listing: str
+    files: dict[str, int]
 
 
 @contextmanager
@@ -81,10 +103,21 @@ def start(directory: Path, identity: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(identity, indent=1, sort_keys=True).encode())
 
 
-def note_pieces(directory: Path, listing: str, count: int) -> None:
-    """For who asks how far it is."""
+def begun_with(directory: Path) -> dict[str, Any] | None:
+    """The settings of a directory that is not finished; None where they were not kept."""
+    try:
+        found = json.loads((directory / WORK_FOLDER / STARTED_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def note_pieces(directory: Path, listing: str, count: int, files: Files) -> None:
+    """For who asks how far it is, or which files have changed."""
     content = Listing(listing=listing, pieces=count).model_dump_json().encode()
     write_atomically(directory / WORK_FOLDER / LISTING_FILE, content)
+    known = Known(listing=listing, files=dict(files)).model_dump_json().encode()
+    write_atomically(directory / WORK_FOLDER / FILES_FILE, known)
 
 
 def num_pieces(directory: Path) -> int | None:
@@ -95,15 +128,43 @@ def num_pieces(directory: Path) -> int | None:
         return None
 
 
-def check_same(directory: str, manifest: StoredManifest, identity: dict[str, Any], listing: str) -> None:
-    """Refused where a finished directory is of other settings or of other files."""
+def check_same(
+    directory: str, manifest: StoredManifest, identity: dict[str, Any], listing: str, files: Callable[[], Files]
+) -> None:
+    """Refused where a finished directory is of other settings or of other files, which `files` gives."""
     check_unchanged(directory, manifest.config, identity)
     if manifest.listing != listing:
+        found = _changed_files(directory, manifest, files)
         raise Refused(
-            f"data.directory {directory}: was prepared from other files (names or sizes in the corpus, an "
-            "evaluation file of decontamination, or a table of labels have changed); restore them, or choose another "
+            f"data.directory {directory}: was prepared from other files ({found}); restore them, or choose another "
             "data.directory"
         )
+
+
+def _changed_files(directory: str, manifest: StoredManifest, files: Callable[[], Files]) -> str:
+    """The first of them by name, as far as that was kept."""
+    beside = "an evaluation file of decontamination, or a table of labels"
+    try:
+        known = Known.model_validate_json(Path(directory, WORK_FOLDER, FILES_FILE).read_bytes())
+    except (OSError, ValidationError):
+        known = None
+    if known is None or known.listing != manifest.listing:
+        return f"names or sizes in the corpus, {beside} have changed"
+    old, new = known.files, files()
+    found = [
+        f"{name} is gone" if name not in new else f"{name} is new" if name not in old else f"{name} has another size"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    return first_few(found) or f"{beside} has changed"
+
+
+def sizes_of(spans: Iterable[AnySpan]) -> dict[str, int]:
+    """By name, of the files that spans are of, as far as those tell."""
+    sizes = Counter[str]()
+    for span in spans:
+        sizes[span.name] += span.size
+    return dict(sizes)
 
 
 def sweep(directory: Path, manifest: StoredManifest) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.prepare.executor import Executor
+from data_pipeline.prepare.left_out import LeftOutFile
 from data_pipeline.prepare.pieces import Encoded, EncodeTask, SampleTask, encode, sample, scan_and_encode
 from data_pipeline.prepare.progress import Listener, Progress, Stage, followed
 from data_pipeline.prepare.scanning import Scan, ScanTask, first_of, scan
@@ -30,6 +31,7 @@ class Findings:
         self.contents: list[str] = []
         self.documents: Counter[Split] = Counter()
         self.report: Counter[str] = Counter()
+        self.left_out = LeftOutFile()
         self.counts: Counter[str] = Counter()
         self.sample: list[tuple[float, int]] = []
         self._last_of_sample = ENDLESS
@@ -42,6 +44,7 @@ class Findings:
         self.contents.append(found.content)
         self.documents.update(found.documents)
         self.report.update(found.report)
+        self.left_out.add(found.left_out)
         self.counts.update(found.counts)
         better = found.sample[: bisect_right(found.sample, self._last_of_sample)]
         if better:

@@ -21,7 +21,7 @@ from data_pipeline.manifest import (
     SplitRecord,
     read_manifest,
 )
-from data_pipeline.prepare.directory import WORK_FOLDER, check_same, claimed, note_pieces, start, sweep
+from data_pipeline.prepare.directory import WORK_FOLDER, check_same, claimed, note_pieces, sizes_of, start, sweep
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.job import Findings, Job
 from data_pipeline.prepare.pieces import Encoded
@@ -56,7 +56,7 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     listed: list[Any] = [[piece.split, [list(config.corpus.listed(span)) for span in piece.spans]] for piece in pieces]
     listing = _sha256(json.dumps(listed + files_of(config.steps)))
     report(Progress("list", len(pieces), len(pieces)))
-    manifest = _finished(config, directory, listing)
+    manifest = _finished(config, directory, listing, pieces)
     if manifest is None:
         with claimed(directory):
             manifest = _made(config, directory, pieces, listing, executor, report)
@@ -72,7 +72,7 @@ def _made(
     tokenizer = None if config.tokenizer.needs_corpus else _ready_made(config, directory)
     if config.steps or (tokenizer is not None and not tokenizer.divisible):
         pieces = with_whole_documents(pieces)
-    note_pieces(directory, listing, len(pieces))
+    note_pieces(directory, listing, len(pieces), _files(pieces))
     corpus = _cleaned(config, directory, pieces, executor, report)
     job = Job(config, corpus, directory, pieces, executor, report)
     if tokenizer is not None and not repairing:
@@ -95,6 +95,7 @@ def _made(
         splits=_splits(encoded),
         report=dict(sorted(findings.report.items())),
     )
+    findings.left_out.write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     _sweep_work(directory / WORK_FOLDER)
@@ -118,6 +119,10 @@ def _cleaned(
     )
 
 
+def _files(pieces: Sequence[Piece]) -> dict[str, int]:
+    return sizes_of(span for piece in pieces for span in piece.spans)
+
+
 def _source(findings: Findings) -> str:
     return _sha256("".join(findings.contents))
 
@@ -126,12 +131,12 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _finished(config: "TextConfig", directory: Path, listing: str) -> Manifest | None:
+def _finished(config: "TextConfig", directory: Path, listing: str, pieces: Sequence[Piece]) -> Manifest | None:
     """The manifest of a directory that needs no work; None if there is some to do."""
     if not (directory / MANIFEST_FILE).exists():
         return None
     manifest = read_manifest(directory)
-    check_same(config.directory, manifest, config.identity(), listing)
+    check_same(config.directory, manifest, config.identity(), listing, lambda: _files(pieces))
     _check_same_tokenizer(config, manifest)
     try:
         load_tokenizer(directory, manifest.tokenizer_hash)
@@ -170,7 +175,7 @@ def _check_no_split_is_empty(pieces: Sequence[Piece], findings: Findings) -> Non
         raise BadInput("corpus: its files are empty, there is no document in them; name files with text")
     for split in SPLITS:
         if split in expected and not counts[split]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(findings.report.items())) or "none"
+            reasons = findings.left_out.counted(findings.report)
             raise BadInput(
                 f"corpus: no document for the split {split} ({counts.total()} for others; left out: {reasons}); give "
                 "more text, cut it in smaller documents, or name files for the split"

@@ -15,7 +15,7 @@ from data_pipeline.mixing import fraction_of
 from data_pipeline.prepare.directory import WORK_FOLDER
 from data_pipeline.prepare.document_parts import documents_of
 from data_pipeline.sources import Corpus
-from data_pipeline.sources.document import Document, Piece, Report, Split
+from data_pipeline.sources.document import MOST_NAMED, Document, LeftOut, Piece, Report, Split
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.tokenizer import Counted
 
@@ -39,7 +39,7 @@ class ScanTask:
 
     def key(self, stamp: str) -> str:
         """Of all that decides what the scan finds."""
-        parts = (FORMAT_VERSION, asdict(self.piece), stamp, self.sample_bytes, self.counts)
+        parts = (FORMAT_VERSION, asdict(self.piece), stamp, self.sample_bytes, self.counts, MOST_NAMED)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -52,6 +52,8 @@ class Scan(Config):
     """How many."""
     num_bytes: int
     report: dict[str, int]
+    left_out: list[LeftOut] = Field(default=[])
+    """The first of each reason in the report."""
     sample: list[tuple[float, int]] = Field(default=[])
     """(priority, bytes) of the train documents that may be in the sample, the first ones first."""
     counts: dict[str, int] = Field(default={})
@@ -112,6 +114,7 @@ class Scanner:
             documents=dict(self._documents),
             num_bytes=self._num_bytes,
             report=dict(self.report.counts),
+            left_out=self.report.named,
             sample=first_of(self._sample, self._task.sample_bytes),
             counts=dict(self._counts),
         )

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from data_pipeline.manifest import MANIFEST_FILE, Manifest, read_manifest
-from data_pipeline.prepare.directory import WORK_FOLDER, num_pieces
+from data_pipeline.manifest import MANIFEST_FILE, Manifest, changes, first_few, read_manifest
+from data_pipeline.media.media_manifest import is_media, read_any_manifest
+from data_pipeline.prepare.directory import WORK_FOLDER, begun_with, num_pieces
 
 State = Literal["not begun", "unfinished", "finished"]
 
@@ -26,8 +27,12 @@ class Status:
     documents: int | None = None
     tokens: int | None = None
     """Of all splits, once finished."""
+    other_settings: tuple[str, ...] = ()
+    """`KEY: BEFORE -> NOW` of each setting that the directory's are not those asked for: then nothing is counted."""
 
     def __str__(self) -> str:
+        if self.other_settings:
+            return f"{self.directory}: {self.state}, of other settings: {first_few(self.other_settings)}"
         if self.state == "not begun":
             return f"{self.directory}: not begun"
         of = "" if self.pieces is None else f" of {self.pieces:,}"
@@ -40,9 +45,12 @@ class Status:
         )
 
 
-def status(directory: Path) -> Status:
+def status(directory: Path, identity: dict[str, Any]) -> Status:
     """Starts nothing and reads no corpus; Corrupt if a manifest cannot be understood."""
     work = directory / WORK_FOLDER
+    state, other = differing(directory, identity)
+    if other:
+        return Status(str(directory), state, other_settings=other)
     if (directory / MANIFEST_FILE).exists():
         return _finished(directory, read_manifest(directory))
     if not work.is_dir():
@@ -58,6 +66,14 @@ def status(directory: Path) -> Status:
         tokenizer=(directory / "tokenizer_settings.json").exists(),
         encoded=len(encoded),
     )
+
+
+def differing(directory: Path, identity: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+    """Whether a directory of text or media is finished, and how the settings that it was begun with differ from these
+    (see `changes`)."""
+    finished = (directory / MANIFEST_FILE).exists() or is_media(directory)
+    before = read_any_manifest(directory).config if finished else begun_with(directory)
+    return "finished" if finished else "unfinished", () if before is None else tuple(changes(before, identity))
 
 
 def _finished(directory: Path, manifest: Manifest) -> Status:

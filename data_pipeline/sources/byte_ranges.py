@@ -188,7 +188,7 @@ def _finished(first: int, data: bytes | None, max_bytes: int, report: Report) ->
     if data is not None and first == 0:
         data = without_mark(data, report)
     if data is None or len(data) > max_bytes:
-        report.add("too_long")
+        report.add("too_long", start=first)
         return None
     return Part(stop - len(data), data)
 

@@ -41,6 +41,7 @@ class TextPolicy:
 
 def decoded(found: Found, policy: TextPolicy, report: Report) -> Document | None:
     """The document, or None if it is left out, and why in the report; BadInput if the policy is "stop"."""
+    report.start = found.start
     if isinstance(found.content, bytes):
         text = text_of(found.id, found.content, policy.invalid_utf8, report)
     else:
@@ -50,7 +51,7 @@ def decoded(found: Found, policy: TextPolicy, report: Report) -> Document | None
     if text is None:
         return None
     if not text or text.isspace():
-        report.add("empty")
+        report.add("empty", found.id)
         return None
     return Document(found.id, text, _num_bytes(text), found.source, found.start, found.stop)
 
@@ -77,9 +78,9 @@ def text_of(
                 "corpus.invalid_utf8 to skip or replace"
             ) from error
     if policy == "skip":
-        report.add("invalid_utf8")
+        report.add("invalid_utf8", identity)
         return None
-    report.add("replaced_utf8")
+    report.add("replaced_utf8", identity)
     return data.decode(encoding, errors="replace")
 
 
@@ -105,9 +106,9 @@ def _whole_characters(identity: str, text: str, policy: InvalidUtf8, report: Rep
     else:
         return text
     if policy == "skip":
-        report.add("lone_surrogate")
+        report.add("lone_surrogate", identity)
         return None
-    report.add("replaced_surrogate")
+    report.add("replaced_surrogate", identity)
     return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
 
 
@@ -119,12 +120,12 @@ def without_nul(identity: str, text: str, policy: Nul, report: Report) -> str | 
             "convert it, or set corpus.nul to keep, remove or skip"
         )
     if policy == "keep":
-        report.add("kept_nul")
+        report.add("kept_nul", identity)
         return text
     if policy == "skip":
-        report.add("nul")
+        report.add("nul", identity)
         return None
-    report.add("removed_nul")
+    report.add("removed_nul", identity)
     return text.replace("\0", "")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self, TypeVar
 
+from pydantic import Field
+
 from data_pipeline.config import Config
 from data_pipeline.mixing import fraction_of
 
@@ -92,14 +94,48 @@ class Piece:
     spans: tuple[Span, ...]
 
 
+MOST_NAMED = 100
+"""Of what one report has of one reason: the first."""
+
+
+class LeftOut(Config):
+    """Something that was left out or altered, and where it is."""
+
+    reason: str
+    id: str = Field(default="", exclude_if=lambda value: not value)
+    """Of the document or the item, or its place; empty of a file, and where none is known."""
+    file: str = Field(default="", exclude_if=lambda value: not value)
+    start: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """As a document's."""
+
+
 @dataclass(slots=True)
 class Report:
     """What reading left out, altered or remarked, by reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    named: list[LeftOut] = field(default_factory=list)
+    """The first of each reason."""
+    file: str = ""
+    """That is being read."""
+    start: int | None = None
+    """Of the document in it that is being read, or was last."""
+    _num_named: Counter[str] = field(init=False)
 
-    def add(self, reason: Reason) -> None:
-        self.counts[reason] += 1
+    def __post_init__(self) -> None:
+        self._num_named = Counter(one.reason for one in self.named)
+
+    def add(self, reason: Reason, identity: str = "", start: int | None = None) -> None:
+        self.note(reason, identity, start)
+
+    def note(self, reason: str, identity: str = "", start: int | None = None, count: int = 1) -> None:
+        """One document or item, for a reason of whatever list; it may count more than once."""
+        self.counts[reason] += count
+        if self._num_named[reason] == MOST_NAMED:
+            return
+        self._num_named[reason] += 1
+        start = self.start if start is None else start
+        self.named.append(LeftOut(reason=reason, id=_written(identity), file=_written(self.file), start=start))
 
 
 class CorpusConfig(Config, abc.ABC):
@@ -133,6 +169,11 @@ class CorpusConfig(Config, abc.ABC):
         for piece in self.pieces(1 << 62):
             if piece.split in (None, split):
                 yield from (document for name, document in self.read(piece, Report()) if name == split)
+
+
+def _written(name: str) -> str:
+    """With `\\udce9` for a byte that is not UTF-8, so that any file can hold it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class Sized(Protocol):

@@ -69,6 +69,7 @@ class FileCorpus(CorpusConfig):
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
         folder, policy = folder_at(self.directory), TextPolicy(self.invalid_utf8, self.nul)
         for span in piece.spans:
+            report.file, report.start = span.name, None
             if span.stop == 0:
                 report.add("empty" if self.file_is_document else "empty_file")
                 continue

@@ -37,9 +37,11 @@ class FilesConfig(FileCorpus):
     @model_validator(mode="after")
     def _check_separator(self) -> Self:
         if (self.document == "separator") != (self.separator is not None):
+            if self.separator is None:
+                raise ValueError("document: separator needs a separator, the text between documents; give one")
             raise ValueError(
-                f"separator {self.separator!r} with document {self.document}: a separator is given with document: "
-                "separator, and only then"
+                f"separator {self.separator!r} is for document: separator, and document is {self.document}; leave one "
+                "of them out"
             )
         return self
 

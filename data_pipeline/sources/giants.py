@@ -85,13 +85,14 @@ def parts_of(folder: Folder, span: Span, most: int, policy: TextPolicy, report: 
     """
     assert span.document is not None
     if span.document[1] - span.document[0] > most:
-        report.add("too_long")
+        report.add("too_long", start=span.document[0])
         return
     invalid: InvalidUtf8 = "stop" if policy.invalid_utf8 == "stop" else "replace"
     nul: Nul = "remove" if policy.nul == "skip" else policy.nul
     with folder.open(span.name) as stream:
         for start, data in _parts(stream, span.start, span.stop):
             identity, stop = f"{span.name}:{start}", start + len(data)
+            report.start = start
             text = text_of(identity, without_mark(data, report) if start == 0 else data, invalid, report) or ""
             if "\0" in text:
                 text = without_nul(identity, text, nul, report) or ""

@@ -51,6 +51,7 @@ class HubConfig(CorpusConfig):
 
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
         for span in piece.spans:
+            report.file, report.start = span.name, None
             for found in (self._found_in_shard if self.streaming else self._found_in_table)(span, report):
                 document = decoded(found, POLICY, report)
                 if document is not None:
@@ -95,7 +96,7 @@ class HubConfig(CorpusConfig):
 
     def _text(self, place: str, value: Any, report: Report) -> str | None:
         if value is None:
-            report.add("empty")
+            report.add("empty", place)
             return None
         if not isinstance(value, str):
             raise BadInput(f"corpus.text_field {self.text_field}: {place} is {type(value).__name__}, not text")

@@ -53,7 +53,7 @@ class JsonFields:
     def _bad(self, place: str, reason: Reason, message: str, report: Report) -> tuple[str | None, str] | None:
         if self.bad_record == "stop":
             raise BadInput(f"{place}: {message}; mend it, correct the field's name, or set corpus.bad_record to skip")
-        report.add(reason)
+        report.add(reason, place)
         return None
 
 

@@ -33,10 +33,11 @@ class JsonlConfig(FileCorpus):
         with opened(folder, span.name) as stream:
             place = range_of(span)
             for line in documents_in(stream, place, unit="line", max_bytes=self.max_document_bytes, report=report):
-                if not line.data.strip():
-                    report.add("empty")
-                    continue
                 offset = f"{span.name}:{line.offset}"
+                report.start = line.offset
+                if not line.data.strip():
+                    report.add("empty", offset)
+                    continue
                 record = fields.read(offset, line.data, report)
                 if record is not None:
                     identity, text = record

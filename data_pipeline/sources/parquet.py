@@ -57,6 +57,7 @@ class ParquetConfig(FileCorpus):
             self._check(f"{folder.shown}/{span.name}", table)
             for group, number, row in table.rows(span.start, span.stop, self._columns, report):
                 place = f"{span.name}:{group}:{number}"
+                report.start = number
                 found = self._found(place, row, report)
                 if found is not None:
                     identity, text = found
@@ -82,7 +83,7 @@ class ParquetConfig(FileCorpus):
         if not isinstance(text, bytes):
             return self._bad(place, "no_text", self.text_field, report)
         if len(text) > self.max_document_bytes:
-            report.add("too_long")
+            report.add("too_long", place)
             return None
         if self.id_field is None:
             return place, text
@@ -94,7 +95,7 @@ class ParquetConfig(FileCorpus):
     def _bad(self, place: str, reason: Reason, column: str, report: Report) -> tuple[str, bytes] | None:
         if self.bad_record == "stop":
             raise BadInput(f"{place}: has no {column}; mend it, or set corpus.bad_record to skip")
-        report.add(reason)
+        report.add(reason, place)
         return None
 
 

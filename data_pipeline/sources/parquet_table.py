@@ -34,7 +34,7 @@ class ParquetTable:
         for group in range(start, min(stop, self._metadata.num_row_groups)):
             stored, decoded = self._sizes(group, columns)
             if decoded > allowance(stored):
-                report.add("expands_too_far")
+                report.add("expands_too_far", f"{report.file}:{group}")
                 continue
             yield from within(self._rows_of(file, group, decoded, columns), stored, report)
 

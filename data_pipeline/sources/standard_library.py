@@ -36,6 +36,7 @@ class StandardLibraryConfig(CorpusConfig):
     def read(self, piece: Piece, report: Report) -> Iterator[tuple[Split, Document]]:
         base = _base()
         for span in piece.spans:
+            report.file = span.name
             data = (base / span.name).read_bytes()
             document = decoded(Found(span.name, data, span.name, 0, len(data)), TextPolicy(), report)
             if document is not None:

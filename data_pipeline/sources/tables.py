@@ -101,6 +101,6 @@ def within(rows: Iterator[tuple[int, int, Row]], stored: int, report: Report) ->
     for group, number, row in rows:
         left -= sum(len(value) for value in row if isinstance(value, bytes))
         if left < 0:
-            report.add("expands_too_far")
+            report.add("expands_too_far", f"{report.file}:{group}:{number}", number)
             return
         yield group, number, row

@@ -27,8 +27,9 @@ class WarcConfig(FileCorpus):
     def found_in(self, folder: Folder, span: Span, report: Report) -> Iterator[Found]:
         with opened(folder, span.name) as stream:
             for page in pages_of(stream, self.max_document_bytes, report):
+                report.start = page.start
                 if page.is_html and len(page.data) > MOST_HTML_BYTES:
-                    report.add("too_long")
+                    report.add("too_long", page.id)
                     continue
                 content = self._content(page, report)
                 if content is not None:

@@ -62,7 +62,7 @@ def pages_of(stream: io.BufferedReader, max_bytes: int, report: Report) -> Itera
             if isinstance(page, Page):
                 yield replace(page, start=start, stop=start + archive.get_record_length())
             else:
-                report.add(page)
+                report.add(page, start=start)
     except load_failed as error:
         raise Damaged(f"no WARC record: {str(error)[:200]}") from error
 

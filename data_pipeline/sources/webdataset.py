@@ -44,15 +44,16 @@ class WebDatasetConfig(FileCorpus):
             for member in members_in(stream):
                 if member.is_folder:
                     continue
+                report.start = member.offset
                 if member.refusal is not None:
                     raise BadInput(
                         f"{folder.shown}/{span.name}: member {member.name!r} is refused: {member.refusal.detail}; pack "
                         "regular files only, with relative names"
                     )
                 if not self._is_text(member.name):
-                    report.add("other_member")
+                    report.add("other_member", f"{span.name}:{_in_unicode(member.name)}")
                 elif member.size > self.max_document_bytes:
-                    report.add("too_long")
+                    report.add("too_long", f"{span.name}:{_in_unicode(member.name)}")
                 else:
                     yield from self._found(span.name, member, without_mark(member.read(), report), report)
 

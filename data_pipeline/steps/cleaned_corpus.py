@@ -12,7 +12,7 @@ from data_pipeline.atomic import sha256_of
 from data_pipeline.config import Corrupt
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Split
 from data_pipeline.steps import Step
-from data_pipeline.steps.chain import chain, code_counts
+from data_pipeline.steps.chain import chain, reason_names
 from data_pipeline.steps.piece_pass import VERSION, PassRecord, piece_name
 from data_pipeline.steps.raw_content import RawContent, changed
 
@@ -36,21 +36,20 @@ class CleanedCorpus:
         """
         raw = RawContent(self.corpus, piece)
         record, codes = self._known(piece)
-        work = chain(self.steps, self.known, len(self.steps))
-        late = Counter[int]()
+        work, reasons = chain(self.steps, self.known, len(self.steps)), reason_names(self.steps)
         for position, (split, document) in enumerate(raw.read(report)):
             if codes is not None and position >= len(codes):
                 raise changed(piece)
-            if codes is not None and codes[position]:
-                continue
-            outcome = work.apply(document, report.counts)
+            altered = Counter[str]()
+            outcome = codes[position] if codes is not None and codes[position] else work.apply(document, altered)
+            for reason, count in altered.items():
+                report.note(reason, document.id, document.start, count)
             if isinstance(outcome, int):
-                late[outcome] += 1
+                report.note(reasons[outcome - 1], document.id, document.start)
             else:
                 yield split, outcome
         if record is not None:
             raw.check(record.content)
-        report.counts.update(code_counts(self.steps, [*(codes or ()), *late.elements()]))
 
     def stamp(self, piece: Piece) -> str | None:
         """Equal stamps: what is left of the piece has not changed; None where that cannot be told."""

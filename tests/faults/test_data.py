@@ -131,6 +131,10 @@ def test_16_skip_leaves_the_shard_out_counts_and_tells_it(
     assert left.fingerprint != whole.fingerprint
     shown = segue.run("data", "inspect", "own.yaml", skip, cwd=place)
     assert f"left out ({gone} of {len(texts)} documents" in shown.out
+    assert f"train: {len(kept)} documents, {left.num_tokens} tokens" in shown.out, "what is read"
+    assert (
+        f"; besides, left out: {gone} documents, {whole.num_tokens - left.num_tokens} tokens, in 1 shard" in shown.out
+    )
     same = segue.run("resume", "run", *ONWARD, cwd=place)
     assert same.code == 0, same
     if harm is say_another_form:

@@ -1,5 +1,8 @@
 """Whatever bytes are in a file: it is converted, or there is a reason to leave it out; nothing else comes of it."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,3 +73,25 @@ def test_values_of_a_mutated_piece_are_zeros_and_ones() -> None:
     (stored,) = outcome("a.json", WHOLE["a.json"][1])
     roll = np.frombuffer(stored.payload[-3 * 88 :], np.uint8).reshape(3, 88)
     assert [np.flatnonzero(row).tolist() for row in roll] == [[39, 43], [], [41]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.wav", "a.flac", "a.json"])
+def test_what_is_wrong_is_told_without_places_in_memory(name: str) -> None:
+    converter, entry = WHOLE[name][0], Entry(name, b"this is none" * 99)
+    with pytest.raises(Unfit) as unfit:
+        [converter.convert(part, CAPS) for part in converter.parts(entry, CAPS)]
+    assert unfit.value.detail
+    assert " at 0x" not in unfit.value.detail
+
+
+@pytest.mark.parametrize("side", [200, 20_000])
+def test_the_limit_that_is_told_is_the_recipes(side: int) -> None:
+    """Not that of the library, which knows no recipe."""
+    content = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    with pytest.raises(Unfit, match="more than 10,000") as unfit:
+        IMAGES.convert(Entry("a.png", content + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")), CAPS)
+    assert unfit.value.reason == "too_many_pixels"
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -214,7 +214,7 @@ def test_other_settings_and_other_files_are_refused(tmp_path: Path) -> None:
         data.model_copy(update={"height": 5}).vectors("train")
     data.model_copy(update={"pixels": "threshold"}).vectors("train")  # how they are read is free
     write(corpus, {"2/more.png": png(IMAGES[0])})
-    with pytest.raises(Refused, match="prepared from other files"):
+    with pytest.raises(Refused, match=r"prepared from other files \(2/more\.png is new\)"):
         prepared(data)
 
 
@@ -245,8 +245,8 @@ def test_a_table_tells_labels_and_captions(tmp_path: Path) -> None:
     [
         (["*.jpg"], {}, "no such file"),
         (["../*"], {}, "within it"),
-        (["*.txt"], {}, r"no item for the split train .*left out: 1 other_kind"),
-        (["*.png"], {"corpus_valid": "nothing"}, "no item for the split valid .*correct corpus.valid"),
+        (["*.txt"], {}, r"no item for the split train .*left out: 1 other_kind, the first a\.txt"),
+        (["*.png"], {"corpus_valid": "nothing"}, r"no item for the split valid.*correct corpus\.valid"),
     ],
 )
 def test_a_corpus_without_items_is_refused(
@@ -256,6 +256,35 @@ def test_a_corpus_without_items_is_refused(
     with pytest.raises(BadInput, match=message):
         prepared(config("images", tmp_path / "out", corpus, files, **options))
     assert not (tmp_path / "out" / "media.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"corpus_valid": ".*valid.*"},
+            r"no item for the split valid, by the names of the files, such as 0\.png; .*corpus\.valid",
+        ),
+        ({"corpus_valid": ".*"}, r"no item for the split train, .*corpus\.files or corpus\.valid"),
+        ({"corpus_held_out": 1e-9}, r"no item for the split valid, .*corpus\.held_out"),
+    ],
+)
+def test_a_split_without_items_is_told_before_any_is_converted(
+    options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """By names alone: none of these files is an image."""
+    corpus = write(tmp_path / "corpus", {f"{number}.png": b"no image" for number in range(5)})
+    data = config("images", tmp_path / "out", corpus, ["*.png"], **options)
+    with pytest.raises(BadInput, match=message):
+        prepared(data)
+    assert not list((tmp_path / "out").rglob("piece-*"))
+
+
+def test_names_within_archives_may_be_of_the_split(tmp_path: Path) -> None:
+    members = tar_of({"a.png": png(IMAGES[0]), "b-valid.png": png(IMAGES[1])})
+    corpus = write(tmp_path / "corpus", {"some.tar": members, "c.png": png(IMAGES[2])})
+    data = config("images", tmp_path / "out", corpus, ["*"], corpus_valid=".*valid.*")
+    assert prepared(data).splits["valid"].num_items == 1
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,10 @@ def test_an_item_that_cannot_be_decoded_is_named(data: MediaData) -> None:
     place = content.index(b"\x89PNG", 2048)
     content[place : place + 20] = bytes(20)
     path.write_bytes(content)
-    with pytest.raises(Corrupt, match=r"train-00000-001\.tar: item \d cannot be decoded"):
+    with pytest.raises(Corrupt, match=r"train-00000-001\.tar: item \d, of \S+, cannot be decoded") as damaged:
         _ = data.vectors("train").values
+    assert f"`launch.py data verify {data.directory} --set-aside`, then `launch.py prepare`" in str(damaged.value)
+    assert "BytesIO" not in str(damaged.value)
 
 
 def test_what_is_not_there_is_told(data: MediaData, tmp_path: Path) -> None:
@@ -101,5 +103,5 @@ def test_what_is_not_there_is_told(data: MediaData, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"holds no prepared media; run `launch\.py prepare` first"):
         data.model_copy(update={"directory": str(tmp_path / "nothing")}).vectors("train")
     Path(data.directory, "media.json").write_text("{}")
-    with pytest.raises(Corrupt, match="not a manifest"):
+    with pytest.raises(Corrupt, match=r"not a manifest \(format_version: Field required, and 5 more\); restore it"):
         data.vectors("train")

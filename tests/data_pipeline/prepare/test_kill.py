@@ -29,6 +29,14 @@ if __name__ == "__main__":
 """
 
 
+def corpus_in(directory: Path) -> Path:
+    """With files to leave out here and there, whose names are kept too."""
+    corpus = write_files(directory, count=60)
+    for number in range(5, 60, 10):
+        (corpus / f"file-{number:03d}-wrong.txt").write_bytes(b"\xc3(" * 500)
+    return corpus
+
+
 def kill_at(line: str, *, out: Path, corpus: Path, workers: int) -> list[psutil.Process]:
     """Starts preparing, kills it with SIGKILL once it has printed `line`; its children at that moment."""
     code = SCRIPT.format(root=str(ROOT), out=str(out), corpus=str(corpus), workers=workers)
@@ -62,7 +70,7 @@ def killed_at_random(out: Path, corpus: Path, random: np.random.Generator, kills
 
 @pytest.mark.slow
 def test_ten_kills_at_random_end_in_the_same_bytes(tmp_path: Path) -> None:
-    corpus = write_files(tmp_path / "corpus", count=60)
+    corpus = corpus_in(tmp_path / "corpus")
     with LocalExecutor(1) as executor:
         prepare(text_config(tmp_path / "whole", corpus), executor=executor, report=lambda _: None)
     children = killed_at_random(tmp_path / "out", corpus, np.random.default_rng(7), kills=10)
@@ -75,7 +83,7 @@ def test_ten_kills_at_random_end_in_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("line", "workers"), [("scan 1", 1), ("tokenizer 0", 1), ("encode 3", 1), ("encode 2", 2)])
 def test_a_killed_run_leaves_nothing_behind_and_can_be_finished(line: str, workers: int, tmp_path: Path) -> None:
-    corpus = write_files(tmp_path / "corpus", count=60)
+    corpus = corpus_in(tmp_path / "corpus")
     config = text_config(tmp_path / "out", corpus)
     with LocalExecutor(1) as executor:
         prepare(text_config(tmp_path / "whole", corpus), executor=executor, report=lambda _: None)

@@ -192,6 +192,38 @@ def test_a_changed_corpus_is_refused_once_finished(corpus: Path, tmp_path: Path)
         run(text_config(tmp_path / "out", corpus))
 
 
+def test_the_files_that_have_changed_are_named(corpus: Path, tmp_path: Path) -> None:
+    config = text_config(tmp_path / "out", corpus)
+    run(config)
+    (corpus / "file-003.txt").unlink()
+    (corpus / "file-005.txt").write_text("more" * 100)
+    (corpus / "new.txt").write_text("words")
+    changed = "file-003.txt is gone; file-005.txt has another size; new.txt is new"
+    with pytest.raises(Refused, match=rf"was prepared from other files \({changed}\); restore them"):
+        run(config)
+    for number in range(9):
+        (corpus / f"more-{number}.txt").write_text("words")
+    with pytest.raises(Refused, match=r"more-0\.txt is new; more-1\.txt is new; and 8 more\)"):
+        run(config)
+
+
+def test_of_many_other_settings_the_first_are_named(corpus: Path, tmp_path: Path) -> None:
+    config = text_config(tmp_path / "out", corpus)
+    run(config)
+    fields = {**config.corpus.model_dump(), "train": ["*.txt"] * 99, "held_out": 0.1, "max_document_bytes": 99999}
+    other = {"corpus": {**fields, "document": "line"}, "shard_bytes": 5000, "tokenizer": {"kind": "byte"}}
+    with pytest.raises(Refused) as refused:
+        run(text_config(tmp_path / "out", corpus, **other))
+    assert (
+        "(data.tokenizer.kind: bpe -> byte; data.corpus.document: file -> line; data.corpus.held_out: 0.2 -> 0.1; "
+        in (str(refused.value))
+    )
+    assert "; and 2 more); restore them" in str(refused.value)
+    assert "vocab_size" not in str(refused.value), "of a tokenizer of another kind nothing else is told"
+    with pytest.raises(Refused, match=r"train: \['\*\.txt'\] -> \['\*\.txt', .{60,70}\.\.\.\); restore"):
+        run(text_config(tmp_path / "out", corpus, corpus={**config.corpus.model_dump(), "train": ["*.txt"] * 99}))
+
+
 def test_a_corpus_that_changes_underway_is_noticed(corpus: Path, tmp_path: Path) -> None:
     def change(event: Progress) -> None:
         if event.stage == "scan" and event.done == event.total:
@@ -304,7 +336,7 @@ def test_a_corpus_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(12):
         (tmp_path / "corpus" / f"{number}.txt").write_bytes(b"\n" * number)
-    with pytest.raises(BadInput, match=r"no document for the split train.*left out: 12 empty"):
+    with pytest.raises(BadInput, match=r"no document for the split train.*left out: 12 empty, the first 0\.txt"):
         run(text_config(tmp_path / "out", tmp_path / "corpus"))
 
 

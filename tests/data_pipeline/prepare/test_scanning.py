@@ -85,7 +85,7 @@ def test_status_tells_how_far_it_is(tmp_path: Path) -> None:
     files = settled(write_files(tmp_path / "corpus"))
     config = text_config(tmp_path / "out", files)
     total = len(config.corpus.pieces(config.shard_bytes))
-    assert status(tmp_path / "out").state == "not begun"
+    assert status(tmp_path / "out", config.identity()).state == "not begun"
 
     def run_until(stage: str, done: int) -> None:
         def stop(event: Progress) -> None:
@@ -96,7 +96,7 @@ def test_status_tells_how_far_it_is(tmp_path: Path) -> None:
             prepare(config, executor=executor, report=stop)
 
     run_until("scan", 2)
-    found = status(tmp_path / "out")
+    found = status(tmp_path / "out", config.identity())
     assert (found.state, found.pieces, found.scanned, found.tokenizer, found.encoded) == (
         "unfinished",
         total,
@@ -105,12 +105,12 @@ def test_status_tells_how_far_it_is(tmp_path: Path) -> None:
         0,
     )
     run_until("encode", 3)
-    found = status(tmp_path / "out")
+    found = status(tmp_path / "out", config.identity())
     assert (found.scanned, found.tokenizer, found.encoded) == (total, True, 3)
     assert f"{total} of {total} pieces scanned, tokenizer there, 3 of {total} encoded" in str(found)
     with LocalExecutor(1) as executor:
         manifest = prepare(config, executor=executor, report=lambda _: None)
-    found = status(tmp_path / "out")
+    found = status(tmp_path / "out", config.identity())
     assert (found.state, found.scanned, found.encoded) == ("finished", total, total)
     assert found.tokens == sum(split.num_tokens for split in manifest.splits.values())
     assert json.loads(json.dumps(asdict(found)))["documents"] == 24

@@ -155,7 +155,8 @@ def test_what_a_separator_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{"document": "separator"}, {"document": "line", "separator": "x"}])
 def test_a_separator_goes_with_its_unit(fields: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="a separator is given with document: separator, and only then"):
+    message = "needs a separator, the text between" if len(fields) == 1 else "'x' is for document: separator, and"
+    with pytest.raises(ValidationError, match=message):
         files(tmp_path, **fields)
 
 
