@@ -71,9 +71,8 @@ def prepare(
             f"{name}: {split.num_documents:,} documents, {split.num_tokens:,} tokens, {split.num_bytes:,} bytes",
         )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
-    _say(
-        console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
-    )
+    vocabulary = config.tokenizer.told(manifest.vocab_size)
+    _say(console, f"left out or altered: {left_out}; {vocabulary}; prepared in {config.directory}")
     return manifest
 
 
@@ -84,10 +83,14 @@ def prepare_tars(
     with _working(Path(config.directory), executor, workers, address, console) as (work, shown):
         manifest = prepare_media(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
-        _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tars")
+        _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {_tars(len(split.shards))}")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
     _say(console, f"left out: {left_out}; prepared in {config.directory}")
     return manifest
+
+
+def _tars(count: int) -> str:
+    return f"{count:,} tar{'s' * (count != 1)}"
 
 
 @contextmanager

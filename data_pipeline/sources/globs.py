@@ -23,6 +23,8 @@ def files_matching(base: Path, pattern: str) -> dict[str, int]:
     """The size of each file below `base` that the pattern matches, by name. ValueError for no glob, OSError for a
     folder that cannot be read, BadInput for a link to nothing."""
     parts = _parts(pattern)
+    if not base.exists():
+        return {}
     found: dict[str, int] = {}
     for path in _matching(base, parts):
         size = _size(path)

@@ -27,6 +27,6 @@ def check_apart(directory: Path, corpus: Path, patterns: Mapping[str, Sequence[s
             if seen is not None:
                 raise BadInput(
                     f"data.directory {directory}: is within corpus.directory, where corpus.{field} {pattern} "
-                    f"would take what is written there, such as {seen}, for the corpus's; choose another data.directory, or "
-                    f"narrower names in corpus.{field}"
+                    f"would take what is written there, such as {seen}, for the corpus's; choose another "
+                    f"data.directory, or narrower names in corpus.{field}"
                 )
