@@ -83,14 +83,14 @@ def prepare_tars(
     with _working(Path(config.directory), executor, workers, address, console) as (work, shown):
         manifest = prepare_media(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
-        _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {_tars(len(split.shards))}")
+        plural = "s" * (len(split.shards) != 1)
+        _say(
+            console,
+            f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tar{plural}",
+        )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.report.items()) or "nothing"
     _say(console, f"left out: {left_out}; prepared in {config.directory}")
     return manifest
-
-
-def _tars(count: int) -> str:
-    return f"{count:,} tar{'s' * (count != 1)}"
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class SplitSummary:
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.num_documents:,} documents, {self.num_tokens:,} tokens, {self.num_bytes:,} bytes "
-            f"({self.bytes_per_token:.2f} bytes/token), {self.num_shards} shard{'s' * (self.num_shards != 1)}"
+            f"({self.bytes_per_token:.2f} bytes/token), {self.num_shards} shards"
         )
 
 
