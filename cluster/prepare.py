@@ -71,10 +71,8 @@ def prepare(
             console,
             f"{name}: {split.num_documents:,} documents, {split.num_tokens:,} tokens, {split.num_bytes:,} bytes",
         )
-    left_out = _left_out(config.directory, manifest.report)
-    _say(
-        console, f"left out or altered: {left_out}; vocabulary {manifest.vocab_size:,}; prepared in {config.directory}"
-    )
+    left_out, vocabulary = _left_out(config.directory, manifest.report), config.tokenizer.told(manifest.vocab_size)
+    _say(console, f"left out or altered: {left_out}; {vocabulary}; prepared in {config.directory}")
     return manifest
 
 
@@ -85,7 +83,11 @@ def prepare_tars(
     with _working(Path(config.directory), executor, workers, address, console) as (work, shown):
         manifest = prepare_media(config, executor=work, report=shown.see)
     for name, split in manifest.splits.items():
-        _say(console, f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tars")
+        plural = "s" * (len(split.shards) != 1)
+        _say(
+            console,
+            f"{name}: {split.num_items:,} items, {split.num_bytes:,} bytes in {len(split.shards):,} tar{plural}",
+        )
     left_out = _left_out(config.directory, manifest.report)
     _say(console, f"left out: {left_out}; prepared in {config.directory}")
     return manifest

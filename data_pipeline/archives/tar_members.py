@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Literal, Self, cast
 
-from data_pipeline.archives.decompression import CutOff, Damaged
+from data_pipeline.archives.decompression import CutOff, Damaged, InSteps
 
 MOST_HEADER_BYTES = 1 << 20
 """Of extended headers and long names, which tarfile holds in memory."""
@@ -52,7 +52,8 @@ class Member:
 def members_in(stream: BinaryIO) -> Iterator[Member]:
     """All that there are, and folders, from a header on to the end; Damaged where the archive is, and CutOff where it
     ends too early."""
-    with _plain_damage(), tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER, tarinfo=_Header) as archive:
+    steps = cast(BinaryIO, InSteps(stream))
+    with _plain_damage(), tarfile.open(fileobj=steps, mode="r|", bufsize=BUFFER, tarinfo=_Header) as archive:
         for header in _headers(archive):
             yield _member(archive, header)
         _check_end(archive)

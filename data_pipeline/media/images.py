@@ -21,6 +21,11 @@ from data_pipeline.media.libraries import library
 FORMATS = ("PNG", "JPEG")
 MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+ORIENTATION = 0x0112
+"""EXIF's tag of how an image was held (EXIF 2.32, section 4.6.4)."""
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
+         7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
+"""What makes it upright, by Pillow's names."""
 Fit = Literal["exact", "crop"]
 """Other sizes are left out; or scaled until they cover the size, and cut to it around the middle."""
 
@@ -54,7 +59,10 @@ class ImageConverter(Config):
             return self._stored(image)
 
     def _stored(self, image: Any) -> Stored:
+        """Its facts are of the file, as it is before it is turned."""
         facts: dict[str, int | str] = {"height": image.height, "width": image.width, "mode": image.mode}
+        if image.format == "JPEG":
+            image = _upright(image)
         return Stored(encode_png(np.asarray(self._fitted(image))), 1, facts)
 
     def _fitted(self, image: Any) -> Any:
@@ -92,6 +100,16 @@ def opened(content: bytes, caps: Caps) -> Iterator[Any]:
         raise Unfit("too_many_pixels", f"more than {most:,} pixels") from error
     except (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error, zlib.error) as error:
         raise Unfit("cut_off" if "truncated" in str(error) else "broken", told(error)) from error
+
+
+def _upright(image: Any) -> Any:
+    """As its EXIF orientation says that it is to be seen."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error):
+        return image  # broken EXIF says nothing, and the image may be whole
+    turn = TURNS.get(orientation)
+    return image if turn is None else image.transpose(library("PIL.Image").Transpose[turn])
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:

@@ -21,6 +21,7 @@ from data_pipeline.media.item import Caps, Converter, Entry, Unfit
 from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
 from data_pipeline.sources.document import SPLITS, Split, grouped, split_of
 from data_pipeline.sources.folder import LocalFolder
+from data_pipeline.sources.own_files import OF_MEDIA, check_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,10 @@ class MediaCorpus(Config):
         """The splits that must not be empty."""
         has = {"train": True, "valid": self.valid is not None or self.held_out > 0, "test": self.test is not None}
         return tuple(split for split in SPLITS if has[split])
+
+    def check_apart(self, directory: Path) -> None:
+        """BadInput if what is written to that directory would be taken for the corpus's."""
+        check_apart(directory, Path(self.directory), {"files": self.files}, OF_MEDIA)
 
     def listing(self) -> str:
         """SHA-256 over the names and sizes of the files, and over the table of labels."""
@@ -171,7 +176,17 @@ class MediaCorpus(Config):
         for pattern in self.files:
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise BadInput(f"corpus.files {pattern}: must be relative to corpus.directory, and within it")
-            found = folder.matching(pattern)
+            try:
+                found = folder.matching(pattern)
+            except OSError as error:
+                raise BadInput(
+                    f"corpus.directory {self.directory}: cannot be reached ({error}); see that it is there, and may be "
+                    "read, or name files elsewhere in corpus.files"
+                ) from error
+            except BadInput:
+                raise
+            except ValueError as error:
+                raise BadInput(f"corpus.files {pattern}: is no glob ({error}); write one such as **/*.png") from error
             if not found:
                 raise BadInput(f"corpus.files {pattern}: no such file in {self.directory}; correct the path or glob")
             chosen |= found

@@ -53,6 +53,7 @@ def prepare_media(config: Preparable, *, executor: Executor, report: Listener) -
     or finished from other files, or if another driver works on it.
     """
     directory = Path(config.directory).resolve()
+    config.corpus.check_apart(directory)
     listing = config.corpus.listing()
     manifest = _finished(config, directory, listing)
     if manifest is None:

@@ -52,6 +52,7 @@ def prepare(config: "TextConfig", *, executor: Executor, report: Listener) -> Ma
     or finished from other files, or if another driver works on it.
     """
     directory = Path(config.directory).resolve()
+    config.corpus.check_apart(directory)
     pieces = config.corpus.pieces(config.shard_bytes)
     listed: list[Any] = [[piece.split, [list(config.corpus.listed(span)) for span in piece.spans]] for piece in pieces]
     listing = _sha256(json.dumps(listed + files_of(config.steps)))

@@ -10,6 +10,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
+from data_pipeline.archives.decompression import InSteps
 from data_pipeline.sources.decoding import without_mark
 from data_pipeline.sources.document import Report
 
@@ -123,7 +124,8 @@ def _separated(stream: BinaryIO, place: Range, separator: bytes, max_bytes: int)
 
 def _between(stream: BinaryIO, position: int, stop: int, separator: bytes, max_bytes: int) -> Pieces:
     held, held_from, first, too_long = bytearray(), position, position, False
-    while chunk := stream.read(STEP):
+    steps = InSteps(stream)
+    while chunk := steps.read(STEP):
         search, begin = max(0, len(held) - len(separator) + 1), 0
         held += chunk
         while (end := held.find(separator, search)) >= 0:

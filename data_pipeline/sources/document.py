@@ -8,6 +8,7 @@ import abc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
@@ -159,6 +160,10 @@ class CorpusConfig(Config, abc.ABC):
     def stamp(self, piece: Piece) -> str | None:
         """Equal stamps: what the piece reads has not changed. None where that cannot be told without reading it."""
         return None
+
+    def check_apart(self, directory: Path) -> None:
+        """BadInput if what is written to that directory would be taken for the corpus's."""
+        return
 
     def located(self) -> Self:
         """The same corpus for a worker with another working directory."""

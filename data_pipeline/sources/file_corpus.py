@@ -12,8 +12,9 @@ from data_pipeline.config import BadInput
 from data_pipeline.redaction import redact
 from data_pipeline.sources.decoding import Found, InvalidUtf8, Nul, TextPolicy, decoded
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, packed, split_of
-from data_pipeline.sources.folder import Folder, folder_at
+from data_pipeline.sources.folder import Folder, LocalFolder, folder_at
 from data_pipeline.sources.giants import parts_of
+from data_pipeline.sources.own_files import OF_TEXT, check_apart
 
 Patterns = list[Annotated[str, Field(min_length=1)]]
 
@@ -102,6 +103,12 @@ class FileCorpus(CorpusConfig):
         stamps = [folder.stamp(name) for name in dict.fromkeys(span.name for span in piece.spans)]
         return None if None in stamps else " ".join(map(str, stamps))
 
+    def check_apart(self, directory: Path) -> None:
+        folder = folder_at(self.directory)
+        if isinstance(folder, LocalFolder):
+            patterns = {"train": self.train, "valid": self.valid, "test": self.test}
+            check_apart(directory, folder.base, patterns, OF_TEXT)
+
     def _readable(self, folder: Folder, span: Span, report: Report, found: Iterator[Item]) -> Iterator[Item]:
         """What can be read of a span; the rest is counted, or BadInput."""
         file = f"{folder.shown}/{span.name}"
@@ -143,8 +150,11 @@ class FileCorpus(CorpusConfig):
                 found = folder.matching(pattern)
             except OSError as error:
                 raise BadInput(
-                    f"corpus.directory {folder.shown}: cannot be reached ({redact(str(error))}); see that it is there"
+                    f"corpus.directory {folder.shown}: cannot be reached ({redact(str(error))}); see that it is there, "
+                    f"and may be read, or name files elsewhere in corpus.{split}"
                 ) from None
+            except BadInput:
+                raise
             except ValueError as error:
                 raise BadInput(f"corpus.{split} {pattern}: is no glob ({error}); write one such as **/*.txt") from None
             if not found:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from data_pipeline.config import BadInput
 from data_pipeline.redaction import redact
+from data_pipeline.sources.globs import files_matching
 
 READ_AHEAD = 1 << 20
 """Bytes asked for at a time, at the least, where files are not on this machine."""
@@ -42,7 +43,8 @@ class Folder(Protocol):
         """Whether it can be there; an address is not asked."""
 
     def matching(self, pattern: str) -> dict[str, int]:
-        """The size of the file of that name, or else of all that the glob matches, by name; ValueError for no glob."""
+        """The size of the file of that name, or else of all that the glob matches, by name; ValueError for no glob,
+        OSError where something cannot be read, BadInput for a link to nothing."""
 
     def open(self, name: str) -> io.BufferedReader:
         """For reading, buffered and seekable; OSError."""
@@ -72,12 +74,16 @@ class LocalFolder:
         return str(self.base)
 
     def exists(self) -> bool:
-        return self.base.is_dir()
+        try:
+            return self.base.is_dir()
+        except OSError:
+            return True  # or what is in it cannot be told, as `matching` will say
 
     def matching(self, pattern: str) -> dict[str, int]:
         literal = self.base / pattern
-        found = [literal] if literal.is_file() else self.base.glob(pattern)
-        return {path.relative_to(self.base).as_posix(): path.stat().st_size for path in found if path.is_file()}
+        if literal.is_file():
+            return {literal.relative_to(self.base).as_posix(): literal.stat().st_size}
+        return files_matching(self.base, pattern)
 
     def open(self, name: str) -> io.BufferedReader:
         return (self.base / name).open("rb")

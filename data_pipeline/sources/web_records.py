@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
-from data_pipeline.archives.decompression import Damaged, allowance
+from data_pipeline.archives.decompression import DAMAGE, Damaged, ExpandsTooFar, InSteps, allowance
 from data_pipeline.config import BadInput
 from data_pipeline.sources.document import Reason, Report
 
@@ -51,18 +51,21 @@ def pages_of(stream: io.BufferedReader, max_bytes: int, report: Report) -> Itera
         return
     if stream.peek(len(MAGIC))[: len(MAGIC)] != MAGIC:
         raise Damaged("does not begin as WARC does (what is compressed must be called .gz)")
-    archive = archives(stream, no_record_parse=True, block_size=BLOCK)
+    archive = archives(InSteps(stream), no_record_parse=True, block_size=BLOCK)
     try:
         for record in archive:
             page = _page_or_reason(record, max_bytes)
-            archive.read_to_end()
-            start = archive.get_record_offset()
+            damage = _damage_behind(archive, record)
+            start = archive.offset if damage else archive.get_record_offset()
             if record.raw_stream.limit > 0 or archive.err_count:
                 raise Damaged(f"the record at byte {start} is not as long as it says")
             if isinstance(page, Page):
-                yield replace(page, start=start, stop=start + archive.get_record_length())
+                stop = stream.tell() if damage else start + archive.get_record_length()
+                yield replace(page, start=start, stop=stop)
             else:
                 report.add(page, start=start)
+            if damage:
+                raise damage
     except load_failed as error:
         raise Damaged(f"no WARC record: {str(error)[:200]}") from error
 
@@ -77,6 +80,17 @@ def _warcio() -> tuple[Any, type[Exception]]:
             "'segue[warc]'`"
         ) from error
     return ArchiveIterator, ArchiveLoadFailed
+
+
+def _damage_behind(archive: Any, record: Any) -> Exception | None:
+    """Reads to the end of the record; what is wrong right behind it is no reason to lose it."""
+    try:
+        archive.read_to_end()
+    except (ExpandsTooFar, *DAMAGE) as error:
+        if record.raw_stream.limit > 0:
+            raise
+        return error
+    return None
 
 
 def _page_or_reason(record: Any, max_bytes: int) -> Page | Reason:

@@ -45,6 +45,10 @@ class BytePairConfig(TokenizerTraining):
     def wanted_sample_bytes(self) -> int:
         return self.sample_bytes
 
+    @property
+    def wanted_vocab_size(self) -> int:
+        return self.vocab_size
+
     def build(self, texts: Iterable[str], counts: Counter[str]) -> "BytePairTokenizer":
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,

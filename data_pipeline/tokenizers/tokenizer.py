@@ -115,6 +115,21 @@ class TokenizerTraining(Config, abc.ABC):
         """Whether the tokenizer depends on the text."""
         return self.wanted_sample_bytes > 0 or self.counts is not None
 
+    @property
+    def wanted_vocab_size(self) -> int | None:
+        """The vocabulary that is asked for, where it may become smaller."""
+        return None
+
+    def told(self, vocab_size: int) -> str:
+        """What to say of the vocabulary that it has become."""
+        wanted = self.wanted_vocab_size
+        if wanted is None or wanted <= vocab_size:
+            return f"vocabulary {vocab_size:,}"
+        return (
+            f"vocabulary {vocab_size:,}, not tokenizer.vocab_size {wanted:,} (no more pieces are in the sample twice; "
+            "ask for fewer, or raise tokenizer.sample_bytes if there is more text)"
+        )
+
     @abc.abstractmethod
     def build(self, texts: Iterable[str], counts: Counter[str]) -> Tokenizer:
         """The tokenizer; equal arguments give an equal one. BadInput if it cannot be made."""

@@ -45,6 +45,10 @@ class UnigramConfig(TokenizerTraining):
     def wanted_sample_bytes(self) -> int:
         return self.sample_bytes
 
+    @property
+    def wanted_vocab_size(self) -> int:
+        return self.vocab_size
+
     def build(self, texts: Iterable[str], counts: Counter[str]) -> BytePairTokenizer:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         library = byte_level(_trained(alphabet, _words(texts), self.vocab_size - 1))

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_pipeline.arrays import npy_array, npy_bytes
 from data_pipeline.config import BadInput
-from data_pipeline.media.images import decode_png, encode_png
+from data_pipeline.media.images import ImageConverter, decode_png, encode_png
+from data_pipeline.media.item import Caps, Entry
 from data_pipeline.mnist import MnistConfig
 from tests.data_pipeline.media.media_files import abouts, config, idx, png, prepared, random_images, write
 
@@ -228,3 +229,21 @@ def test_colours_and_sizes_are_made_equal_where_that_is_asked(tmp_path: Path) ->
     values = np.round(data.vectors("train").values * 255)
     assert set(values[0]) == {76}, "0.299 of 255"
     assert np.abs(values[1] - 7).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 99, b"broken"])
+def test_a_jpeg_is_turned_upright_as_its_exif_says(orientation: int | bytes) -> None:
+    exif = Image.Exif()
+    if isinstance(orientation, int):
+        exif[0x0112] = orientation
+    stream = io.BytesIO()
+    held = Image.fromarray(random_images(1, 8, 6, 3)[0])
+    held.save(stream, format="JPEG", exif=exif.tobytes() if isinstance(orientation, int) else b"Exif\0\0nothing")
+    expected = Image.open(stream, formats=("JPEG",))
+    if isinstance(orientation, int):
+        expected = ImageOps.exif_transpose(expected)
+    assert expected.size == ((8, 6) if orientation in (5, 6, 7, 8) else (6, 8))
+    converter = ImageConverter(height=expected.height, width=expected.width, channels=3)
+    stored = converter.convert(Entry("a.jpg", stream.getvalue()), Caps())
+    assert (decode_png(stored.payload) == np.asarray(expected).transpose(2, 0, 1)).all()
+    assert stored.facts == {"height": 8, "width": 6, "mode": "RGB"}

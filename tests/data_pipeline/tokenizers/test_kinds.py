@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config import BadInput
+from data_pipeline.tokenizers.byte_pairs import BytePairConfig
 from data_pipeline.tokenizers.characters import CharacterConfig, CharacterTokenizer
 from data_pipeline.tokenizers.gpt2 import GPT2Config
 from data_pipeline.tokenizers.stored import load_tokenizer
@@ -127,3 +128,12 @@ def test_characters_are_the_same_after_storing(rare: str, tmp_path: Path) -> Non
     assert np.array_equal(again.encode_batch([text])[0], tokenizer.encode_batch([text])[0])
     assert again.lossless == (rare == "bytes")
     assert json.loads((tmp_path / "tokenizer.json").read_text())["characters"] == "zß\u2028\U0001f600"
+
+
+@pytest.mark.parametrize("kind", [BytePairConfig, UnigramConfig])
+def test_a_vocabulary_that_is_smaller_than_asked_for_is_told(kind: type[BytePairConfig] | type[UnigramConfig]) -> None:
+    config = kind.model_validate({"kind": "bpe" if kind is BytePairConfig else "unigram", "vocab_size": 5000})
+    size = config.build(["abab abab cdcd"] * 3, Counter()).vocab_size
+    assert size < 300
+    assert config.told(size).startswith(f"vocabulary {size}, not tokenizer.vocab_size 5,000 (no more pieces")
+    assert config.told(5000) == "vocabulary 5,000"
