@@ -4,20 +4,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 NOBODY = 65534
 
 
 @contextmanager
-def unreadable(folder: Path, top: Path) -> Iterator[None]:
-    """Within it this process may not look into the folder, but into those above it that the test has made (`top` is
-    pytest's `tmp_path`)."""
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may look into, as pytest's own is not."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """Within it this process may not look into a folder of an `open_folder`."""
     is_root = os.geteuid() == 0
-    above = [one for one in folder.parents if one.is_relative_to(top.parents[1])] if is_root else []
-    modes = [one.stat().st_mode for one in above]
     folder.chmod(0)
-    for one, mode in zip(above, modes, strict=True):
-        one.chmod(mode | 0o55)
     if is_root:
         os.seteuid(NOBODY)
     try:
@@ -25,6 +29,4 @@ def unreadable(folder: Path, top: Path) -> Iterator[None]:
     finally:
         if is_root:
             os.seteuid(0)
-        for one, mode in zip(above, modes, strict=True):
-            one.chmod(mode)
         folder.chmod(0o755)

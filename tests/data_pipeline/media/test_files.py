@@ -6,19 +6,20 @@ import pytest
 
 from data_pipeline.config import BadInput
 from tests.data_pipeline.media.media_files import config, png, prepared, random_images, write
-from tests.data_pipeline.unreadable import unreadable
+from tests.data_pipeline.unreadable import open_folder, unreadable
 
 IMAGE = png(random_images(1, 4, 3)[0])
 
 
 def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    corpus = write(tmp_path / "corpus", {"a.png": IMAGE, "one/b.png": IMAGE})
-    data = config("images", tmp_path / "out", corpus, ["**/*.png"])
-    with (
-        unreadable(corpus / "one", tmp_path),
-        pytest.raises(BadInput, match=r"corpus\.directory .*Permission denied.*one.*elsewhere in corpus\.files"),
-    ):
-        data.corpus.listing()
+    with open_folder() as place:
+        corpus = write(place / "corpus", {"a.png": IMAGE, "one/b.png": IMAGE})
+        data = config("images", tmp_path / "out", corpus, ["**/*.png"])
+        with (
+            unreadable(corpus / "one"),
+            pytest.raises(BadInput, match=r"corpus\.directory .*Permission denied.*one.*elsewhere in corpus\.files"),
+        ):
+            data.corpus.listing()
 
 
 def test_links_are_followed_and_those_to_nothing_told(tmp_path: Path) -> None:

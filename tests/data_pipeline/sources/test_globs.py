@@ -9,7 +9,7 @@ import pytest
 from data_pipeline.config import BadInput
 from data_pipeline.sources.globs import files_matching, matches
 from tests.data_pipeline.sources.reading import corpus_of, read
-from tests.data_pipeline.unreadable import unreadable
+from tests.data_pipeline.unreadable import open_folder, unreadable
 
 NAMES = ("a.txt", "b.md", ".hidden.txt", "one/a.txt", "one/two/c.txt", "one/two/[x].txt", "three/a.txt.gz", "ä/ö.txt")
 
@@ -69,17 +69,19 @@ def test_links_to_nothing_are_an_error_where_a_glob_names_them(tmp_path: Path) -
             corpus_of("files", tmp_path, pattern, document="file").pieces(9)
 
 
-def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    base = tree(tmp_path / "base")
-    with unreadable(base / "one" / "two", tmp_path):
-        for pattern in ("**/*.txt", "one/two/*", "one/two/c.txt", "*/*/*"):
-            with pytest.raises(BadInput, match=rf"{re.escape(str(base))}.*Permission denied.*one/two.*may be read"):
-                corpus_of("files", base, pattern, document="file").pieces(9)
-        assert corpus_of("files", base, "*.txt", document="file").pieces(9)
-    assert os.geteuid() == os.getuid()
+def test_a_folder_that_may_not_be_read_is_an_error() -> None:
+    with open_folder() as place:
+        base = tree(place / "base")
+        with unreadable(base / "one" / "two"):
+            for pattern in ("**/*.txt", "one/two/*", "one/two/c.txt", "*/*/*"):
+                with pytest.raises(BadInput, match=rf"{re.escape(str(base))}.*Permission denied.*one/two.*may be read"):
+                    corpus_of("files", base, pattern, document="file").pieces(9)
+            assert corpus_of("files", base, "*.txt", document="file").pieces(9)
+        assert os.geteuid() == os.getuid()
 
 
-def test_a_corpus_below_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    base = tree(tmp_path / "base")
-    with unreadable(base / "one", tmp_path), pytest.raises(BadInput, match=r"cannot be reached .*Permission denied"):
-        corpus_of("files", base / "one" / "two", "*", document="file").pieces(9)
+def test_a_corpus_below_a_folder_that_may_not_be_read_is_an_error() -> None:
+    with open_folder() as place:
+        base = tree(place / "base")
+        with unreadable(base / "one"), pytest.raises(BadInput, match=r"cannot be reached .*Permission denied"):
+            corpus_of("files", base / "one" / "two", "*", document="file").pieces(9)
