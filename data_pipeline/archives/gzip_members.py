@@ -6,6 +6,7 @@ The standard library's reader loses what it has read ahead, which may be all of 
 import gzip
 import zlib
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -64,3 +65,7 @@ def _up_to_damage(inflater: "Inflater", data: bytes) -> Iterator[bytes]:
             yield part
         inflater, data = further, further.unconsumed_tail
         size = min(size, len(part))
+    with suppress(zlib.error):  # the last bytes come in the call that meets the damage, if it gets that far
+        for at in range(len(data)):
+            if part := inflater.decompress(data[at : at + 1]):
+                yield part

@@ -61,7 +61,7 @@ class ImageConverter(Config):
     def _stored(self, image: Any) -> Stored:
         """Its facts are of the file, as it is before it is turned."""
         facts: dict[str, int | str] = {"height": image.height, "width": image.width, "mode": image.mode}
-        if image.format == "JPEG":
+        if image.format != "PNG":  # JPEG, or the several in one file that cameras write
             image = _upright(image)
         return Stored(encode_png(np.asarray(self._fitted(image))), 1, facts)
 

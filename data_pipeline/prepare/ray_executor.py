@@ -6,6 +6,7 @@ The directory of the shards and the corpus must be at the same paths on every ma
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,8 +75,9 @@ class RayExecutor:
         finally:
             for reference in running:
                 ray.cancel(reference)
-            if running:
-                ray.wait(list(running), num_returns=len(running), timeout=END_SECONDS)
+            with suppress(RayError):
+                if running:
+                    ray.wait(list(running), num_returns=len(running), timeout=END_SECONDS)
 
 
 def _in_directory(directory: Path, function: Callable[[Any], Any], item: Any) -> Any:

@@ -5,6 +5,7 @@
 in a circle.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from stat import S_ISREG
 from data_pipeline.config import BadInput
 
 ANY_FOLDERS = "**"
+FILE_SYSTEMS_OWN = "lost+found"
+"""A folder at the root of some disks, which is nobody's to read; passed over."""
 MAGIC = re.compile(r"[*?[]")
 
 
@@ -76,9 +79,9 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             yield from _matching(below, rest)
         return
     if MAGIC.search(part):
-        found = [Path(entry) for entry in _entries(folder) if _is_match(part, entry.name)]
+        found = (Path(entry) for entry in _entries(folder) if _is_match(part, entry.name))
     else:
-        found = [folder / part] if os.path.lexists(folder / part) else []
+        found = (path for path in (folder / part,) if os.path.lexists(path))
     for path in found:
         if not rest:
             yield path
@@ -98,20 +101,36 @@ def _folders(start: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         yield folder
         for entry in _entries(folder):
-            if entry.is_dir():
+            if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(Path(entry))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        if folder.name != FILE_SYSTEMS_OWN:
+            raise
+        return []
 
 
 def _size(path: Path) -> int | None:
-    """None for what is no file."""
+    """None for what is no file, or no more."""
     try:
         status = path.stat()
     except OSError as error:
+        if error.errno == errno.ENOENT and not os.path.lexists(path):
+            return None  # it was removed just now
         if not path.is_symlink():
             raise
         raise BadInput(

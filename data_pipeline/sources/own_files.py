@@ -4,14 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_pipeline.config import BadInput
+from data_pipeline.sources.document import SPLITS
 from data_pipeline.sources.globs import matches
 
-ALWAYS = ("work/lock", "work/listing.json", "work/started.json", "work/piece-00000.json")
-OF_TEXT = (
-    *ALWAYS, "manifest.json", "tokenizer.json", "tokenizer_settings.json", "shards/train-00000-000.tokens.npy",
-    "work/scan-00000.json", "work/part-00000.json",
+ALWAYS = (
+    "left_out.jsonl", "work/lock", "work/listing.json", "work/files.json", "work/started.json", "work/piece-00000.json",
 )  # fmt: skip
-OF_MEDIA = (*ALWAYS, "media.json", "shards/train-00000-000.tar", "shards/train-00000-000.index.npy")
+OF_TEXT = (
+    *ALWAYS, "manifest.json", "tokenizer.json", "tokenizer_settings.json", "work/tokenizer.json",
+    "work/scan-00000.json", "work/part-00000.json",
+    *(f"shards/{split}-00000-000.{kind}.npy" for split in SPLITS for kind in ("tokens", "offsets", "bytes")),
+)  # fmt: skip
+OF_MEDIA = (
+    *ALWAYS, "media.json",
+    *(f"shards/{split}-00000-000.{ending}" for split in SPLITS for ending in ("tar", "index.npy")),
+)  # fmt: skip
 """Names like those of all that is written."""
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 NOBODY = 65534
 
 
@@ -23,7 +25,10 @@ def unreadable(folder: Path) -> Iterator[None]:
     is_root = os.geteuid() == 0
     folder.chmod(0)
     if is_root:
-        os.seteuid(NOBODY)
+        try:
+            os.seteuid(NOBODY)
+        except OSError as error:
+            pytest.skip(f"this process may read everything, and cannot be another user ({error})")
     try:
         yield
     finally:

@@ -231,6 +231,19 @@ def test_colours_and_sizes_are_made_equal_where_that_is_asked(tmp_path: Path) ->
     assert np.abs(values[1] - 7).max() <= 1
 
 
+def test_several_pictures_of_a_camera_in_one_file_are_turned_too() -> None:
+    """The first of them, as of each file that moves."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    first, second = (Image.fromarray(one) for one in random_images(2, 8, 6, 3))
+    first.save(stream, format="MPO", save_all=True, append_images=[second], exif=exif.tobytes())
+    expected = ImageOps.exif_transpose(Image.open(stream))
+    converter = ImageConverter(height=6, width=8, channels=3)
+    stored = converter.convert(Entry("a.jpg", stream.getvalue()), Caps())
+    assert (decode_png(stored.payload) == np.asarray(expected).transpose(2, 0, 1)).all()
+
+
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 99, b"broken"])
 def test_a_jpeg_is_turned_upright_as_its_exif_says(orientation: int | bytes) -> None:
     exif = Image.Exif()

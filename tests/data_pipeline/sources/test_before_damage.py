@@ -80,6 +80,17 @@ def test_whole_frames_and_members_before_a_cut_are_kept(suffix: str, tmp_path: P
     assert counts == {"damaged_file": 1}
 
 
+@pytest.mark.parametrize("lines", [50, 5000])
+def test_a_gzip_member_with_a_wrong_sum_is_kept_whole(lines: int, tmp_path: Path) -> None:
+    """What cannot be told apart from damage in its last byte: the text is there, and so is the count."""
+    content = bytearray(gzip.compress(b"".join(WRITERS["line"](text) for text in NUMBERS[:lines])))
+    content[-8] ^= 1
+    (tmp_path / "a.gz").write_bytes(content)
+    documents, counts = read(corpus_of(place=tmp_path, damaged_file="skip", **FIELDS["line"]))
+    assert [one.text for one in documents] == NUMBERS[:lines]
+    assert counts == {"damaged_file": 1}
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_whole_records_of_a_web_archive_before_a_cut_are_kept(suffix: str, tmp_path: Path) -> None:
     archive = Archive(compressed=suffix == ".gz")
