@@ -4,8 +4,9 @@ so: by size whenever they are opened, by every byte when that is asked for."""
 import abc
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +19,18 @@ REMEDY = "run `launch.py prepare` again"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a file."""
+
+    kind: Literal["missing", "out of reach", "damage"]
+    """Only of damage it is known that the file is not what was written: what is out of reach may be whole."""
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class FileRecord(Config):
     """One file as it was written."""
 
@@ -28,19 +41,19 @@ class FileRecord(Config):
     def of(cls, content: bytes) -> "FileRecord":
         return cls(num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
-    def size_problem(self, path: Path) -> str | None:
+    def size_problem(self, path: Path) -> Problem | None:
         """Whether a file is missing or has another size, without reading it."""
         try:
             found = path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
-            return f"{path}: is missing; {REMEDY}"
+            return Problem("missing", f"{path}: is missing; {REMEDY}")
         except OSError as error:
-            return out_of_reach(path, error)
+            return Problem("out of reach", out_of_reach(path, error))
         if found != self.num_bytes:
-            return f"{path}: has {found} bytes, but {self.num_bytes} were written; {REMEDY}"
+            return Problem("damage", f"{path}: has {found} bytes, but {self.num_bytes} were written; {REMEDY}")
         return None
 
-    def problem(self, path: Path, see: Callable[[int], None] = lambda _: None) -> str | None:
+    def problem(self, path: Path, see: Callable[[int], None] = lambda _: None) -> Problem | None:
         """What is wrong with a file, by every byte, or None; `see` is told of the bytes as they are read."""
         problem = self.size_problem(path)
         if problem is not None:
@@ -52,9 +65,9 @@ class FileRecord(Config):
                     digest.update(block)
                     see(len(block))
         except OSError as error:
-            return out_of_reach(path, error)
+            return Problem("out of reach", out_of_reach(path, error))
         if digest.hexdigest() != self.sha256:
-            return other_content(path)
+            return Problem("damage", other_content(path))
         return None
 
 
@@ -158,6 +171,6 @@ def first_problem(error: ValidationError) -> str:
     return f"{told}, and {len(others)} more" if others else told
 
 
-def _refuse(problem: str | None) -> None:
+def _refuse(problem: Problem | None) -> None:
     if problem is not None:
-        raise Corrupt(problem)
+        raise Corrupt(str(problem))

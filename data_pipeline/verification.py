@@ -7,6 +7,7 @@ from pathlib import Path
 from data_pipeline.config import Corrupt
 from data_pipeline.manifest import Manifest
 from data_pipeline.media.media_manifest import read_any_manifest
+from data_pipeline.stored_files import Problem
 from data_pipeline.tokenizers.stored import load_tokenizer
 
 
@@ -15,7 +16,7 @@ class Checked:
     """One file that was read."""
 
     path: Path
-    problem: str | None
+    problem: Problem | None
     """None: every byte is as it was written."""
 
 
@@ -48,5 +49,5 @@ def _tokenizer(directory: Path, manifest: Manifest) -> Checked:
     try:
         load_tokenizer(directory, manifest.tokenizer_hash)
     except Corrupt as damage:
-        return Checked(directory / "tokenizer.json", str(damage))
+        return Checked(directory / "tokenizer.json", Problem("damage", str(damage)))
     return Checked(directory / "tokenizer.json", None)

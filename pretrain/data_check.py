@@ -68,7 +68,7 @@ class DataCheck:
             left_out = source.left_out() if isinstance(source, PreparedText) else ()
             for checked in verify(Path(source.directory), leave_out=left_out, see=self._go_on):
                 if checked.problem is not None:
-                    raise Corrupt(checked.problem)
+                    raise Corrupt(str(checked.problem))
                 yield checked.path
 
     def _go_on(self, _: int) -> None:

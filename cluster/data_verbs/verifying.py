@@ -34,7 +34,7 @@ class Found:
             "directories": {name or "data": str(path) for name, path in target.directories().items()},
             "files": self.files,
             "bytes": self.num_bytes,
-            "damaged": [{"path": str(one.path), "problem": one.problem} for one in self.damaged],
+            "damaged": [{"path": str(one.path), "problem": str(one.problem)} for one in self.damaged],
             "set_aside": self.set_aside,
         }
 
@@ -42,7 +42,8 @@ class Found:
 def verify_target(target: Target, *, set_aside: bool, as_json: bool, console: Console) -> None:
     """Print what was found; raises Corrupt at the end, with every file that is damaged.
 
-    With `set_aside` those are renamed, so that `prepare` makes them anew, and `data.damaged=skip` leaves them out.
+    With `set_aside` those that could be read are renamed, so that `prepare` makes them anew, and `data.damaged=skip`
+    leaves them out.
     """
     found = Found()
     directories = target.directories()
@@ -57,8 +58,7 @@ def verify_target(target: Target, *, set_aside: bool, as_json: bool, console: Co
             if checked.problem is not None:
                 found.damaged.append(checked)
     if set_aside:
-        shards = [one.path for one in found.damaged if one.path.suffix in (".npy", ".tar")]
-        found.set_aside = [str(_set_aside(path)) for path in shards if os.access(path, os.R_OK)]  # others may be whole
+        found.set_aside = [str(_set_aside(one.path)) for one in found.damaged if _is_to_be_made_anew(one)]
     if as_json:
         print(json.dumps(found.to_json(target), indent=2))
     elif not found.damaged:
@@ -73,6 +73,12 @@ def verify_target(target: Target, *, set_aside: bool, as_json: bool, console: Co
         ]
         lines += [f"set aside as {path}" for path in found.set_aside]
         raise Corrupt("\n".join(lines))
+
+
+def _is_to_be_made_anew(checked: Checked) -> bool:
+    """Not a shard that could not be read, which may be whole."""
+    problem = checked.problem
+    return problem is not None and problem.kind == "damage" and checked.path.suffix in (".npy", ".tar")
 
 
 def _set_aside(path: Path) -> Path:

@@ -94,7 +94,7 @@ class MediaCorpus(Config):
 
     def listing(self) -> str:
         """SHA-256 over the names and sizes of the files, and over the table of labels."""
-        digest = hashlib.sha256(json.dumps(list(self._files().items())).encode())
+        digest = hashlib.sha256(json.dumps(list(self.sizes().items())).encode())
         if isinstance(self.labels, TableLabels):
             try:
                 digest.update(Path(self.directory, self.labels.file).read_bytes())
@@ -104,7 +104,7 @@ class MediaCorpus(Config):
 
     def pieces(self, piece_bytes: int) -> list[tuple[Span, ...]]:
         """The corpus in pieces of about `piece_bytes`; BadInput if there is nothing to read."""
-        return list(grouped((span for name in self._files() for span in self._spans(name, piece_bytes)), piece_bytes))
+        return list(grouped((span for name in self.sizes() for span in self._spans(name, piece_bytes)), piece_bytes))
 
     def items(self, spans: Iterable[Span], converter: Converter) -> Iterator[Entry]:
         """Every item of a piece, in order; an entry with a `problem` where there should be one."""
@@ -167,8 +167,8 @@ class MediaCorpus(Config):
         for start, stop, part_bytes in parts:
             yield Span(name, start, stop, part_bytes, status.st_mtime_ns)
 
-    def _files(self) -> dict[str, int]:
-        """The size of each file, by name and in order."""
+    def sizes(self) -> dict[str, int]:
+        """Each file's own, by name and in order; BadInput where there is none."""
         folder = LocalFolder(Path(self.directory))
         if not folder.exists():
             raise BadInput(f"corpus.directory {self.directory}: no such directory; give the one that holds the files")

@@ -24,7 +24,7 @@ from data_pipeline.media.media_manifest import FORMAT_VERSION, MediaShardRecord
 from data_pipeline.media.music import MusicConverter
 from data_pipeline.media.tar_writer import NO_LABEL, TarWriter
 from data_pipeline.prepare.directory import WORK_FOLDER
-from data_pipeline.sources.document import MOST_NAMED, LeftOut, Report, Split
+from data_pipeline.sources.document import LONGEST_NAME, MOST_NAMED, LeftOut, Report, Split
 
 AnyConverter = ImageConverter | AudioConverter | MusicConverter
 
@@ -54,6 +54,7 @@ class MediaTask:
             self.listing,
             FORMAT_VERSION,
             MOST_NAMED,
+            LONGEST_NAME,
         )
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -85,14 +86,26 @@ class Converted(Config):
     num_bytes: int = 0
     report: dict[str, int] = Field(default={})
     """Of all splits."""
-    left_out: list[LeftOut] = Field(default=[])
-    """The first of each reason: of what has no split, then of each split."""
+    outside: list[LeftOut] = Field(default=[])
+    """What was left out and has no split: the first of each reason."""
     splits: dict[Split, SplitSoFar] = Field(default={})
 
     @property
     def shards(self) -> Iterator[MediaShardRecord]:
         """Of all splits."""
         return (shard for split in self.splits.values() for shard in split.shards)
+
+    @property
+    def left_out(self) -> Iterator[LeftOut]:
+        """The first of each reason: of what has no split, then of each split."""
+        yield from self.outside
+        for split in self.splits.values():
+            yield from split.left_out
+
+    def without_names(self) -> "Converted":
+        """All but `left_out`, which may be long."""
+        splits = {name: split.model_copy(update={"left_out": []}) for name, split in self.splits.items()}
+        return self.model_copy(update={"outside": [], "splits": splits})
 
 
 def convert_piece(task: MediaTask) -> Converted:
@@ -131,7 +144,7 @@ class _Piece:
             num_items=num_items,
             num_bytes=num_bytes,
             report=dict(sorted(total.items())),
-            left_out=[*outside.named, *(left for one in splits.values() for left in one.left_out)],
+            outside=outside.named,
             splits=splits,
         )
         write_atomically(task.record_path, finished.model_dump_json(indent=1).encode())

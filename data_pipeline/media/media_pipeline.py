@@ -22,7 +22,7 @@ from data_pipeline.media.media_manifest import (
     read_media_manifest,
 )
 from data_pipeline.media.media_pieces import AnyConverter, Converted, MediaTask, convert_piece
-from data_pipeline.prepare.directory import check_same, claimed, note_pieces, sizes_of, start, sweep
+from data_pipeline.prepare.directory import check_same, claimed, note_pieces, start, sweep
 from data_pipeline.prepare.executor import Executor
 from data_pipeline.prepare.left_out import LeftOutFile
 from data_pipeline.prepare.progress import Listener, Progress, followed
@@ -68,14 +68,14 @@ def _made(config: Preparable, directory: Path, listing: str, executor: Executor,
     report(Progress("list", len(pieces), len(pieces)))
     check_names(config.corpus, config.converter(), pieces)
     start(directory, config.identity())
-    note_pieces(directory, listing, len(pieces), sizes_of(span for spans in pieces for span in spans))
+    note_pieces(directory, listing, len(pieces), config.corpus.sizes())
     corpus, converter = config.corpus.located(), config.converter()
     tasks = [
         MediaTask(corpus, converter, spans, number, directory, config.shard_bytes, listing)
         for number, spans in enumerate(pieces)
     ]
-    converted = _convert(tasks, executor, report)
-    _check_no_split_is_empty(config.corpus, converted)
+    converted, left_out = _convert(tasks, executor, report)
+    _check_no_split_is_empty(config.corpus, converted, left_out)
     manifest = MediaManifest(
         format_version=FORMAT_VERSION,
         config=config.identity(),
@@ -84,18 +84,24 @@ def _made(config: Preparable, directory: Path, listing: str, executor: Executor,
         splits=_splits(converted),
         report=_report(converted),
     )
-    _left_out(converted).write(directory)
+    left_out.write(directory)
     write_atomically(directory / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
     sweep(directory, manifest)
     return manifest
 
 
-def _convert(tasks: Sequence[MediaTask], executor: Executor, report: Listener) -> list[Converted]:
+def _convert(tasks: Sequence[MediaTask], executor: Executor, report: Listener) -> tuple[list[Converted], LeftOutFile]:
+    """What came of each piece, and the names of what was left out, of which no more are held than the file has."""
+
     def numbers(one: Converted) -> tuple[int, int]:
         return one.num_items, one.num_bytes
 
     sizes = [sum(span.size for span in task.spans) for task in tasks]
-    return list(followed(executor.map(convert_piece, tasks), "encode", sizes, numbers, report, "items"))
+    converted, left_out = [], LeftOutFile()
+    for one in followed(executor.map(convert_piece, tasks), "encode", sizes, numbers, report, "items"):
+        left_out.add(one.left_out)
+        converted.append(one.without_names())
+    return converted, left_out
 
 
 def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifest | None:
@@ -103,7 +109,7 @@ def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifes
     if not (directory / MANIFEST_FILE).exists():
         return None
     manifest = read_media_manifest(directory)
-    check_same(config.directory, manifest, config.identity(), listing, lambda: _files(config))
+    check_same(config.directory, manifest, config.identity(), listing, config.corpus.sizes)
     try:
         manifest.check_sizes(directory)
     except Corrupt:
@@ -111,29 +117,17 @@ def _finished(config: Preparable, directory: Path, listing: str) -> MediaManifes
     return manifest
 
 
-def _files(config: Preparable) -> dict[str, int]:
-    return sizes_of(span for spans in config.corpus.pieces(config.shard_bytes) for span in spans)
-
-
-def _left_out(converted: Sequence[Converted]) -> LeftOutFile:
-    found = LeftOutFile()
-    for one in converted:
-        found.add(one.left_out)
-    return found
-
-
 def _report(converted: Sequence[Converted]) -> dict[str, int]:
     return dict(sorted(sum((Counter(one.report) for one in converted), Counter[str]()).items()))
 
 
-def _check_no_split_is_empty(corpus: MediaCorpus, converted: Sequence[Converted]) -> None:
+def _check_no_split_is_empty(corpus: MediaCorpus, converted: Sequence[Converted], left_out: LeftOutFile) -> None:
     found = {split for one in converted for split, so_far in one.splits.items() if so_far.shards}
     for split in corpus.expected:
         if split not in found:
-            left_out = _left_out(converted).counted(_report(converted))
             raise BadInput(
                 f"corpus: no item for the split {split} ({sum(one.num_items for one in converted)} were found, of all "
-                f"splits; left out: {left_out}); {remedy(corpus, split)}"
+                f"splits; left out: {left_out.counted(_report(converted))}); {remedy(corpus, split)}"
             )
 
 

@@ -25,11 +25,11 @@ ENDINGS = (".npy", ".tar", ".tmp")
 """Of what lies among shards."""
 
 Files = Mapping[str, int]
-"""The corpus's, with something that changes with their sizes."""
+"""The corpus's, with their sizes, or what tells those."""
 
 
 class AnySpan(Protocol):
-    """Of a corpus of text or of media."""
+    """Of a corpus of text."""
 
     @property
     def name(self) -> str: ...

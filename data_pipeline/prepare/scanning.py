@@ -15,7 +15,7 @@ from data_pipeline.mixing import fraction_of
 from data_pipeline.prepare.directory import WORK_FOLDER
 from data_pipeline.prepare.document_parts import documents_of
 from data_pipeline.sources import Corpus
-from data_pipeline.sources.document import MOST_NAMED, Document, LeftOut, Piece, Report, Split
+from data_pipeline.sources.document import LONGEST_NAME, MOST_NAMED, Document, LeftOut, Piece, Report, Split
 from data_pipeline.steps.cleaned_corpus import CleanedCorpus
 from data_pipeline.tokenizers.tokenizer import Counted
 
@@ -39,7 +39,7 @@ class ScanTask:
 
     def key(self, stamp: str) -> str:
         """Of all that decides what the scan finds."""
-        parts = (FORMAT_VERSION, asdict(self.piece), stamp, self.sample_bytes, self.counts, MOST_NAMED)
+        parts = (FORMAT_VERSION, asdict(self.piece), stamp, self.sample_bytes, self.counts, MOST_NAMED, LONGEST_NAME)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -98,6 +98,9 @@ class Piece:
 MOST_NAMED = 100
 """Of what one report has of one reason: the first."""
 
+LONGEST_NAME = 1000
+"""Characters of a name in a report, of which longer ones, as an `id_field` may hold, have the beginning."""
+
 
 class LeftOut(Config):
     """Something that was left out or altered, and where it is."""
@@ -177,8 +180,9 @@ class CorpusConfig(Config, abc.ABC):
 
 
 def _written(name: str) -> str:
-    """With `\\udce9` for a byte that is not UTF-8, so that any file can hold it."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """With `\\udce9` for a byte that is not UTF-8, so that any file can hold it, and not longer than `LONGEST_NAME`."""
+    written = name[: LONGEST_NAME + 1].encode("utf-8", "backslashreplace").decode()
+    return written if len(written) <= LONGEST_NAME else f"{written[: LONGEST_NAME - 1]}…"
 
 
 class Sized(Protocol):

@@ -1,11 +1,17 @@
 """What was left out of media can be found by name, whatever the workers and kills."""
 
+import gc
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.media.media_data import MediaData
+from data_pipeline.media.media_pipeline import prepare_media
+from data_pipeline.prepare import LocalExecutor
 from data_pipeline.prepare.left_out import LEFT_OUT_FILE
+from data_pipeline.sources.document import LeftOut
 from tests.data_pipeline.media.media_files import config, png, prepared, random_images, tar_of, write
 
 IMAGES = random_images(30, 4, 3)
@@ -49,9 +55,37 @@ def test_workers_and_kills_make_no_difference(tmp_path: Path) -> None:
     assert (tmp_path / "two" / LEFT_OUT_FILE).read_bytes() == expected
     for path in sorted((tmp_path / "out" / "work").glob("piece-*.json")):
         record = json.loads(path.read_bytes())
-        record |= {"finished": False, "num_items": 0, "report": {}, "left_out": []}
+        record |= {"finished": False, "num_items": 0, "report": {}, "outside": []}
         path.write_text(json.dumps(record))
     (tmp_path / "out" / "media.json").unlink()
     (tmp_path / "out" / LEFT_OUT_FILE).unlink()
     prepared(data("out"))
     assert (tmp_path / "out" / LEFT_OUT_FILE).read_bytes() == expected
+
+
+class Watching(LocalExecutor):
+    """Counts, whenever a piece is asked for, the names that are still held of those before."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.held: list[int] = []
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        for item in items:
+            gc.collect()
+            self.held.append(sum(isinstance(one, LeftOut) for one in gc.get_objects()))
+            yield function(item)
+
+
+def test_no_more_names_are_held_than_of_a_piece(tmp_path: Path) -> None:
+    """And a record has each once."""
+    bad = {f"{number:03d}.{'png' if number % 2 else 'txt'}": b"x" * 400 for number in range(100)}
+    corpus = write(tmp_path / "corpus", {"good.png": png(IMAGES[0]), **bad})
+    with Watching() as executor:
+        data = config("images", tmp_path / "out", corpus, ["*"], shard_bytes=4000)
+        prepare_media(data, executor=executor, report=lambda _: None)
+    assert [one["id"] for one in left_out_of(tmp_path / "out")] != []
+    assert len(executor.held) > 9
+    assert max(executor.held) - executor.held[0] <= 10
+    records = "".join(path.read_text() for path in (tmp_path / "out" / "work").glob("piece-*.json"))
+    assert {name: records.count(f'"{name}"') for name in bad} == dict.fromkeys(bad, 1)

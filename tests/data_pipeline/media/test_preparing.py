@@ -218,6 +218,18 @@ def test_other_settings_and_other_files_are_refused(tmp_path: Path) -> None:
         prepared(data)
 
 
+def test_an_archive_that_changed_a_little_is_named(tmp_path: Path) -> None:
+    """Though its rows are as many and as large as before."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    np.savez(corpus / "some.npz", images=IMAGES, about=np.zeros(3))
+    data = config("images", tmp_path / "out", corpus, ["*.npz"], shard_bytes=300)
+    prepared(data)
+    np.savez(corpus / "some.npz", images=IMAGES, about=np.zeros(4))
+    with pytest.raises(Refused, match=r"other files \(some\.npz has another size\)"):
+        prepared(data)
+
+
 def test_a_table_tells_labels_and_captions(tmp_path: Path) -> None:
     files = {f"{number}.png": png(IMAGES[number]) for number in range(4)}
     table = 'file,label,caption\n0.png,cat,a cat\n1.png,dog,"a dog, barking"\n3.png,cow,a cow\n'

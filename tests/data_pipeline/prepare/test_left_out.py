@@ -13,7 +13,7 @@ from cluster.ray_session import ray_session
 from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.prepare.left_out import LEFT_OUT_FILE, LeftOutFile
 from data_pipeline.prepare.ray_executor import RayExecutor
-from data_pipeline.sources.document import MOST_NAMED, LeftOut
+from data_pipeline.sources.document import MOST_NAMED, LeftOut, Report
 from data_pipeline.text import TextConfig
 from tests.data_pipeline.corpora import text_config, write_files
 
@@ -132,6 +132,16 @@ def test_the_first_of_each_reason_and_piece_are_named(tmp_path: Path) -> None:
     found = left_out_of(tmp_path / "out")
     assert [one["reason"] for one in found] == ["not_json"] * MOST_NAMED + ["empty"]
     assert [one["start"] for one in found[:3]] == [len(lines[0]) + 1, len(lines[0]) + 3, len(lines[0]) + 5]
+
+
+def test_a_name_as_long_as_a_document_is_cut(tmp_path: Path) -> None:
+    good, empty = b'{"name": "a", "text": "words"}', b'{"name": "%s", "text": ""}'
+    write_lines(tmp_path / "corpus" / "some.jsonl", [good, *(empty % (b"n" * length) for length in (1000, 1001, 5000))])
+    assert made(lines_config(tmp_path / "out", tmp_path / "corpus")) == {"empty": 3}
+    assert [one["id"] for one in left_out_of(tmp_path / "out")] == ["n" * 1000, *["n" * 999 + "…"] * 2]
+    report = Report()
+    report.note("empty", "\udce9" * 5000)
+    assert report.named[0].id == ("\\udce9" * 200)[:999] + "…"
 
 
 def test_the_file_has_a_bound_whatever_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
