@@ -19,6 +19,7 @@ from data_pipeline.config import BadInput, Config
 from data_pipeline.media import archive_entries, image_arrays
 from data_pipeline.media.item import Caps, Converter, Entry, Unfit
 from data_pipeline.media.labels import ArrayLabels, Labels, TableLabels, checked_pattern
+from data_pipeline.sources.chosen_files import check_exists, chosen_files
 from data_pipeline.sources.document import SPLITS, Split, grouped, split_of
 from data_pipeline.sources.folder import LocalFolder
 from data_pipeline.sources.own_files import OF_MEDIA, check_apart
@@ -170,24 +171,5 @@ class MediaCorpus(Config):
     def sizes(self) -> dict[str, int]:
         """Each file's own, by name and in order; BadInput where there is none."""
         folder = LocalFolder(Path(self.directory))
-        if not folder.exists():
-            raise BadInput(f"corpus.directory {self.directory}: no such directory; give the one that holds the files")
-        chosen = dict[str, int]()
-        for pattern in self.files:
-            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                raise BadInput(f"corpus.files {pattern}: must be relative to corpus.directory, and within it")
-            try:
-                found = folder.matching(pattern)
-            except OSError as error:
-                raise BadInput(
-                    f"corpus.directory {self.directory}: cannot be reached ({error}); see that it is there, and may be "
-                    "read, or name files elsewhere in corpus.files"
-                ) from error
-            except BadInput:
-                raise
-            except ValueError as error:
-                raise BadInput(f"corpus.files {pattern}: is no glob ({error}); write one such as **/*.png") from error
-            if not found:
-                raise BadInput(f"corpus.files {pattern}: no such file in {self.directory}; correct the path or glob")
-            chosen |= found
-        return dict(sorted(chosen.items()))
+        check_exists(self.directory, folder)
+        return chosen_files(folder, "files", self.files, example="**/*.png")

@@ -6,40 +6,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data_pipeline.manifest import first_few
 from data_pipeline.media.media_manifest import is_media, read_media_manifest
 from data_pipeline.media.media_pieces import Converted
 from data_pipeline.prepare.directory import WORK_FOLDER, num_pieces
-from data_pipeline.prepare.status import State, differing
+from data_pipeline.prepare.status import DirectoryStatus, differing
 
 
 @dataclass(frozen=True, slots=True)
-class MediaStatus:
+class MediaStatus(DirectoryStatus):
     """Of a directory of tars."""
 
-    directory: str
-    state: State
-    pieces: int | None = None
-    """Of the corpus; None where they were not listed yet, or where that was not kept."""
     converted: int = 0
     """Pieces that are done."""
     items: int = 0
     """In the tars that are written: of pieces in hand, too."""
     num_bytes: int = 0
     """Of those items."""
-    other_settings: tuple[str, ...] = ()
-    """As of texts."""
 
-    def __str__(self) -> str:
-        if self.other_settings:
-            return f"{self.directory}: {self.state}, of other settings: {first_few(self.other_settings)}"
-        if self.state == "not begun":
-            return f"{self.directory}: not begun"
+    def counted(self) -> str:
         told = f"{self.items:,} items, {self.num_bytes:,} bytes"
-        if self.state == "finished":
-            return f"{self.directory}: finished, {told}"
-        of = "" if self.pieces is None else f" of {self.pieces:,}"
-        return f"{self.directory}: unfinished, {self.converted:,}{of} pieces converted, {told} so far"
+        return (
+            told if self.state == "finished" else f"{self.converted:,}{self.of_pieces} pieces converted, {told} so far"
+        )
 
 
 def media_status(directory: Path, identity: dict[str, Any]) -> MediaStatus:

@@ -1,5 +1,6 @@
 """How far a directory is, told from its files alone."""
 
+import abc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,36 @@ State = Literal["not begun", "unfinished", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """Of a directory of shards."""
+class DirectoryStatus(abc.ABC):
+    """What is told of every prepared directory, of text or media."""
 
     directory: str
     state: State
     pieces: int | None = None
     """Of the corpus; None where they were not listed yet, or where that was not kept."""
+    other_settings: tuple[str, ...] = ()
+    """`KEY: BEFORE -> NOW` of each setting that the directory's are not those asked for: then nothing is counted."""
+
+    def __str__(self) -> str:
+        if self.other_settings:
+            return f"{self.directory}: {self.state}, of other settings: {first_few(self.other_settings)}"
+        counted = "" if self.state == "not begun" else f", {self.counted()}"
+        return f"{self.directory}: {self.state}{counted}"
+
+    @abc.abstractmethod
+    def counted(self) -> str:
+        """What is done, of a directory that was begun."""
+
+    @property
+    def of_pieces(self) -> str:
+        """To follow a count of pieces."""
+        return "" if self.pieces is None else f" of {self.pieces:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Status(DirectoryStatus):
+    """Of a directory of token shards."""
+
     scanned: int = 0
     """Pieces that were scanned, or encoded without; before the corpus changed, perhaps."""
     tokenizer: bool = False
@@ -27,22 +51,13 @@ class Status:
     documents: int | None = None
     tokens: int | None = None
     """Of all splits, once finished."""
-    other_settings: tuple[str, ...] = ()
-    """`KEY: BEFORE -> NOW` of each setting that the directory's are not those asked for: then nothing is counted."""
 
-    def __str__(self) -> str:
-        if self.other_settings:
-            return f"{self.directory}: {self.state}, of other settings: {first_few(self.other_settings)}"
-        if self.state == "not begun":
-            return f"{self.directory}: not begun"
-        of = "" if self.pieces is None else f" of {self.pieces:,}"
+    def counted(self) -> str:
         if self.state == "finished":
-            return f"{self.directory}: finished, {self.documents:,} documents, {self.tokens:,} tokens"
+            return f"{self.documents:,} documents, {self.tokens:,} tokens"
         tokenizer = "there" if self.tokenizer else "not there yet"
-        return (
-            f"{self.directory}: unfinished, {self.scanned:,}{of} pieces scanned, tokenizer {tokenizer}, "
-            f"{self.encoded:,}{of} encoded"
-        )
+        of = self.of_pieces
+        return f"{self.scanned:,}{of} pieces scanned, tokenizer {tokenizer}, {self.encoded:,}{of} encoded"
 
 
 def status(directory: Path, identity: dict[str, Any]) -> Status:

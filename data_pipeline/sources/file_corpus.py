@@ -1,8 +1,8 @@
 """What all corpora of files share: which files, in which split, and what happens to a bad file or document."""
 
 import abc
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from data_pipeline.archives.decompression import DAMAGE, ExpandsTooFar
 from data_pipeline.config import BadInput
 from data_pipeline.redaction import redact
+from data_pipeline.sources.chosen_files import check_exists, chosen_files
 from data_pipeline.sources.decoding import Found, InvalidUtf8, Nul, TextPolicy, decoded
 from data_pipeline.sources.document import CorpusConfig, Document, Piece, Report, Span, Split, packed, split_of
 from data_pipeline.sources.folder import Folder, LocalFolder, folder_at
@@ -128,10 +129,9 @@ class FileCorpus(CorpusConfig):
 
     def _files(self, folder: Folder) -> dict[Split, dict[str, int]]:
         """The size of each split's files, by name and in order."""
-        if not folder.exists():
-            raise BadInput(f"corpus.directory {self.directory}: no such directory; give the one that holds the files")
+        check_exists(self.directory, folder)
         patterns: dict[Split, Patterns] = {"train": self.train, "valid": self.valid, "test": self.test}
-        files = {split: self._matching(folder, split, patterns[split]) for split in patterns}
+        files = {split: chosen_files(folder, split, named, example="**/*.txt") for split, named in patterns.items()}
         owner: dict[str, Split] = {}
         for split, names in files.items():
             for name in names:
@@ -140,32 +140,3 @@ class FileCorpus(CorpusConfig):
                         f"corpus.{split}: {name} is in corpus.{owner[name]} too; name each file in one split only"
                     )
         return files
-
-    def _matching(self, folder: Folder, split: Split, patterns: Patterns) -> dict[str, int]:
-        sizes: dict[str, int] = {}
-        for pattern in patterns:
-            if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
-                raise BadInput(f"corpus.{split} {pattern}: must be relative to corpus.directory, and within it")
-            try:
-                found = folder.matching(pattern)
-            except OSError as error:
-                raise BadInput(
-                    f"corpus.directory {folder.shown}: cannot be reached ({redact(str(error))}); see that it is there, "
-                    f"and may be read, or name files elsewhere in corpus.{split}"
-                ) from None
-            except BadInput:
-                raise
-            except ValueError as error:
-                raise BadInput(f"corpus.{split} {pattern}: is no glob ({error}); write one such as **/*.txt") from None
-            if not found:
-                raise BadInput(f"corpus.{split} {pattern}: no such file in {folder.shown}; correct the path or glob")
-            sizes |= found
-        _check_names(split, sizes, folder.shown)
-        return dict(sorted(sizes.items()))
-
-
-def _check_names(split: Split, names: Iterable[str], shown: str) -> None:
-    """BadInput for one that is not UTF-8: it is part of ids, which are written in it."""
-    for name in names:
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise BadInput(f"corpus.{split}: the name {name!a} in {shown} is not UTF-8; rename the file")

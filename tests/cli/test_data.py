@@ -27,15 +27,20 @@ MIXED = """{kind: mixture, weights: [{from_step: 0, shares: {a: 1, b: 3}}], sour
 a: {kind: prepared, directory: prepared, packing: best_fit}, b: {kind: prepared, directory: prepared}}}"""
 
 
-@pytest.fixture(scope="module")
-def place(segue: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    """A recipe, its prepared text, a run, and a recipe of a mixture."""
-    place = tmp_path_factory.mktemp("place")
+def write_corpus(place: Path) -> None:
+    """That of the recipe: 81 documents to train on, and two that are held out."""
     (place / "corpus").mkdir()
     (place / "corpus" / "sums.txt").write_text(
         "\n".join(f"{a} and {b} make {a + b}" for a in range(9) for b in range(9))
     )
     (place / "corpus" / "few.held").write_text("2 and 2 make 4\nand more")
+
+
+@pytest.fixture(scope="module")
+def place(segue: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A recipe, its prepared text, a run, and a recipe of a mixture."""
+    place = tmp_path_factory.mktemp("place")
+    write_corpus(place)
     (place / "own.yaml").write_text(RECIPE)
     (place / "mixed.yaml").write_text(
         RECIPE[: RECIPE.index("data:")] + f"data: {MIXED}\n" + RECIPE[RECIPE.index("batch:") :]
@@ -96,7 +101,7 @@ def test_stats_count_by_length_source_and_split(segue: Forks, place: Path) -> No
     assert train["tokens"] == train["bytes"] + 81
     assert train["bytes_per_token"] == train["bytes"] / train["tokens"]
     lengths = [len(text) + 1 for text in texts]
-    assert train["length"]["least"], train["length"]["most"] == (min(lengths), max(lengths))
+    assert (train["length"]["least"], train["length"]["most"]) == (min(lengths), max(lengths))
     expected = {(start, 2 * start - 1): sum(start <= one < 2 * start for one in lengths) for start in (8, 16)}
     assert {(one["from"], one["to"]): one["documents"] for one in train["histogram"]} == {
         edges: count for edges, count in expected.items() if count

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.text import TextConfig
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -50,6 +51,14 @@ def text_config(directory: Path, files: Path, **changes: Any) -> TextConfig:
         "shard_bytes": 4000,
     }
     return TextConfig.model_validate(fields | changes)
+
+
+def prepared_text(place: Path) -> TextConfig:
+    """Of `place/out`, made of `place/corpus` by this process."""
+    config = text_config(place / "out", write_files(place / "corpus"))
+    with LocalExecutor(1) as executor:
+        prepare(config, executor=executor, report=lambda _: None)
+    return config
 
 
 def content_of(directory: Path) -> dict[str, str]:

@@ -11,20 +11,16 @@ import pytest
 
 from data_pipeline.config import Corrupt
 from data_pipeline.manifest import read_manifest
-from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.stored_files import FileRecord, Problem, out_of_reach
 from data_pipeline.text import TextConfig
-from tests.data_pipeline.corpora import text_config, write_files
+from tests.data_pipeline.corpora import prepared_text
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> TextConfig:
-    config = text_config(tmp_path / "out", write_files(tmp_path / "corpus"))
-    with LocalExecutor(1) as executor:
-        prepare(config, executor=executor, report=lambda _: None)
-    return config
+    return prepared_text(tmp_path)
 
 
 def test_a_file_out_of_reach_is_not_to_be_made_anew(tmp_path: Path) -> None:

@@ -4,18 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.prepare import LocalExecutor, prepare
 from data_pipeline.summary import summarize
 from data_pipeline.text import TextConfig
-from tests.data_pipeline.corpora import text_config, write_files
+from tests.data_pipeline.corpora import prepared_text
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> TextConfig:
-    config = text_config(tmp_path / "out", write_files(tmp_path / "corpus"))
-    with LocalExecutor(1) as executor:
-        prepare(config, executor=executor, report=lambda _: None)
-    return config
+    return prepared_text(tmp_path)
 
 
 def test_what_is_read_is_counted_with_what_is_left_out_beside_it(config: TextConfig) -> None:

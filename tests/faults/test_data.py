@@ -13,7 +13,7 @@ from data_pipeline.shards import TokenShards
 from pretrain.run_directory import read_events
 from tests.cli.command_line import Forks
 from tests.cli.conftest import segue  # noqa: F401
-from tests.cli.test_data import RECIPE
+from tests.cli.test_data import RECIPE, write_corpus
 
 ONWARD = ("steps=6", "--allow", "steps")
 
@@ -22,11 +22,7 @@ ONWARD = ("steps=6", "--allow", "steps")
 def prepared(segue: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """A recipe and its text in some shards."""
     place = tmp_path_factory.mktemp("prepared")
-    (place / "corpus").mkdir()
-    (place / "corpus" / "sums.txt").write_text(
-        "\n".join(f"{a} and {b} make {a + b}" for a in range(9) for b in range(9))
-    )
-    (place / "corpus" / "few.held").write_text("2 and 2 make 4\nand more")
+    write_corpus(place)
     (place / "own.yaml").write_text(
         RECIPE.replace("tokenizer: {kind: byte}", "tokenizer: {kind: byte}\n  shard_bytes: 300")
     )

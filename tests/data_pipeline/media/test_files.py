@@ -52,3 +52,12 @@ def test_a_directory_within_the_corpus_that_no_glob_sees_is_taken(tmp_path: Path
     corpus = write(tmp_path / "corpus", {"a.png": IMAGE})
     data = config("images", corpus / "out", corpus, ["**/*.png"])
     assert prepared(data) == prepared(data)
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus", {"a.png": IMAGE})
+    (corpus / "bad\udcff.png").write_bytes(IMAGE)
+    with pytest.raises(
+        BadInput, match=r"corpus\.files: the name 'bad\\udcff\.png' in .* is not UTF-8; rename the file"
+    ):
+        config("images", tmp_path / "out", corpus, ["*"]).corpus.listing()
